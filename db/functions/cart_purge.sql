@@ -1,0 +1,61 @@
+-- cart_purge: deletes old converted carts whose orders have ended. The orders stay.
+--
+-- One of the two ways past the triggers that guard converted carts: it writes a permit for each cart, valid in this
+-- transaction alone.
+
+create or replace function cart_purge(older_than interval)
+returns bigint
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_key record;
+  v_cart_ids uuid[];
+begin
+  if cart_purge.older_than is null or cart_purge.older_than < interval '0' then
+    perform checkout_raise_invalid('older_than', 'must be an interval of 0 or more');
+  end if;
+
+  select con.conname, con.conrelid::regclass as owner into v_key
+    from pg_constraint as con
+   where con.contype = 'f' and con.confdeltype in ('c', 'n', 'd')
+     and con.confrelid in ('cart_records'::regclass, 'cart_vendor_groups'::regclass, 'cart_items'::regclass)
+     and con.conrelid in ('vendor_orders'::regclass, 'order_line_items'::regclass, 'payment_intents'::regclass)
+   order by con.conname
+   limit 1;
+  if found then
+    raise exception 'foreign key % of table % would carry the deletion on to orders', v_key.conname, v_key.owner
+      using errcode = 'dependent_objects_still_exist',
+            hint = format('Drop it first: ALTER TABLE %s DROP CONSTRAINT %I;', v_key.owner, v_key.conname);
+  end if;
+
+  select array_agg(cart.id) into v_cart_ids
+    from (select each.id
+            from cart_records as each
+           where each.status = 'converted'
+             and coalesce(each.converted_at, each.updated_at) < clock_timestamp() - cart_purge.older_than
+             and not exists (select from vendor_orders as vendor_order
+                              where vendor_order.checkout_group_id = each.checkout_group_id
+                                and vendor_order.status not in ('rejected', 'delivered', 'closed', 'canceled', 'expired'))
+           order by each.id
+             for update) as cart;
+  if v_cart_ids is null then
+    return 0;
+  end if;
+
+  insert into cart_change_permits (cart_id) select id from unnest(v_cart_ids) as id on conflict do nothing;
+  delete from cart_items as item where item.cart_id = any (v_cart_ids);
+  delete from cart_vendor_groups as vendor where vendor.cart_id = any (v_cart_ids);
+  delete from cart_records as cart where cart.id = any (v_cart_ids);
+  delete from cart_change_permits as permit where permit.cart_id = any (v_cart_ids);
+  return cardinality(v_cart_ids);
+end;
+$$;
+
+revoke execute on function cart_purge(interval) from public;
+
+comment on function cart_purge(interval) is
+  'Deletes converted carts older than the interval whose orders have all ended (rejected, delivered, closed, canceled, expired) '
+  'and returns how many; the orders stay. For the owner. Raises 2BP01 naming a foreign key that would carry the deletion on to '
+  'orders, OC005 for a null or negative interval.';

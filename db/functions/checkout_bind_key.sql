@@ -1,0 +1,29 @@
+-- checkout_bind_key: binds a key to its request, in the transaction of the conversion.
+--
+-- One key raced for two carts: the second insert waits for the first to end, then finds it bound. A purge may delete
+-- the row between the conflict and the look at it, so both are tried until one of them says something.
+
+create or replace function checkout_bind_key(cart cart_records, idempotency_key text, request_hash bytea, now timestamptz)
+returns void
+language plpgsql
+as $$
+begin
+  loop
+    insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id, created_at)
+    values ((checkout_bind_key.cart).buyer_store_id, checkout_bind_key.idempotency_key, checkout_bind_key.request_hash,
+            (checkout_bind_key.cart).id, checkout_bind_key.now)
+        on conflict do nothing;
+    exit when found;
+
+    perform checkout_check_key(checkout_bind_key.cart, checkout_bind_key.idempotency_key, checkout_bind_key.request_hash);
+    exit when exists (select from checkout_requests as request
+                       where request.buyer_store_id = (checkout_bind_key.cart).buyer_store_id
+                         and request.idempotency_key = checkout_bind_key.idempotency_key);
+  end loop;
+end;
+$$;
+
+revoke execute on function checkout_bind_key(cart_records, text, bytea, timestamptz) from public;
+
+comment on function checkout_bind_key(cart_records, text, bytea, timestamptz) is
+  'Step of checkout_execute: binds the buyer''s key to this request. Raises OC006 if it is bound to another one.';

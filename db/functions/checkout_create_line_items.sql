@@ -1,0 +1,40 @@
+-- checkout_create_line_items: a line an orderable item, a copy of it down to the cent.
+--
+-- A line that found no stock stays on the order as rejected, with the quantity and amounts that were quoted.
+
+create or replace function checkout_create_line_items(cart cart_records, rejected_line_ids uuid[], attribution jsonb)
+returns void
+language plpgsql
+as $$
+declare
+  v_cart constant cart_records := checkout_create_line_items.cart;
+  v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
+  v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
+  v_short_warning constant jsonb := jsonb_build_array(jsonb_build_object(
+    'type', 'insufficient_inventory', 'message', 'There was not enough stock for this line.'));
+begin
+  insert into order_line_items (
+    id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
+    line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount, attributed_token,
+    created_at, updated_at)
+  select item.id, vendor.id, item.id, item.product_id, coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit,
+         item.unit_price_cents, item.quantity, item.moq, item.max_qty,
+         item.line_subtotal_cents,
+         case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end,
+         coalesce(item.line_total_cents, item.line_subtotal_cents),
+         case when item.id = any (v_rejected) then 'rejected' else 'pending' end::line_item_status,
+         case when item.id = any (v_rejected) then 'insufficient_inventory' end,
+         case when item.id = any (v_rejected) then coalesce(item.warnings, '[]') || v_short_warning else coalesce(item.warnings, '[]') end,
+         item.applied_volume_discount,
+         v_attributed -> item.product_id::text,
+         v_cart.converted_at, v_cart.converted_at
+    from checkout_orderable_items(v_cart.id) as item
+    join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
+   order by item.id;
+end;
+$$;
+
+revoke execute on function checkout_create_line_items(cart_records, uuid[], jsonb) from public;
+
+comment on function checkout_create_line_items(cart_records, uuid[], jsonb) is
+  'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected and notes insufficient_inventory.';

@@ -1,0 +1,22 @@
+-- checkout_create_payment_intents: one intent an order, over its total. It takes the order's id, so a second one could
+-- only collide. The payment status is the column's default.
+
+create or replace function checkout_create_payment_intents(cart cart_records)
+returns void
+language plpgsql
+as $$
+declare
+  v_cart constant cart_records := checkout_create_payment_intents.cart;
+begin
+  insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)
+  select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, v_cart.converted_at, v_cart.converted_at
+    from vendor_orders as vendor_order
+   where vendor_order.checkout_group_id = v_cart.checkout_group_id
+   order by vendor_order.id;
+end;
+$$;
+
+revoke execute on function checkout_create_payment_intents(cart_records) from public;
+
+comment on function checkout_create_payment_intents(cart_records) is
+  'Step of checkout_execute: writes one payment intent an order, amount (cents) = order total, method as confirmed.';

@@ -1,0 +1,74 @@
+-- checkout_execute: turns a quoted cart into vendor orders, in one statement.
+--
+-- Locks, in this order: the cart row, the idempotency key, then stock by (product, slot). Everyone who takes more than
+-- one of them takes them in this order, so that checkouts never deadlock. What needs no stock comes before the
+-- reservation: a hot product's row is held for as short as possible.
+
+create or replace function checkout_execute(
+  buyer_store_id uuid,
+  cart_id uuid,
+  idempotency_key text,
+  shipping_address jsonb,
+  payment_method text,
+  shipping_line jsonb default null,
+  ad_token_policy text default 'drop',
+  reservation_policy text default 'partial'
+)
+returns jsonb
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_address address_t;
+  v_shipping_line jsonb;
+  v_request_hash bytea;
+  v_cart cart_records;
+  v_now timestamptz;
+  v_attribution jsonb;
+  v_short_line_ids uuid[];
+  v_result jsonb;
+begin
+  perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
+                                   checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
+  v_address := checkout_address(checkout_execute.shipping_address);
+  v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
+  v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
+                                          v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
+
+  v_cart := checkout_lock_cart(checkout_execute.buyer_store_id, checkout_execute.cart_id);
+  v_now := clock_timestamp();   -- not now(): the lock may have been waited for
+
+  perform checkout_check_key(v_cart, checkout_execute.idempotency_key, v_request_hash);
+  if v_cart.status = 'converted' then
+    perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
+    return checkout_build_result(v_cart, true);
+  end if;
+
+  perform checkout_validate_cart(v_cart, v_now);
+  v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
+
+  -- Every validation has passed: from here on it writes.
+  perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
+  v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
+
+  v_short_line_ids := inventory_reserve(v_cart.id, checkout_execute.reservation_policy, v_now);
+  perform checkout_create_orders(v_cart, v_short_line_ids, v_attribution);
+
+  v_result := checkout_build_result(v_cart, false);
+  perform checkout_emit_events(v_cart, v_result, v_attribution);
+  return v_result;
+end;
+$$;
+
+revoke execute on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text) from public;
+
+comment on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text) is
+  'Checks a cart out: vendor orders, lines, payment intents, stock, attribution and two outbox events, all or nothing in '
+  'the caller''s transaction. Amounts are ISO 4217 minor units (cents). Calling again, with the same key or another, '
+  'returns the same result with replayed = true. ad_token_policy: drop (leave bad tokens out) or error. '
+  'reservation_policy: partial (reject short lines), vendor (reject the whole vendor) or all (refuse the cart). '
+  'Raises OC001 cart_not_found, OC002 cart_not_active, OC003 cart_expired, OC004 no_orderable_items, OC005 invalid_request, '
+  'OC006 idempotency_key_reused, OC007 cart_inconsistent, OC008 ad_token_invalid, OC010 insufficient_inventory; DETAIL is JSON. '
+  '55P03, 40001 and 40P01 are safe to retry with the same key. Call in a transaction of its own where you can: its locks '
+  'last until the commit.';

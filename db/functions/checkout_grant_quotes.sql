@@ -1,0 +1,17 @@
+-- checkout_grant_quotes: lets a role write quotes, through cart_put or into the tables, but not convert a cart.
+
+create or replace function checkout_grant_quotes(role_name text)
+returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+  perform checkout_register_role(checkout_grant_quotes.role_name, 'quotes');
+end;
+$$;
+
+revoke execute on function checkout_grant_quotes(text) from public;
+
+comment on function checkout_grant_quotes(text) is
+  'Gives a role EXECUTE on cart_put, and what it takes to write carts, groups and items itself; status, anchor and the confirmed '
+  'fields of a cart stay out of its reach. Remembered: each deployment grants again. For the owner. Raises OC005 for an unknown role.';

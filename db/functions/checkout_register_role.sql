@@ -1,0 +1,20 @@
+-- checkout_register_role: remembers what a role was granted, and grants it.
+
+create or replace function checkout_register_role(role_name text, scope text)
+returns void
+language plpgsql
+as $$
+begin
+  if not exists (select from pg_roles where rolname = checkout_register_role.role_name) then
+    perform checkout_raise_invalid('role_name', 'is no role of this server');
+  end if;
+  insert into checkout_roles (role_name, scope)
+  values (checkout_register_role.role_name, checkout_register_role.scope)
+      on conflict do nothing;
+  perform checkout_apply_grants();
+end;
+$$;
+
+revoke execute on function checkout_register_role(text, text) from public;
+
+comment on function checkout_register_role(text, text) is 'Step of checkout_grant and checkout_grant_quotes: remembers the role and applies the grants.';

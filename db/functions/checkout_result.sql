@@ -1,0 +1,42 @@
+-- checkout_result: what became of a cart.
+
+create or replace function checkout_result(buyer_store_id uuid, cart_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path from current
+as $$
+declare
+  v_cart cart_records;
+begin
+  select cart.* into v_cart
+    from cart_records as cart
+   where cart.id = checkout_result.cart_id
+     and cart.buyer_store_id = checkout_result.buyer_store_id;
+
+  if not found then
+    raise exception 'buyer % has no cart %', checkout_result.buyer_store_id, checkout_result.cart_id
+      using errcode = 'OC001',
+            detail = jsonb_build_object('cart_id', checkout_result.cart_id),
+            hint = 'Check the cart id; another buyer''s cart is never found.';
+  end if;
+
+  if v_cart.status = 'converted' then
+    return checkout_build_result(v_cart, true);
+  end if;
+  return jsonb_build_object(
+    'status', v_cart.status,
+    'cart_id', v_cart.id,
+    'buyer_store_id', v_cart.buyer_store_id,
+    'currency', v_cart.currency,
+    'valid_until', checkout_timestamp(v_cart.valid_until),
+    'totals', jsonb_build_object('quoted', checkout_quoted_totals(v_cart)));
+end;
+$$;
+
+revoke execute on function checkout_result(uuid, uuid) from public;
+
+comment on function checkout_result(uuid, uuid) is
+  'What became of a buyer''s cart: the result of its checkout (replayed = true), or its status while it is not converted. '
+  'Locks nothing, writes nothing. Raises OC001 if the buyer has no such cart.';

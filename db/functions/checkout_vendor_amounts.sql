@@ -1,0 +1,60 @@
+-- checkout_vendor_amounts: what each ordered vendor's group comes to without the rejected lines, in cents.
+--
+-- Copied, never priced: a net line (line_total_cents null) counts its subtotal and no discount, its volume discount
+-- being in the price already; a gross line counts all three figures. The group's total is the truth, so the promotion's
+-- share is what its discount has beyond the lines'. Rejected lines take exactly their own amounts with them; a share
+-- that is then larger than what is left is capped at that.
+
+create or replace function checkout_vendor_amounts(cart_id uuid, rejected_line_ids uuid[])
+returns table (
+  vendor_group_id uuid,
+  vendor_store_id uuid,
+  quoted_subtotal_cents numeric,
+  quoted_total_cents numeric,
+  lines_subtotal_cents numeric,
+  promo_cents numeric,
+  subtotal_cents numeric,
+  discounts_cents numeric,
+  total_cents numeric,
+  promo_capped boolean,
+  all_rejected boolean
+)
+language sql
+stable
+as $$
+  with lines as (
+    select item.vendor_store_id,
+           item.line_subtotal_cents as subtotal,
+           case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end as discounts,
+           coalesce(item.line_total_cents, item.line_subtotal_cents) as total,
+           item.id <> all (checkout_vendor_amounts.rejected_line_ids) as kept
+      from checkout_orderable_items(checkout_vendor_amounts.cart_id) as item
+  ), vendors as (
+    select vendor.id, vendor.vendor_store_id,
+           vendor.subtotal_cents::numeric as quoted_subtotal,
+           vendor.total_cents::numeric as quoted_total,
+           sum(lines.subtotal)::numeric as lines_subtotal,
+           vendor.subtotal_cents::numeric - vendor.total_cents - sum(lines.discounts) as promo,
+           coalesce(sum(lines.subtotal) filter (where lines.kept), 0)::numeric as kept_subtotal,
+           coalesce(sum(lines.discounts) filter (where lines.kept), 0)::numeric as kept_discounts,
+           coalesce(sum(lines.total) filter (where lines.kept), 0)::numeric as kept_total,
+           not bool_or(lines.kept) as all_rejected
+      from lines
+      join cart_vendor_groups as vendor
+        on vendor.cart_id = checkout_vendor_amounts.cart_id
+       and vendor.vendor_store_id = lines.vendor_store_id
+     group by vendor.id
+  )
+  select id, vendor_store_id, quoted_subtotal, quoted_total, lines_subtotal, promo,
+         kept_subtotal,
+         kept_discounts + least(promo, kept_total),
+         kept_total - least(promo, kept_total),
+         promo > kept_total,
+         all_rejected
+    from vendors;
+$$;
+
+revoke execute on function checkout_vendor_amounts(uuid, uuid[]) from public;
+
+comment on function checkout_vendor_amounts(uuid, uuid[]) is
+  'Amounts in cents of each ordered vendor of a cart: as quoted, and without the rejected lines. Copies snapshot figures, prices nothing.';

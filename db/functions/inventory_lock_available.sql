@@ -1,0 +1,27 @@
+-- inventory_lock_available: locks all of a product's stock, in the order of checkouts, and returns what is available.
+
+create or replace function inventory_lock_available(product_id uuid)
+returns bigint
+language plpgsql
+as $$
+declare
+  v_available bigint;
+begin
+  if inventory_lock_available.product_id is null then
+    perform checkout_raise_invalid('product_id', 'is required');
+  end if;
+  insert into inventory_items as stock (product_id, available_qty, reserved_qty, updated_at)
+  values (inventory_lock_available.product_id, 0, 0, clock_timestamp())
+      on conflict do nothing;
+
+  select coalesce(sum(qty), 0) into v_available
+    from inventory_lock_product(inventory_lock_available.product_id) as locked
+   cross join unnest(locked.available_qtys) as qty;
+  return v_available;
+end;
+$$;
+
+revoke execute on function inventory_lock_available(uuid) from public;
+
+comment on function inventory_lock_available(uuid) is
+  'Step of the inventory functions: makes the product''s row if it has none, locks every slot and returns the available units.';

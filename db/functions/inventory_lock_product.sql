@@ -1,0 +1,36 @@
+-- inventory_lock_product: locks all of a product's stock, in slot order, and says what is there.
+--
+-- Slot 0 first: whoever changes the number of slots holds it, so the slots cannot change under this lock.
+
+create or replace function inventory_lock_product(product_id uuid, out slots integer[], out available_qtys integer[])
+returns record
+language plpgsql
+as $$
+declare
+  v_item inventory_items;
+begin
+  select stock.* into v_item
+    from inventory_items as stock
+   where stock.product_id = inventory_lock_product.product_id
+     for update;
+
+  if v_item.slots = 1 then
+    slots := array[0];
+    available_qtys := array[v_item.available_qty];
+    return;
+  end if;
+
+  select array_agg(stock.slot order by stock.slot), array_agg(stock.available_qty order by stock.slot)
+    into slots, available_qtys
+    from (select each.slot, each.available_qty
+            from inventory_slots as each
+           where each.product_id = inventory_lock_product.product_id
+           order by each.slot
+             for update) as stock;
+end;
+$$;
+
+revoke execute on function inventory_lock_product(uuid) from public;
+
+comment on function inventory_lock_product(uuid) is
+  'Locks every slot of a product in slot order, waiting where it must. Returns the slots that stock is in and their available units; null arrays if there is no row.';

@@ -1,0 +1,123 @@
+-- inventory_reserve: takes stock for a cart's orderable lines and returns the ids of the lines that fall short.
+--
+-- First every product is locked and decided, then stock is written once: a policy that turns back leaves nothing to
+-- undo. Products are locked one at a time in product_id order, and only the last one is ever waited for, so waits go
+-- upwards in (product_id, slot) alone and checkouts cannot deadlock. All lines of one product are decided together: a
+-- row that this transaction already holds is not skipped, so a second line would claim the same units again.
+
+create or replace function inventory_reserve(cart_id uuid, reservation_policy text, now timestamptz)
+returns uuid[]
+language plpgsql
+as $$
+declare
+  v_product record;
+  v_line record;
+  v_slot integer;
+  v_slots integer[];
+  v_available integer[];
+  v_take integer;
+  v_rest integer;
+  v_held_product_ids uuid[] := '{}';
+  v_held_line_ids uuid[] := '{}';
+  v_held_slots integer[] := '{}';
+  v_held_qtys integer[] := '{}';
+  v_short_line_ids uuid[] := '{}';
+  v_short_lines jsonb := '[]';
+begin
+  -- a loop, because each product must be locked before the next one is
+  for v_product in
+    select item.product_id, array_agg(item.id order by item.id) as line_ids, array_agg(item.quantity order by item.id) as qtys,
+           sum(item.quantity) as wanted, coalesce(stock.slots, 0) as slots
+      from checkout_orderable_items(inventory_reserve.cart_id) as item
+      left join inventory_items as stock on stock.product_id = item.product_id
+     group by item.product_id, stock.slots
+     order by item.product_id
+  loop
+    v_slot := inventory_take_slot(v_product.product_id, v_product.slots, v_product.wanted);
+    if v_slot is not null then
+      v_held_product_ids := v_held_product_ids || array_fill(v_product.product_id, array[cardinality(v_product.line_ids)]);
+      v_held_line_ids := v_held_line_ids || v_product.line_ids;
+      v_held_slots := v_held_slots || array_fill(v_slot, array[cardinality(v_product.line_ids)]);
+      v_held_qtys := v_held_qtys || v_product.qtys;
+      continue;
+    end if;
+
+    -- No slot has enough for all lines. Hold every slot and decide on what is really there, combining slots.
+    select locked.slots, locked.available_qtys into v_slots, v_available
+      from inventory_lock_product(v_product.product_id) as locked;
+
+    for v_line in
+      select line.id, line.qty from unnest(v_product.line_ids, v_product.qtys) as line (id, qty) order by line.id
+    loop
+      if v_line.qty > coalesce((select sum(qty) from unnest(v_available) as qty), 0) then
+        v_short_line_ids := v_short_line_ids || v_line.id;
+        v_short_lines := v_short_lines || jsonb_build_object(
+          'cart_item_id', v_line.id, 'product_id', v_product.product_id, 'requested', v_line.qty,
+          'available', coalesce((select sum(qty) from unnest(v_available) as qty), 0));
+        continue;
+      end if;
+      v_rest := v_line.qty;
+      for i in 1 .. cardinality(v_slots) loop
+        v_take := least(v_rest, v_available[i]);
+        continue when v_take = 0;
+        v_held_product_ids := v_held_product_ids || v_product.product_id;
+        v_held_line_ids := v_held_line_ids || v_line.id;
+        v_held_slots := v_held_slots || v_slots[i];
+        v_held_qtys := v_held_qtys || v_take;
+        v_available[i] := v_available[i] - v_take;
+        v_rest := v_rest - v_take;
+      end loop;
+    end loop;
+  end loop;
+
+  if cardinality(v_short_line_ids) > 0 and inventory_reserve.reservation_policy = 'all' then
+    raise exception 'not enough stock for % of the lines of cart %', cardinality(v_short_line_ids), inventory_reserve.cart_id
+      using errcode = 'OC010',
+            detail = jsonb_build_object('cart_id', inventory_reserve.cart_id, 'items', v_short_lines),
+            hint = 'Change these lines and quote the cart again, or allow a partial order.';
+  elsif cardinality(v_short_line_ids) > 0 and inventory_reserve.reservation_policy = 'vendor' then
+    select array_agg(item.id order by item.id) into v_short_line_ids
+      from checkout_orderable_items(inventory_reserve.cart_id) as item
+     where item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (v_short_line_ids));
+  end if;
+
+  update inventory_items as stock
+     set available_qty = stock.available_qty - taken.qty,
+         reserved_qty = stock.reserved_qty + taken.qty,
+         updated_at = inventory_reserve.now
+    from (
+      select held.product_id, sum(held.qty) as qty
+        from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
+       where held.slot = 0 and held.line_id <> all (v_short_line_ids)
+       group by held.product_id
+    ) as taken
+   where stock.product_id = taken.product_id;
+
+  if 0 < any (v_held_slots) then
+    update inventory_slots as stock
+       set available_qty = stock.available_qty - taken.qty,
+           reserved_qty = stock.reserved_qty + taken.qty,
+           updated_at = inventory_reserve.now
+      from (
+        select held.product_id, held.slot, sum(held.qty) as qty
+          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
+         where held.slot > 0 and held.line_id <> all (v_short_line_ids)
+         group by held.product_id, held.slot
+      ) as taken
+     where stock.product_id = taken.product_id and stock.slot = taken.slot;
+
+    insert into inventory_holds (product_id, line_item_id, slot, qty)
+    select held.product_id, held.line_id, held.slot, held.qty
+      from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
+     where held.slot > 0 and held.line_id <> all (v_short_line_ids);
+  end if;
+
+  return v_short_line_ids;
+end;
+$$;
+
+revoke execute on function inventory_reserve(uuid, text, timestamptz) from public;
+
+comment on function inventory_reserve(uuid, text, timestamptz) is
+  'Step of checkout_execute: reserves stock for the orderable lines of a cart, all or nothing a line, and returns the ids of '
+  'the lines to reject. Raises OC010 under policy all if a line is short. Locks stock in (product_id, slot) order.';

@@ -1,0 +1,33 @@
+-- inventory_write_available: writes a product's available units, evenly over its slots. Called under the locks of
+-- inventory_lock_available.
+
+create or replace function inventory_write_available(product_id uuid, available bigint)
+returns inventory_levels
+language plpgsql
+as $$
+declare
+  v_slots integer;
+  v_level inventory_levels;
+begin
+  update inventory_items as stock
+     set available_qty = case when stock.slots = 1 then inventory_write_available.available else 0 end,
+         updated_at = clock_timestamp()
+   where stock.product_id = inventory_write_available.product_id
+  returning stock.slots into v_slots;
+
+  -- the first slots take what does not divide
+  update inventory_slots as stock
+     set available_qty = inventory_write_available.available / v_slots
+                         + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
+         updated_at = clock_timestamp()
+   where stock.product_id = inventory_write_available.product_id;
+
+  select level.* into v_level from inventory_levels as level where level.product_id = inventory_write_available.product_id;
+  return v_level;
+end;
+$$;
+
+revoke execute on function inventory_write_available(uuid, bigint) from public;
+
+comment on function inventory_write_available(uuid, bigint) is
+  'Step of the inventory functions: writes the available units of a locked product, evenly over its slots, and returns its level.';

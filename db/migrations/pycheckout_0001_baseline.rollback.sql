@@ -1,0 +1,10 @@
+do $$ begin perform checkout_migration_undo('pycheckout_0001_baseline'); end $$;
+drop function if exists checkout_index_confirm(text, text, text, text, boolean);
+drop function if exists checkout_index_prepare(text, text);
+drop function if exists checkout_is_ours(text, text);
+drop function if exists checkout_column_type(text, text);
+drop function if exists checkout_migration_undo(text);
+drop function if exists checkout_migration_close(text);
+drop function if exists checkout_migration_open();
+drop view if exists checkout_objects;
+drop table if exists checkout_ledger;

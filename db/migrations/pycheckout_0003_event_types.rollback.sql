@@ -1,0 +1,1 @@
+-- PostgreSQL cannot take a value out of an enum type; unused, it harms nobody.

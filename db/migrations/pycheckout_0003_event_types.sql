@@ -1,0 +1,22 @@
+-- depends: pycheckout_0002_missing_columns
+-- transactional: false
+--
+-- Where the host's outbox uses enum types, they learn our values; the columns keep their types, because other writers
+-- cast to them. A new value can be used only after the transaction that added it, hence this migration of its own.
+
+do $$
+declare
+  v_column record;
+begin
+  -- a loop, because every value takes an ALTER TYPE
+  for v_column in
+    select type.typname, value.label
+      from (values ('event_type', 'checkout.vendor_orders_created'), ('event_type', 'checkout.converted'),
+                   ('aggregate_type', 'checkout_group')) as value (column_name, label)
+      join pg_attribute as attribute on attribute.attrelid = 'outbox_events'::regclass and attribute.attname = value.column_name
+      join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'
+  loop
+    execute format('alter type %I add value if not exists %L', v_column.typname, v_column.label);
+  end loop;
+end
+$$;

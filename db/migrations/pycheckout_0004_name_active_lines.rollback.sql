@@ -1,0 +1,1 @@
+-- The columns themselves go with migration 0002.

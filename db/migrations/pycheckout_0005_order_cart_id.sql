@@ -1,0 +1,24 @@
+-- depends: pycheckout_0004_name_active_lines
+--
+-- PF-168: an order says which cart it came from. A plain value without a foreign key: carts may be purged, orders stay.
+
+do $$ begin perform checkout_migration_open(); end $$;
+
+alter table vendor_orders add column if not exists cart_id uuid;
+
+comment on column vendor_orders.cart_id is 'Cart that this order came from. Null only on orders of the earlier system whose cart was unknown.';
+
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0005_order_cart_id');
+  -- checkout_groups keeps the pair, so a value that stands there too is not lost with the column
+  if to_regclass('checkout_groups') is not null then
+    update checkout_ledger
+       set definition = 'cart_id is not null and not exists (select from checkout_groups as anchor '
+                        'where anchor.id = vendor_orders.checkout_group_id and anchor.cart_id = vendor_orders.cart_id)'
+     where kind = 'column' and table_name = 'vendor_orders' and name = 'cart_id';
+  end if;
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'idx_vendor_orders_checkout_group_id');
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'idx_cart_records_checkout_group_id');
+end
+$$;

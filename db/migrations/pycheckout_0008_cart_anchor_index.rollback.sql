@@ -1,0 +1,1 @@
+-- The twin of migration 0009 drops the index: it knows whether it is ours.

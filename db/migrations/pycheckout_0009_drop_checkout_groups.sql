@@ -1,0 +1,70 @@
+-- depends: pycheckout_0008_cart_anchor_index
+--
+-- PF-168: the anchor is an id on carts and orders, no longer a table. A checkout of the earlier system that still runs
+-- is waited for, its rows are caught up, then every foreign key to the table goes, and the table with them. If it holds
+-- rows it becomes checkout_groups_archive: the clicks and dates stand nowhere else. The DBA drops that.
+
+do $$
+begin
+  perform checkout_migration_open();
+  perform checkout_index_confirm('pycheckout_0009_drop_checkout_groups', 'idx_vendor_orders_checkout_group_id', 'vendor_orders', 'checkout_group_id', false);
+  perform checkout_index_confirm('pycheckout_0009_drop_checkout_groups', 'idx_cart_records_checkout_group_id', 'cart_records', 'checkout_group_id', true);
+end
+$$;
+
+do $$
+declare
+  v_key record;
+  v_keeps_rows boolean;
+  v_backfilled_before constant xid := (select definition::xid8::xid from checkout_ledger where kind = 'backfilled_before');
+begin
+  if to_regclass('checkout_groups') is null then
+    return;
+  end if;
+
+  -- From here to the commit no checkout of the earlier system can write: all of them insert here first.
+  lock table checkout_groups in access exclusive mode;
+
+  -- Only what came since the backfill began: the join of the whole tables would hold the lock for too long.
+  update cart_records as cart
+     set checkout_group_id = anchor.id
+    from checkout_groups as anchor
+   where age(anchor.xmin) <= age(v_backfilled_before)
+     and cart.id = anchor.cart_id and cart.checkout_group_id is null;
+
+  update vendor_orders as vendor_order
+     set cart_id = anchor.cart_id
+    from checkout_groups as anchor
+   where age(anchor.xmin) <= age(v_backfilled_before)
+     and vendor_order.checkout_group_id = anchor.id and anchor.cart_id is not null and vendor_order.cart_id is null;
+
+  -- a loop, because every key takes an ALTER TABLE
+  for v_key in
+    select conrelid::regclass as owner, class.relname, conname, pg_get_constraintdef(con.oid) as definition
+      from pg_constraint as con
+      join pg_class as class on class.oid = con.conrelid
+     where confrelid = 'checkout_groups'::regclass and contype = 'f' and conparentid = 0
+     order by con.oid
+  loop
+    execute format('alter table %s drop constraint %I', v_key.owner, v_key.conname);
+    insert into checkout_ledger (migration, kind, table_name, name, definition)
+    values ('pycheckout_0009_drop_checkout_groups', 'dropped_constraint', v_key.relname, v_key.conname, v_key.definition);
+  end loop;
+
+  select exists (select from checkout_groups) into v_keeps_rows;
+  if v_keeps_rows or not checkout_is_ours('checkout_groups') then
+    alter table checkout_groups rename to checkout_groups_archive;
+    comment on table checkout_groups_archive is
+      'checkout_groups of the earlier system, as PF-168 found it. Nothing reads it; drop it once its clicks and dates are no longer wanted.';
+    insert into checkout_ledger (migration, kind, name)
+    values ('pycheckout_0009_drop_checkout_groups', 'archived_table', 'checkout_groups');
+  else
+    drop table checkout_groups;
+    insert into checkout_ledger (migration, kind, name)
+    values ('pycheckout_0009_drop_checkout_groups', 'dropped_table', 'checkout_groups');
+  end if;
+end
+$$;
+
+comment on column vendor_orders.checkout_group_id is 'Anchor: the orders of one checkout share it with their cart. A plain value, no foreign key.';
+comment on column cart_records.checkout_group_id is 'Anchor of the checkout that converted this cart; null before.';

@@ -1,0 +1,15 @@
+-- depends: pycheckout_0011_line_snapshot
+--
+-- PF-171: the cart records what the checkout confirmed, before and after conversion the source of truth.
+
+do $$ begin perform checkout_migration_open(); end $$;
+
+alter table cart_records add column if not exists payment_method payment_method;
+alter table cart_records add column if not exists shipping_line jsonb;
+alter table cart_records add column if not exists converted_at timestamptz;
+
+comment on column cart_records.payment_method is 'Method that the checkout confirmed; null before.';
+comment on column cart_records.shipping_line is 'Shipping selection, in no total: {code, title, price_cents}.';
+comment on column cart_records.converted_at is 'When the checkout converted the cart; null before, and on carts that the earlier system converted.';
+
+do $$ begin perform checkout_migration_close('pycheckout_0012_cart_confirmation'); end $$;

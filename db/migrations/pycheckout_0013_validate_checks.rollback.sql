@@ -1,0 +1,1 @@
+-- A validated check has nothing to undo: the migration that added it drops it.

@@ -1,0 +1,73 @@
+-- depends: pycheckout_0013_validate_checks
+--
+-- A hot product's stock is spread over slots, so that checkouts do not queue on one row. The product's own row is slot
+-- 0; while slots > 1 its available stock stands in inventory_slots.
+
+do $$ begin perform checkout_migration_open(); end $$;
+
+alter table inventory_items add column if not exists slots integer not null default 1;
+
+do $$
+begin
+  if not exists (select from pg_constraint where conrelid = 'inventory_items'::regclass and conname = 'inventory_items_split_stock_in_slots') then
+    alter table inventory_items
+      add constraint inventory_items_split_stock_in_slots check (slots = 1 or (slots > 1 and available_qty = 0)) not valid;
+  end if;
+end
+$$;
+
+create table if not exists inventory_slots (
+  product_id uuid not null,
+  slot integer not null constraint inventory_slots_slot_positive check (slot > 0),
+  available_qty integer not null constraint inventory_slots_available_not_negative check (available_qty >= 0),
+  reserved_qty integer not null default 0 constraint inventory_slots_reserved_not_negative check (reserved_qty >= 0),
+  updated_at timestamptz not null default now(),
+  primary key (product_id, slot)
+);
+
+create table if not exists inventory_holds (
+  product_id uuid not null,
+  line_item_id uuid not null,
+  slot integer not null,
+  qty integer not null constraint inventory_holds_qty_positive check (qty > 0),
+  primary key (product_id, line_item_id, slot)
+);
+
+-- Stock that was reserved before pycheckout came: nobody here knows which lines hold it, so the audit allows for it.
+create table if not exists inventory_baseline (
+  product_id uuid primary key,
+  reserved_qty integer not null
+);
+
+do $$
+begin
+  if not checkout_is_ours('inventory_items') and not checkout_is_ours('inventory_baseline') then
+    insert into inventory_baseline (product_id, reserved_qty)
+    select product_id, reserved_qty from inventory_items where reserved_qty > 0
+        on conflict do nothing;
+  end if;
+end
+$$;
+
+create or replace view inventory_levels as
+select item.product_id,
+       item.available_qty + coalesce(slot.available_qty, 0) as available_qty,
+       item.reserved_qty + coalesce(slot.reserved_qty, 0) as reserved_qty,
+       item.slots,
+       greatest(item.updated_at, slot.updated_at) as updated_at
+  from inventory_items as item
+  left join (
+    select product_id, sum(available_qty) as available_qty, sum(reserved_qty) as reserved_qty, max(updated_at) as updated_at
+      from inventory_slots
+     group by product_id
+  ) as slot on slot.product_id = item.product_id;
+
+comment on column inventory_items.slots is 'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().';
+comment on table inventory_slots is 'Stock of split products, one row a slot; slot 0 is the product''s row in inventory_items.';
+comment on table inventory_holds is 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.';
+comment on table inventory_baseline is 'Reserved stock that the earlier system left, as the migration found it.';
+comment on view inventory_levels is 'Stock of each product, summed over its slots.';
+comment on column inventory_levels.available_qty is 'Units that a checkout can still take.';
+comment on column inventory_levels.reserved_qty is 'Units that open order lines hold.';
+
+do $$ begin perform checkout_migration_close('pycheckout_0014_inventory_slots'); end $$;

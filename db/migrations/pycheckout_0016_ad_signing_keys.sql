@@ -1,0 +1,41 @@
+-- depends: pycheckout_0015_checkout_requests
+--
+-- Keys that sign ad tokens (JWS, HS256). No service role may read them: no grant is ever given on this table.
+
+do $$
+begin
+  perform checkout_migration_open();
+  if to_regtype('ad_placement') is null then
+    create type ad_placement as enum ('hero', 'store', 'product');
+  end if;
+  if to_regtype('ad_target_type') is null then
+    create type ad_target_type as enum ('store', 'product');
+  end if;
+  if to_regtype('ad_event_type') is null then
+    create type ad_event_type as enum ('click', 'impression');
+  end if;
+  -- for migration 0017
+  perform checkout_index_prepare('pycheckout_0016_ad_signing_keys', 'idx_outbox_events_conversion');
+end
+$$;
+
+create table if not exists ad_signing_keys (
+  kid text primary key,
+  secret bytea not null,
+  inner_pad bytea not null,
+  outer_pad bytea not null,
+  active boolean not null default true,
+  accepts_unnamed boolean not null default false,
+  created_at timestamptz not null default now(),
+  retired_at timestamptz
+);
+
+revoke all on table ad_signing_keys from public;
+
+comment on type ad_event_type is 'What an ad token attests, strongest first: a click is preferred to an impression.';
+comment on table ad_signing_keys is 'Secrets that ad tokens are signed with. Written by ad_signing_key_put() and ad_signing_key_retire() alone.';
+comment on column ad_signing_keys.inner_pad is 'Key xor 0x36 (RFC 2104), as secret as the key.';
+comment on column ad_signing_keys.outer_pad is 'Key xor 0x5c (RFC 2104), as secret as the key.';
+comment on column ad_signing_keys.accepts_unnamed is 'Whether tokens whose header names no kid are checked with this key.';
+
+do $$ begin perform checkout_migration_close('pycheckout_0016_ad_signing_keys'); end $$;

@@ -1,0 +1,18 @@
+"""Deploy the functions of release 0.1.0.
+
+The post-apply hook does so too, but yoyo runs the hook only when some migration was pending, and never again if it
+failed. A release that changes a function brings a migration like this one, with the new hash.
+"""
+
+import runpy
+from pathlib import Path
+
+from yoyo import step
+
+__depends__ = {"pycheckout_0019_operations"}
+
+FUNCTIONS_HASH = ""
+
+_deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
+
+step(_deployment["deploy"], _deployment["undeploy"])
