@@ -35,12 +35,15 @@ declare
 begin
   if exists (select from pg_namespace cross join aclexplode(nspacl) as acl
               where nspname = current_schema() and acl.grantee = 0 and acl.privilege_type = 'CREATE') then
-    raise exception 'PUBLIC may create objects in schema %, and so slip code into functions that run as their owner', current_schema()
-      using errcode = 'insufficient_privilege', hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', current_schema());
+    raise exception 'PUBLIC may create objects in schema %, and so slip code into functions that run as their owner',
+                    current_schema()
+      using errcode = 'insufficient_privilege',
+            hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', current_schema());
   end if;
 
   select version into v_deployed from checkout_releases order by id desc limit 1;
-  if string_to_array(v_deployed, '.')::int[] > '{release}'::int[] then
+  if string_to_array(substring(v_deployed from '^[0-9.]*[0-9]'), '.')::int[]
+     > string_to_array(substring('{release}' from '^[0-9.]*[0-9]'), '.')::int[] then
     raise exception 'the database has pycheckout %, and an older release does not deploy over it', v_deployed
       using errcode = 'object_not_in_prerequisite_state', hint = 'Deploy with that release or a newer one.';
   end if;
@@ -51,7 +54,7 @@ $$
 _SIGNATURES = """
 select oid::regprocedure::text
   from pg_proc
- where pronamespace = current_schema()::regnamespace and proname = %s
+ where pronamespace = quote_ident(current_schema())::regnamespace and proname = %s
 """
 
 
@@ -83,7 +86,7 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
     execute = conn.execute
     execute(_LOCK)
     execute(_PIN)
-    execute(_REFUSE.replace("{release}", "{" + RELEASE.replace(".", ",") + "}"))
+    execute(_REFUSE.replace("{release}", RELEASE))
 
     # The files come in the order of their names, not of their calls.
     execute("set local check_function_bodies = off")
@@ -121,7 +124,7 @@ def _create(conn: psycopg.Connection[Any], file: Path, ours: set[str]) -> str:
     text = file.read_text(encoding="utf-8")
     before = _signatures(conn, file.stem)
     if foreign := before - ours:
-        raise DeployError(f"the schema has a function of another origin with one of our names: {', '.join(sorted(foreign))}")
+        raise DeployError(f"the schema has a function of our name that is not ours: {', '.join(sorted(foreign))}")
     try:
         with conn.transaction():
             conn.execute(text)  # type: ignore[call-overload]
@@ -160,7 +163,8 @@ def recorded_hash() -> str:
 
 def record_hash() -> None:
     path = functions_migration()
-    text = re.sub(r'FUNCTIONS_HASH = "[0-9a-f]*"', f'FUNCTIONS_HASH = "{functions_hash()}"', path.read_text(encoding="utf-8"))
+    recorded = f'FUNCTIONS_HASH = "{functions_hash()}"'
+    text = re.sub(r'FUNCTIONS_HASH = "[0-9a-f]*"', recorded, path.read_text(encoding="utf-8"))
     path.write_text(text, encoding="utf-8")
 
 

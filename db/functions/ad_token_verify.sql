@@ -26,7 +26,7 @@ declare
   c_max_bytes constant integer := 8192;
   c_leeway_ns constant numeric := 60 * 1e9;
   v_now_ns constant numeric := extract(epoch from ad_token_verify.now) * 1e9;
-  v_part constant text[] := case when octet_length(token) <= c_max_bytes then string_to_array(token, '.') end;
+  v_part text[];
   v_header jsonb;
   v_payload bytea;
   v_signature bytea;
@@ -43,6 +43,7 @@ begin
   end if;
 
   reason := 'malformed';
+  v_part := string_to_array(token, '.');
   if cardinality(v_part) is distinct from 3 then
     return;
   end if;

@@ -15,6 +15,14 @@ declare
   v_groups cart_vendor_groups[];
   v_items cart_items[];
   v_line cart_items;
+  -- an existing database may have an enum here: what its column defaults to is its first value
+  v_unit constant text := coalesce((
+    select value.enumlabel
+      from pg_attribute as attribute
+      join pg_enum as value on value.enumtypid = attribute.atttypid
+     where attribute.attrelid = 'cart_items'::regclass and attribute.attname = 'unit'
+     order by value.enumsortorder
+     limit 1), '');
   v_subtotal numeric;
   v_total numeric;
 begin
@@ -37,7 +45,7 @@ begin
      where cart_check_fields('cart.vendor_groups[]', part.body, '{id,vendor_store_id,status,subtotal_cents,discounts_cents,line_discounts_cents,promo_discount_cents,total_cents,promo,warnings,items}');
 
     select array_agg(jsonb_populate_record(null::cart_items,
-             jsonb_build_object('id', checkout_uuid(), 'title', '', 'category', '', 'unit', '', 'moq', 1, 'status', 'ok', 'warnings', '[]'::jsonb)
+             jsonb_build_object('id', checkout_uuid(), 'title', '', 'category', '', 'unit', v_unit, 'moq', 1, 'status', 'ok', 'warnings', '[]'::jsonb)
              || item.body || jsonb_build_object('cart_id', v_cart.id, 'vendor_store_id', part.body -> 'vendor_store_id')) order by part.position, item.position)
       into v_items
       from jsonb_array_elements(v_quote -> 'vendor_groups') with ordinality as part (body, position)
@@ -68,6 +76,8 @@ begin
     perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', 'cart_subtotal', 'expected', v_subtotal, 'found', v_cart.subtotal_cents));
   elsif v_cart.total_cents <> v_total then
     perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', 'cart_total', 'expected', v_total, 'found', v_cart.total_cents));
+  elsif v_cart.discounts_cents <> v_subtotal - v_total then
+    perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', 'cart_discounts', 'expected', v_subtotal - v_total, 'found', v_cart.discounts_cents));
   end if;
 
   begin
@@ -95,14 +105,14 @@ begin
                                     promo_discount_cents, total_cents, promo, warnings)
     select part.id, part.cart_id, part.vendor_store_id, part.status, part.subtotal_cents, part.subtotal_cents - part.total_cents,
            coalesce(part.line_discounts_cents, 0), coalesce(part.promo_discount_cents, 0), part.total_cents,
-           nullif(part.promo, 'null'), part.warnings
+           part.promo, coalesce(part.warnings, '[]')
       from unnest(v_groups) as part;
 
     insert into cart_items (id, cart_id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
                             line_subtotal_cents, line_discounts_cents, line_total_cents, applied_volume_discount, warnings, status)
     select item.id, item.cart_id, item.product_id, item.vendor_store_id, item.title, item.category, item.unit, item.quantity, item.moq,
            item.max_qty, item.unit_price_cents, item.line_subtotal_cents, item.line_discounts_cents, item.line_total_cents,
-           nullif(item.applied_volume_discount, 'null'), item.warnings, item.status
+           item.applied_volume_discount, coalesce(item.warnings, '[]'), item.status
       from unnest(v_items) as item;
   exception
     when not_null_violation or numeric_value_out_of_range then

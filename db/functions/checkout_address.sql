@@ -9,6 +9,10 @@ language plpgsql
 stable
 as $$
 declare
+  v_fields constant text[] := (select array_agg(attribute.attname::text)
+                                 from pg_attribute as attribute
+                                where attribute.attrelid = (select typrelid from pg_type where oid = 'address_t'::regtype)
+                                  and not attribute.attisdropped);
   v_field text;
   v_value jsonb;
 begin
@@ -18,9 +22,7 @@ begin
 
   -- a loop, so that the first wrong field is named
   for v_field, v_value in select member.key, member.value from jsonb_each(checkout_address.address) as member loop
-    if not exists (select from pg_attribute
-                    where attrelid = (select typrelid from pg_type where oid = 'address_t'::regtype)
-                      and attname = v_field and not attisdropped) then
+    if v_field <> all (v_fields) then
       perform checkout_raise_invalid('shipping_address.' || left(v_field, 60), 'is not a field of an address');
     elsif v_value = 'null' then
       continue;

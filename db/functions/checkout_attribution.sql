@@ -4,7 +4,7 @@
 -- texts that somebody made up: equal texts are looked at once, and no more than 200 different ones.
 --
 -- Of several good tokens for one target a click wins over an impression, then the newest event, then the greater
--- token_id: the same tokens give the same answer in whatever order they stand.
+-- token_id: the order of the array decides nothing, unless one token_id was signed twice for the same instant.
 
 create or replace function checkout_attribution(
   ad_tokens text[],
@@ -38,7 +38,7 @@ begin
      cross join lateral ad_token_verify(numbered.token, checkout_attribution.buyer_store_id, checkout_attribution.now) as verdict
      where numbered.number <= c_max_tokens
   ), ranked as (
-    select *, row_number() over (partition by reason, token_id order by event_type, occurred_ns desc, position) as rank
+    select *, row_number() over (partition by token_id order by event_type, occurred_ns desc, position) as rank
       from verified
   ), judged as (
     select *, coalesce(reason, case when rank > 1 then 'duplicate' end) as dropped_as

@@ -27,7 +27,7 @@ begin
              'total_cents', vendor_order.total_cents,
              'balance_due_cents', vendor_order.balance_due_cents,
              'promo', vendor_order.promo,
-             'warnings', coalesce(vendor_order.warnings, '[]'),
+             'warnings', coalesce(nullif(vendor_order.warnings, 'null'), '[]'),
              'attributed_token', ad_token_public(vendor_order.attributed_token),
              'payment_intent', intent.intent,
              'items', lines.items)
@@ -42,7 +42,7 @@ begin
            jsonb_build_object(
              'vendor_store_id', vendor_order.vendor_store_id,
              'reason', 'insufficient_inventory',
-             'warnings', coalesce(vendor_order.warnings, '[]'),
+             'warnings', coalesce(nullif(vendor_order.warnings, 'null'), '[]'),
              'items', lines.rejected_items))
            filter (where lines.short_count = lines.line_count and lines.line_count > 0), '[]')
     into v_orders, v_confirmed, v_line_count, v_short_count, v_rejected
@@ -63,7 +63,7 @@ begin
                 'total_cents', line.total_cents,
                 'status', line.status,
                 'notes', line.notes,
-                'warnings', coalesce(line.warnings, '[]'),
+                'warnings', coalesce(nullif(line.warnings, 'null'), '[]'),
                 'applied_volume_discount', line.applied_volume_discount,
                 'attributed_token', ad_token_public(line.attributed_token))
               order by line.id), '[]') as items,
@@ -75,7 +75,7 @@ begin
                 'qty', line.qty,
                 'status', line.status,
                 'reason', 'insufficient_inventory',
-                'warnings', coalesce(line.warnings, '[]'))
+                'warnings', coalesce(nullif(line.warnings, 'null'), '[]'))
               order by line.id) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory'), '[]') as rejected_items,
             count(*) as line_count,
             count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_count
@@ -101,7 +101,7 @@ begin
       select jsonb_build_object(
                'vendor_store_id', item.vendor_store_id,
                'reason', case when vendor_group.status <> 'ok' then 'vendor_invalid' else 'no_eligible_items' end,
-               'warnings', coalesce(vendor_group.warnings, '[]'),
+               'warnings', coalesce(nullif(vendor_group.warnings, 'null'), '[]'),
                'items', coalesce(jsonb_agg(
                  jsonb_build_object(
                    'cart_item_id', item.id,
@@ -110,7 +110,7 @@ begin
                    'qty', item.quantity,
                    'status', item.status,
                    'reason', case when item.status = 'ok' then 'vendor_invalid' else item.status::text end,
-                   'warnings', coalesce(item.warnings, '[]'))
+                   'warnings', coalesce(nullif(item.warnings, 'null'), '[]'))
                  order by item.id) filter (where item.id is not null), '[]'))
         from (
           select vendor_part.vendor_store_id, each.id, each.product_id, each.title, each.quantity, each.status, each.warnings

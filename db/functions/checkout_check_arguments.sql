@@ -25,7 +25,8 @@ begin
   elsif checkout_check_arguments.cart_id is null then
     v_field := 'cart_id';
     v_problem := 'is required';
-  elsif checkout_check_arguments.idempotency_key is null or checkout_check_arguments.idempotency_key !~ '^[!-~]{1,255}$' collate "C" then
+  elsif (length(checkout_check_arguments.idempotency_key) <= 255
+         and checkout_check_arguments.idempotency_key ~ '^[!-~]+$' collate "C") is not true then
     v_field := 'idempotency_key';
     v_problem := 'must be 1 to 255 visible ASCII characters';
   elsif checkout_check_arguments.payment_method is null or checkout_check_arguments.payment_method <> all (v_methods) then

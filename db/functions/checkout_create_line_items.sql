@@ -11,7 +11,7 @@ declare
   v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
   v_short_warning constant jsonb := jsonb_build_array(jsonb_build_object(
-    'type', 'insufficient_inventory', 'message', 'There was not enough stock for this line.'));
+    'type', 'insufficient_inventory', 'message', 'Rejected: there was not enough stock.'));
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
@@ -24,8 +24,8 @@ begin
          coalesce(item.line_total_cents, item.line_subtotal_cents),
          case when item.id = any (v_rejected) then 'rejected' else 'pending' end::line_item_status,
          case when item.id = any (v_rejected) then 'insufficient_inventory' end,
-         case when item.id = any (v_rejected) then coalesce(item.warnings, '[]') || v_short_warning else coalesce(item.warnings, '[]') end,
-         item.applied_volume_discount,
+         coalesce(nullif(item.warnings, 'null'), '[]') || case when item.id = any (v_rejected) then v_short_warning else '[]' end,
+         nullif(item.applied_volume_discount, 'null'),
          v_attributed -> item.product_id::text,
          v_cart.converted_at, v_cart.converted_at
     from checkout_orderable_items(v_cart.id) as item

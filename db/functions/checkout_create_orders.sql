@@ -26,8 +26,8 @@ begin
          case when amounts.all_rejected then 'rejected' else 'created_pending' end::vendor_order_status,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
          amounts.subtotal_cents, amounts.discounts_cents, 0, 0, amounts.total_cents, amounts.total_cents,
-         vendor.promo,
-         case when amounts.promo_capped then coalesce(vendor.warnings, '[]') || v_capped_warning else coalesce(vendor.warnings, '[]') end,
+         nullif(vendor.promo, 'null'),
+         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when amounts.promo_capped then v_capped_warning else '[]' end,
          v_attributed -> amounts.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
     from checkout_vendor_amounts(v_cart.id, checkout_create_orders.rejected_line_ids) as amounts
@@ -37,12 +37,12 @@ begin
   perform checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
   perform checkout_create_payment_intents(v_cart);
 exception
-  when numeric_value_out_of_range then
-    raise exception 'an amount of cart % does not fit: %', v_cart.id, sqlerrm
+  when numeric_value_out_of_range or string_data_right_truncation then
+    raise exception 'a value of cart % does not fit: %', v_cart.id, sqlerrm
       using errcode = 'OC007',
             detail = jsonb_build_object('cart_id', v_cart.id, 'problem', 'out_of_range'),
-            hint = 'Quote the cart again with smaller amounts.';
-  when integrity_constraint_violation or not_null_violation or foreign_key_violation or unique_violation or check_violation or exclusion_violation then
+            hint = 'Quote the cart again with smaller amounts and shorter texts.';
+  when integrity_constraint_violation then   -- the whole class
     get stacked diagnostics v_constraint = constraint_name, v_table = table_name;
     raise exception 'cart % breaks a constraint of table %: %', v_cart.id, v_table, sqlerrm
       using errcode = 'OC007',

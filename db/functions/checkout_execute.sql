@@ -3,6 +3,9 @@
 -- Locks, in this order: the cart row, the idempotency key, then stock by (product, slot). Everyone who takes more than
 -- one of them takes them in this order, so that checkouts never deadlock. What needs no stock comes before the
 -- reservation: a hot product's row is held for as short as possible.
+--
+-- Every statement here finds a few rows by key. The two planner settings say so: a plan that was made while the tables
+-- were still empty, or before their statistics came, would otherwise scan them for the rest of the connection.
 
 create or replace function checkout_execute(
   buyer_store_id uuid,
@@ -18,6 +21,8 @@ returns jsonb
 language plpgsql
 security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_address address_t;

@@ -6,6 +6,8 @@ language plpgsql
 stable
 security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_cart cart_records;

@@ -1,10 +1,13 @@
 do $$ begin perform checkout_migration_undo('pycheckout_0001_baseline'); end $$;
-drop function if exists checkout_index_confirm(text, text, text, text, boolean);
-drop function if exists checkout_index_prepare(text, text);
+drop function if exists checkout_index_confirm(text, text, text, text, boolean, text);
+drop function if exists checkout_index_prepare(text, text, text);
+drop function if exists checkout_column_comment(text, text, text);
 drop function if exists checkout_is_ours(text, text);
 drop function if exists checkout_column_type(text, text);
 drop function if exists checkout_migration_undo(text);
+drop function if exists checkout_migration_check(text);
 drop function if exists checkout_migration_close(text);
 drop function if exists checkout_migration_open();
+drop function if exists checkout_migration_pin();
 drop view if exists checkout_objects;
 drop table if exists checkout_ledger;

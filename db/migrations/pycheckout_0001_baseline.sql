@@ -17,10 +17,6 @@ begin
   end if;
   perform set_config('search_path', quote_ident(v_schema) || ', pg_temp', true);
 
-  if to_regclass('cart_records') is null and to_regclass('vendor_orders') is null then
-    return;
-  end if;
-
   with required (table_name, columns) as (values
     ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,created_at,updated_at}'::text[]),
     ('cart_vendor_groups', '{id,cart_id,vendor_store_id,status,subtotal_cents,total_cents,promo,warnings}'),
@@ -31,7 +27,9 @@ begin
     ('inventory_items', '{product_id,available_qty,reserved_qty,updated_at}'),
     ('outbox_events', '{id,event_type,aggregate_type,aggregate_id,payload,created_at,published_at,attempt_count,last_error}')
   ), missing (name) as (
-    select table_name from required where to_regclass(table_name) is null
+    select table_name
+      from required
+     where to_regclass(table_name) is null and (to_regclass('cart_records') is not null or to_regclass('vendor_orders') is not null)
      union all
     select format('%s.%s', table_name, column_name)
       from required
@@ -46,6 +44,10 @@ begin
     raise exception 'this database is too old for pycheckout: it has no %', v_missing
       using errcode = 'feature_not_supported',
             hint = 'Bring the earlier system to its last release first, or install into an empty schema.';
+  end if;
+
+  if to_regclass('cart_records') is null then
+    return;
   end if;
 
   -- One anchor a cart and one cart an anchor, whichever table says so.
@@ -90,51 +92,51 @@ create table if not exists checkout_ledger (
 
 comment on table checkout_ledger is
   'What each pycheckout migration created or removed in this database; its rollback twin undoes that and nothing else. '
-  'For a column, definition is the SQL condition of the rows that would lose something if it were dropped.';
+  'For a table or column, definition is the SQL condition of the rows that would lose something if it were dropped.';
 
 create or replace view checkout_objects as
 select 'type' as kind, null::text as table_name, type.typname::text as name
   from pg_type as type
   left join pg_class as class on class.oid = type.typrelid
- where type.typnamespace = current_schema()::regnamespace
+ where type.typnamespace = quote_ident(current_schema())::regnamespace
    and (type.typtype = 'e' or class.relkind = 'c')
  union all
 select case relkind when 'v' then 'view' else 'table' end, null, relname
   from pg_class
- where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'v')
+ where relnamespace = quote_ident(current_schema())::regnamespace and relkind in ('r', 'p', 'v')
  union all
 select 'column', class.relname, attribute.attname
   from pg_attribute as attribute
   join pg_class as class on class.oid = attribute.attrelid
- where class.relnamespace = current_schema()::regnamespace and class.relkind in ('r', 'p')
+ where class.relnamespace = quote_ident(current_schema())::regnamespace and class.relkind in ('r', 'p')
    and attribute.attnum > 0 and not attribute.attisdropped
  union all
 select 'constraint', class.relname, con.conname
   from pg_constraint as con
   join pg_class as class on class.oid = con.conrelid
- where class.relnamespace = current_schema()::regnamespace and con.contype not in ('n', 't')
+ where class.relnamespace = quote_ident(current_schema())::regnamespace and con.contype not in ('n', 't')
  union all
 select 'index', class.relname, index_class.relname
   from pg_index as index
   join pg_class as index_class on index_class.oid = index.indexrelid
   join pg_class as class on class.oid = index.indrelid
- where class.relnamespace = current_schema()::regnamespace
+ where class.relnamespace = quote_ident(current_schema())::regnamespace
    and not exists (select from pg_constraint where conindid = index.indexrelid)
  union all
 select 'function', null, oid::regprocedure::text
   from pg_proc
- where pronamespace = current_schema()::regnamespace
+ where pronamespace = quote_ident(current_schema())::regnamespace
  union all
 select 'trigger', class.relname, trigger.tgname
   from pg_trigger as trigger
   join pg_class as class on class.oid = trigger.tgrelid
- where class.relnamespace = current_schema()::regnamespace and not trigger.tgisinternal;
+ where class.relnamespace = quote_ident(current_schema())::regnamespace and not trigger.tgisinternal;
 
 comment on view checkout_objects is 'Objects of the schema, as the migration ledger names them.';
 
 -- Pins the schema and bounds the wait for locks until the migration's transaction ends. Without the bound, a lock
 -- request that waits behind a long transaction makes every later query of the table wait behind it.
-create or replace function checkout_migration_open()
+create or replace function checkout_migration_pin()
 returns void
 language plpgsql
 as $$
@@ -143,6 +145,15 @@ begin
   if current_setting('lock_timeout') = '0' then
     perform set_config('lock_timeout', '5s', true);
   end if;
+end;
+$$;
+
+create or replace function checkout_migration_open()
+returns void
+language plpgsql
+as $$
+begin
+  perform checkout_migration_pin();
   create temporary table checkout_objects_before on commit drop as select * from checkout_objects;
 end;
 $$;
@@ -154,7 +165,7 @@ as $$
 begin
   insert into checkout_ledger (migration, kind, table_name, name, definition)
   select checkout_migration_close.migration, object.kind, object.table_name, object.name,
-         case object.kind when 'column' then
+         case object.kind when 'table' then 'true' when 'column' then
            (select case when pg_get_expr(def.adbin, def.adrelid) is null then format('%I is not null', object.name)
                         else format('%I is distinct from %s', object.name, pg_get_expr(def.adbin, def.adrelid)) end
               from pg_attribute as attribute
@@ -171,6 +182,44 @@ begin
 end;
 $$;
 
+-- Raises if rows would be lost by undoing a migration, or all of them.
+create or replace function checkout_migration_check(migration text default null)
+returns void
+language plpgsql
+as $$
+declare
+  v_object checkout_ledger;
+  v_table text;
+  v_loses boolean;
+begin
+  perform checkout_migration_pin();
+  -- a loop, because every object takes a query of its own
+  for v_object in
+    select * from checkout_ledger as ledger
+     where ledger.kind in ('table', 'column')
+       and (ledger.migration = checkout_migration_check.migration or checkout_migration_check.migration is null)
+     order by ledger.id desc
+  loop
+    v_table := coalesce(v_object.table_name, v_object.name);
+    begin
+      execute format('select exists (select from %I where %s)', v_table, v_object.definition) into v_loses;
+    exception when undefined_table or undefined_column then
+      -- A later migration renamed what the condition names. Once that is undone, this migration's own check finds it.
+      continue when checkout_migration_check.migration is null;
+      raise;
+    end;
+    if v_loses then
+      raise exception 'rolling back % would lose %', v_object.migration,
+                      case v_object.kind when 'table' then format('the rows of table %I', v_table)
+                                         else format('what %I.%I holds', v_table, v_object.name) end
+        using errcode = 'object_in_use',
+              detail = format('SELECT * FROM %I WHERE %s;', v_table, v_object.definition),
+              hint = 'Save these rows and clear them, if they are really no longer needed.';
+    end if;
+  end loop;
+end;
+$$;
+
 -- Undoes what the ledger says of a migration, newest first. Raises, and so changes nothing, if a row would be lost.
 create or replace function checkout_migration_undo(migration text)
 returns void
@@ -178,31 +227,23 @@ language plpgsql
 as $$
 declare
   v_object checkout_ledger;
-  v_loses boolean;
 begin
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
-  -- a loop, because every object takes a statement of its own
+  perform checkout_migration_pin();
+  -- The locks come before the check, or a row could still slip in. Loops, because every object takes a statement.
+  for v_object in
+    select * from checkout_ledger as ledger
+     where ledger.migration = checkout_migration_undo.migration and ledger.kind in ('table', 'column')
+     order by ledger.id
+  loop
+    execute format('lock table %I in access exclusive mode', coalesce(v_object.table_name, v_object.name));
+  end loop;
+  perform checkout_migration_check(checkout_migration_undo.migration);
+
   for v_object in
     select * from checkout_ledger as ledger
      where ledger.migration = checkout_migration_undo.migration
      order by ledger.id desc
   loop
-    if v_object.kind = 'table' then
-      execute format('select exists (select from %I)', v_object.name) into v_loses;
-      if v_loses then
-        raise exception 'rolling back % would lose the rows of table %', checkout_migration_undo.migration, v_object.name
-          using errcode = 'object_in_use', hint = 'Save and delete them first, if they are really no longer needed.';
-      end if;
-    elsif v_object.kind = 'column' and v_object.definition is not null then
-      execute format('select exists (select from %I where %s)', v_object.table_name, v_object.definition) into v_loses;
-      if v_loses then
-        raise exception 'rolling back % would lose what %.% holds', checkout_migration_undo.migration, v_object.table_name, v_object.name
-          using errcode = 'object_in_use',
-                detail = format('Rows of %I where %s.', v_object.table_name, v_object.definition),
-                hint = 'Save and clear the column first, if it is really no longer needed.';
-      end if;
-    end if;
-
     case v_object.kind
       when 'type' then execute format('drop type if exists %I', v_object.name);
       when 'table' then execute format('drop table if exists %I', v_object.name);
@@ -212,8 +253,8 @@ begin
       when 'column' then execute format('alter table %I drop column if exists %I', v_object.table_name, v_object.name);
       when 'constraint' then execute format('alter table %I drop constraint if exists %I', v_object.table_name, v_object.name);
       when 'trigger' then execute format('drop trigger if exists %I on %I', v_object.name, v_object.table_name);
-      when 'dropped_constraint' then
-        execute format('alter table %I add constraint %I %s', v_object.table_name, v_object.name, v_object.definition);
+      when 'dropped_constraint' then   -- its table may be in another schema: the name is quoted already
+        execute format('alter table %s add constraint %I %s', v_object.table_name, v_object.name, v_object.definition);
       else null;   -- a note, such as an index that was there before
     end case;
   end loop;
@@ -247,36 +288,53 @@ as $$
             and ledger.name = checkout_is_ours.column_name));
 $$;
 
+-- A comment on a column that is ours; one of the host keeps what it has.
+create or replace function checkout_column_comment(table_name text, column_name text, comment text)
+returns void
+language plpgsql
+as $$
+begin
+  if checkout_is_ours(checkout_column_comment.table_name, checkout_column_comment.column_name) then
+    execute format('comment on column %I.%I is %L', checkout_column_comment.table_name, checkout_column_comment.column_name,
+                   checkout_column_comment.comment);
+  end if;
+end;
+$$;
+
 -- Before CREATE INDEX CONCURRENTLY IF NOT EXISTS: a failed build leaves an invalid index, which IF NOT EXISTS would
--- take for done. An index that is there and valid is noted, so that no rollback drops it.
-create or replace function checkout_index_prepare(migration text, index_name text)
+-- take for done. An index that is there and valid is noted as the host's; any other is ours, and goes with the rollback
+-- of the migration that calls this.
+create or replace function checkout_index_prepare(migration text, table_name text, index_name text)
 returns void
 language plpgsql
 as $$
 declare
-  v_valid boolean := (select indisvalid from pg_index where indexrelid = to_regclass(quote_ident(checkout_index_prepare.index_name)));
+  v_valid constant boolean := (select indisvalid from pg_index where indexrelid = to_regclass(quote_ident(checkout_index_prepare.index_name)));
 begin
-  if v_valid then
-    insert into checkout_ledger (migration, kind, name)
-    select checkout_index_prepare.migration, 'kept_index', checkout_index_prepare.index_name
-     where not exists (select from checkout_ledger as ledger
-                        where ledger.kind in ('kept_index', 'index') and ledger.name = checkout_index_prepare.index_name);
-  elsif v_valid is false then
+  insert into checkout_ledger (migration, kind, table_name, name)
+  select checkout_index_prepare.migration, case when v_valid then 'kept_index' else 'index' end,
+         checkout_index_prepare.table_name, checkout_index_prepare.index_name
+   where not exists (select from checkout_ledger as ledger
+                      where ledger.kind in ('kept_index', 'index') and ledger.name = checkout_index_prepare.index_name);
+  if not v_valid then
     execute format('drop index %I', checkout_index_prepare.index_name);
   end if;
 end;
 $$;
 
--- After it: raises unless the index is valid and says what it must, then notes it as this migration's.
-create or replace function checkout_index_confirm(migration text, index_name text, table_name text, columns text, must_be_unique boolean)
+-- After it: raises unless the index is valid and what it must be. A predicate may be missing, but not be another one.
+create or replace function checkout_index_confirm(
+  migration text, index_name text, table_name text, columns text, must_be_unique boolean, predicate_like text default null)
 returns void
 language plpgsql
 as $$
 declare
   v_oid constant oid := to_regclass(quote_ident(checkout_index_confirm.index_name));
   v_found record;
+  v_is_right boolean;
 begin
-  select index.indisvalid as valid, index.indisunique as is_unique, class.relname as table_name,
+  select index.indisvalid as is_valid, index.indisunique as is_unique, class.relname as table_name,
+         pg_get_expr(index.indpred, index.indrelid, true) as predicate,
          (select string_agg(pg_get_indexdef(index.indexrelid, position, true), ', ' order by position)
             from generate_series(1, index.indnkeyatts) as position) as columns
     into v_found
@@ -284,43 +342,47 @@ begin
     join pg_class as class on class.oid = index.indrelid
    where index.indexrelid = v_oid;
 
-  if not coalesce(v_found.valid
-                  and v_found.table_name = checkout_index_confirm.table_name
-                  and v_found.columns = checkout_index_confirm.columns
-                  and v_found.is_unique >= checkout_index_confirm.must_be_unique, false) then
+  v_is_right := coalesce(v_found.table_name = checkout_index_confirm.table_name
+                         and v_found.columns = checkout_index_confirm.columns
+                         and v_found.is_unique = checkout_index_confirm.must_be_unique
+                         and (v_found.predicate is null or v_found.predicate like checkout_index_confirm.predicate_like), false);
+  if not v_is_right or not v_found.is_valid then
     raise exception 'index % is missing, invalid or not what it must be', checkout_index_confirm.index_name
       using errcode = 'object_not_in_prerequisite_state',
-            detail = format('Found: %s. Expected: a valid%s index on %s (%s).',
-                            coalesce(pg_get_indexdef(v_oid) || case when v_found.valid then '' else ' (invalid)' end, 'no such index'),
+            detail = format('Found: %s. Expected: the one of migration %s, a valid%s index on %s (%s).',
+                            coalesce(pg_get_indexdef(v_oid) || case when v_found.is_valid then '' else ' (invalid)' end, 'no such index'),
+                            checkout_index_confirm.migration,
                             case when checkout_index_confirm.must_be_unique then ' unique' else '' end,
                             checkout_index_confirm.table_name, checkout_index_confirm.columns),
-            hint = format('DROP INDEX CONCURRENTLY IF EXISTS %I; then run the CREATE INDEX statement of the migration before this one, and apply again.',
-                          checkout_index_confirm.index_name);
+            hint = case when v_is_right then format('REINDEX INDEX CONCURRENTLY %s; then apply again.', v_oid::regclass)
+                        else format('Drop or rename what has its name, run the statement of migration %s, and apply again.',
+                                    checkout_index_confirm.migration) end;
   end if;
-
-  insert into checkout_ledger (migration, kind, table_name, name)
-  select checkout_index_confirm.migration, 'index', checkout_index_confirm.table_name, checkout_index_confirm.index_name
-   where not exists (select from checkout_ledger as ledger
-                      where ledger.kind in ('kept_index', 'index') and ledger.name = checkout_index_confirm.index_name);
 end;
 $$;
 
 do $$
+declare
+  v_step record;
 begin
-  revoke execute on function checkout_migration_open() from public;
-  revoke execute on function checkout_migration_close(text) from public;
-  revoke execute on function checkout_migration_undo(text) from public;
-  revoke execute on function checkout_column_type(text, text) from public;
-  revoke execute on function checkout_is_ours(text, text) from public;
-  revoke execute on function checkout_index_prepare(text, text) from public;
-  revoke execute on function checkout_index_confirm(text, text, text, text, boolean) from public;
-  comment on function checkout_migration_open() is 'Step of a migration: pins the schema, bounds lock waits, notes which objects exist.';
-  comment on function checkout_migration_close(text) is 'Step of a migration: writes to the ledger what it created.';
-  comment on function checkout_migration_undo(text) is 'Body of a rollback twin: drops what the migration created; raises if rows would be lost.';
-  comment on function checkout_column_type(text, text) is 'Type of a column, as SQL.';
-  comment on function checkout_is_ours(text, text) is 'Whether a migration of pycheckout created this table or column.';
-  comment on function checkout_index_prepare(text, text) is 'Step of a migration: drops an invalid index of this name, notes a valid one as the host''s.';
-  comment on function checkout_index_confirm(text, text, text, text, boolean) is 'Step of a migration: raises unless the index is valid and right, then notes it as ours.';
+  -- a loop, because every function takes its statements
+  for v_step in
+    select * from (values
+      ('checkout_migration_pin()', 'Step of a migration: pins the schema and bounds lock waits, until the transaction ends.'),
+      ('checkout_migration_open()', 'Step of a migration: pins the schema, bounds lock waits, notes which objects exist.'),
+      ('checkout_migration_close(text)', 'Step of a migration: writes to the ledger what it created.'),
+      ('checkout_migration_check(text)', 'Raises if rows would be lost by rolling back a migration, or all of them.'),
+      ('checkout_migration_undo(text)', 'Body of a rollback twin: drops what the migration created; raises if rows would be lost.'),
+      ('checkout_column_type(text, text)', 'Type of a column, as SQL.'),
+      ('checkout_column_comment(text, text, text)', 'Step of a migration: comments a column, unless it is the host''s.'),
+      ('checkout_is_ours(text, text)', 'Whether a migration of pycheckout created this table or column.'),
+      ('checkout_index_prepare(text, text, text)', 'Step of a migration: drops an invalid index of this name, notes a valid one as the host''s.'),
+      ('checkout_index_confirm(text, text, text, text, boolean, text)', 'Step of a migration: raises unless the index is valid and right.')
+    ) as step (signature, comment)
+  loop
+    execute format('revoke execute on function %s from public', v_step.signature);
+    execute format('comment on function %s is %L', v_step.signature, v_step.comment);
+  end loop;
   perform checkout_migration_open();
 end
 $$;
@@ -501,4 +563,10 @@ create table if not exists outbox_events (
   last_error text
 );
 
-do $$ begin perform checkout_migration_close('pycheckout_0001_baseline'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0001_baseline');
+  perform checkout_column_comment('vendor_orders', 'checkout_group_id', 'Anchor: the orders of one checkout share it with their cart.');
+  perform checkout_column_comment('cart_records', 'checkout_group_id', 'Anchor of the checkout that converted this cart; null before.');
+end
+$$;

@@ -7,18 +7,34 @@ do $$ begin perform checkout_migration_open(); end $$;
 
 do $columns$
 declare
-  v_unit_type constant text := checkout_column_type('order_line_items', 'unit');
-  v_unit_default text := '';
+  v_column record;
+  v_default text;
 begin
-  if exists (select from pg_type where oid = to_regtype(v_unit_type) and typtype = 'e') then
-    execute format('select (enum_range(null::%s))[1]', v_unit_type) into v_unit_default;
-  end if;
-  alter table cart_items add column if not exists title text not null default '';
-  alter table cart_items add column if not exists category text not null default '';
-  execute format('alter table cart_items add column if not exists unit %s not null default %L', v_unit_type, v_unit_default);
   execute format('alter table cart_vendor_groups add column if not exists discounts_cents %s',
                  checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
+  for v_column in
+    select name, checkout_column_type('order_line_items', counterpart) as type
+      from (values ('title', 'name'), ('category', 'category'), ('unit', 'unit')) as wanted (name, counterpart)
+  loop
+    v_default := '';
+    if exists (select from pg_type where oid = to_regtype(v_column.type) and typtype = 'e') then
+      execute format('select (enum_range(null::%s))[1]', v_column.type) into v_default;
+    end if;
+    execute format('alter table cart_items add column if not exists %I %s not null default %L', v_column.name, v_column.type, v_default);
+  end loop;
 end
 $columns$;
 
-do $$ begin perform checkout_migration_close('pycheckout_0002_missing_columns'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0002_missing_columns');
+  -- What migration 0004 copies from the host's products is no loss: it can come from there again.
+  if checkout_column_type('products', 'id') = checkout_column_type('cart_items', 'product_id') then
+    update checkout_ledger
+       set definition = format('%s and not exists (select from products where products.id = cart_items.product_id and products.%2$I::text = cart_items.%2$I::text)',
+                               definition, name)
+     where migration = 'pycheckout_0002_missing_columns' and kind = 'column' and table_name = 'cart_items'
+       and definition not like '%from products%' and checkout_column_type('products', name) is not null;
+  end if;
+end
+$$;

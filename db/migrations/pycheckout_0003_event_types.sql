@@ -6,17 +6,17 @@
 
 do $$
 declare
-  v_column record;
+  v_value record;
 begin
   -- a loop, because every value takes an ALTER TYPE
-  for v_column in
-    select type.typname, value.label
+  for v_value in
+    select type.oid::regtype as type, wanted.label
       from (values ('event_type', 'checkout.vendor_orders_created'), ('event_type', 'checkout.converted'),
-                   ('aggregate_type', 'checkout_group')) as value (column_name, label)
-      join pg_attribute as attribute on attribute.attrelid = 'outbox_events'::regclass and attribute.attname = value.column_name
+                   ('aggregate_type', 'checkout_group')) as wanted (column_name, label)
+      join pg_attribute as attribute on attribute.attrelid = 'outbox_events'::regclass and attribute.attname = wanted.column_name
       join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'
   loop
-    execute format('alter type %I add value if not exists %L', v_column.typname, v_column.label);
+    execute format('alter type %s add value if not exists %L', v_value.type, v_value.label);
   end loop;
 end
 $$;

@@ -2,22 +2,30 @@
 -- transactional: false
 --
 -- Lines of carts that are still active get their title, category and unit from the host's products, where it has such
--- a table and the columns came with migration 0002. In batches with a commit each: no row stays locked for long.
+-- columns and those of the lines came with migration 0002. In batches with a commit each: no row stays locked for long.
 
 do $$
 declare
   v_sets text;
+  v_untouched text;
   v_last uuid := '00000000-0000-0000-0000-000000000000';
   v_batch uuid[];
 begin
-  if to_regclass('products') is null or checkout_is_ours('cart_items') then
-    return;
-  end if;
-  select string_agg(format('%1$I = product.%1$I::text::%2$s', name, checkout_column_type('cart_items', name)), ', ')
-    into v_sets
+  -- for the session, not the transaction: a commit would end it; yoyo opens a session for each migration
+  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false);
+
+  select string_agg(format('%1$I = coalesce(product.%1$I::text::%2$s, item.%1$I)', name, type), ', '),
+         string_agg(format('item.%I = %s', name, pg_get_expr(def.adbin, def.adrelid)), ' and ')
+    into v_sets, v_untouched
     from unnest('{title,category,unit}'::text[]) as name
-   where checkout_is_ours('cart_items', name) and checkout_column_type('products', name) is not null;
-  if v_sets is null or not checkout_is_ours('cart_items', 'title') then
+   cross join checkout_column_type('cart_items', name) as type
+    join pg_attribute as attribute on attribute.attrelid = 'cart_items'::regclass and attribute.attname = name
+    join pg_attrdef as def on def.adrelid = attribute.attrelid and def.adnum = attribute.attnum
+   where checkout_is_ours('cart_items', name) and not checkout_is_ours('cart_items')
+     and (type in ('text', checkout_column_type('products', name)))
+     and checkout_column_type('products', name) is not null
+     and checkout_column_type('products', 'id') = checkout_column_type('cart_items', 'product_id');
+  if v_sets is null then
     return;
   end if;
 
@@ -26,17 +34,10 @@ begin
       from (select id from cart_records where status = 'active' and id > v_last order by id limit 1000) as cart;
     exit when v_batch is null;
     execute format('update cart_items as item set %s from products as product
-                     where item.cart_id = any($1) and product.id = item.product_id and item.title = ''''', v_sets)
+                     where item.cart_id = any($1) and product.id = item.product_id and %s', v_sets, v_untouched)
       using v_batch;
     v_last := v_batch[cardinality(v_batch)];
     commit;
   end loop;
-
-  -- what came from products can come from there again: dropping the columns loses only what differs
-  update checkout_ledger
-     set definition = format('%1$s and not exists (select from products where products.id = cart_items.product_id and products.%2$I::text = cart_items.%2$I::text)',
-                             definition, name)
-   where kind = 'column' and table_name = 'cart_items' and name in ('title', 'category', 'unit')
-     and definition not like '%products%' and checkout_column_type('products', name) is not null;
 end
 $$;

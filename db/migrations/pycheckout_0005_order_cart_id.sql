@@ -6,11 +6,11 @@ do $$ begin perform checkout_migration_open(); end $$;
 
 alter table vendor_orders add column if not exists cart_id uuid;
 
-comment on column vendor_orders.cart_id is 'Cart that this order came from. Null only on orders of the earlier system whose cart was unknown.';
-
 do $$
 begin
   perform checkout_migration_close('pycheckout_0005_order_cart_id');
+  perform checkout_column_comment('vendor_orders', 'cart_id',
+    'Cart that this order came from. Null only on orders of the earlier system whose cart was unknown.');
   -- checkout_groups keeps the pair, so a value that stands there too is not lost with the column
   if to_regclass('checkout_groups') is not null then
     update checkout_ledger
@@ -18,7 +18,8 @@ begin
                         'where anchor.id = vendor_orders.checkout_group_id and anchor.cart_id = vendor_orders.cart_id)'
      where kind = 'column' and table_name = 'vendor_orders' and name = 'cart_id';
   end if;
-  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'idx_vendor_orders_checkout_group_id');
-  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'idx_cart_records_checkout_group_id');
+  -- for migrations 0007 and 0008
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_checkout_group_id');
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'cart_records', 'idx_cart_records_checkout_group_id');
 end
 $$;

@@ -9,11 +9,13 @@ declare
   v_last uuid := '00000000-0000-0000-0000-000000000000';
   v_batch uuid[];
 begin
+  -- for the session, not the transaction: a commit would end it; yoyo opens a session for each migration
+  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false);
   if to_regclass('checkout_groups') is null then
     return;
   end if;
 
-  -- Rows of transactions from here on are the ones that this backfill may not see.
+  -- Groups of transactions from here on are the ones that this backfill may not see.
   insert into checkout_ledger (migration, kind, name, definition)
   select 'pycheckout_0006_backfill_anchors', 'backfilled_before', 'checkout_groups', pg_snapshot_xmin(pg_current_snapshot())::text
    where not exists (select from checkout_ledger where migration = 'pycheckout_0006_backfill_anchors');

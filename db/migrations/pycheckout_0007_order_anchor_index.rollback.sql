@@ -1,1 +1,1 @@
--- The twin of migration 0009 drops the index: it knows whether it is ours.
+-- The twin of migration 0005 drops the index: the ledger knows whether it is ours.

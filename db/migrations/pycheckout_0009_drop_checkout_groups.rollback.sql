@@ -2,7 +2,7 @@ do $$
 declare
   v_unknown jsonb;
 begin
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+  perform checkout_migration_pin();
 
   if exists (select from checkout_ledger where migration = 'pycheckout_0009_drop_checkout_groups' and kind = 'archived_table') then
     if to_regclass('checkout_groups_archive') is null then
@@ -34,5 +34,3 @@ begin
 end
 $$;
 do $$ begin perform checkout_migration_undo('pycheckout_0009_drop_checkout_groups'); end $$;
-comment on column vendor_orders.checkout_group_id is null;
-comment on column cart_records.checkout_group_id is null;

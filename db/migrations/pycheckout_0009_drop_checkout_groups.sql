@@ -7,8 +7,9 @@
 do $$
 begin
   perform checkout_migration_open();
-  perform checkout_index_confirm('pycheckout_0009_drop_checkout_groups', 'idx_vendor_orders_checkout_group_id', 'vendor_orders', 'checkout_group_id', false);
-  perform checkout_index_confirm('pycheckout_0009_drop_checkout_groups', 'idx_cart_records_checkout_group_id', 'cart_records', 'checkout_group_id', true);
+  perform checkout_index_confirm('pycheckout_0007_order_anchor_index', 'idx_vendor_orders_checkout_group_id', 'vendor_orders', 'checkout_group_id', false);
+  perform checkout_index_confirm('pycheckout_0008_cart_anchor_index', 'idx_cart_records_checkout_group_id', 'cart_records', 'checkout_group_id', true,
+                                 'checkout_group_id IS NOT NULL');
 end
 $$;
 
@@ -25,7 +26,8 @@ begin
   -- From here to the commit no checkout of the earlier system can write: all of them insert here first.
   lock table checkout_groups in access exclusive mode;
 
-  -- Only what came since the backfill began: the join of the whole tables would hold the lock for too long.
+  -- Only groups that came since the backfill began, and orders that are still without their cart: the join of the whole
+  -- tables would hold the lock for too long.
   update cart_records as cart
      set checkout_group_id = anchor.id
     from checkout_groups as anchor
@@ -35,20 +37,18 @@ begin
   update vendor_orders as vendor_order
      set cart_id = anchor.cart_id
     from checkout_groups as anchor
-   where age(anchor.xmin) <= age(v_backfilled_before)
-     and vendor_order.checkout_group_id = anchor.id and anchor.cart_id is not null and vendor_order.cart_id is null;
+   where vendor_order.checkout_group_id = anchor.id and anchor.cart_id is not null and vendor_order.cart_id is null;
 
   -- a loop, because every key takes an ALTER TABLE
   for v_key in
-    select conrelid::regclass as owner, class.relname, conname, pg_get_constraintdef(con.oid) as definition
-      from pg_constraint as con
-      join pg_class as class on class.oid = con.conrelid
+    select conrelid::regclass as owner, conname, pg_get_constraintdef(oid) as definition
+      from pg_constraint
      where confrelid = 'checkout_groups'::regclass and contype = 'f' and conparentid = 0
-     order by con.oid
+     order by oid
   loop
     execute format('alter table %s drop constraint %I', v_key.owner, v_key.conname);
     insert into checkout_ledger (migration, kind, table_name, name, definition)
-    values ('pycheckout_0009_drop_checkout_groups', 'dropped_constraint', v_key.relname, v_key.conname, v_key.definition);
+    values ('pycheckout_0009_drop_checkout_groups', 'dropped_constraint', v_key.owner::text, v_key.conname, v_key.definition);
   end loop;
 
   select exists (select from checkout_groups) into v_keeps_rows;
@@ -65,6 +65,3 @@ begin
   end if;
 end
 $$;
-
-comment on column vendor_orders.checkout_group_id is 'Anchor: the orders of one checkout share it with their cart. A plain value, no foreign key.';
-comment on column cart_records.checkout_group_id is 'Anchor of the checkout that converted this cart; null before.';

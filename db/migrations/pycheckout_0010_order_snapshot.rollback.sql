@@ -1,6 +1,6 @@
 do $$
 begin
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+  perform checkout_migration_pin();
   if exists (select from checkout_ledger where migration = 'pycheckout_0010_order_snapshot' and kind = 'renamed_column') then
     alter table vendor_orders rename column discounts_cents to discount_cents;
   end if;

@@ -25,14 +25,6 @@ alter table vendor_orders add column if not exists payment_method payment_method
 alter table vendor_orders add column if not exists shipping_line jsonb;
 alter table vendor_orders add column if not exists attributed_token jsonb;
 
-comment on column vendor_orders.currency is 'ISO 4217 code; every _cents column counts its minor units.';
-comment on column vendor_orders.shipping_address is 'Address that the checkout confirmed.';
-comment on column vendor_orders.warnings is 'Warnings of the vendor group, and those of the checkout: [{type, message}].';
-comment on column vendor_orders.promo is 'Promotion of the vendor group: {code, amount_cents}.';
-comment on column vendor_orders.payment_method is 'Method that the checkout confirmed.';
-comment on column vendor_orders.shipping_line is 'Shipping selection, in no total: {code, title, price_cents}.';
-comment on column vendor_orders.attributed_token is 'Claims of the ad token that this order is attributed to.';
-
 do $$
 begin
   -- Every row of ours has its cart. A check binds each later update of an old row too, so it looks only at rows that
@@ -42,5 +34,12 @@ begin
       add constraint vendor_orders_cart_id_set check (cart_id is not null or num_nonnulls(shipping_address) = 0) not valid;
   end if;
   perform checkout_migration_close('pycheckout_0010_order_snapshot');
+  perform checkout_column_comment('vendor_orders', 'currency', 'ISO 4217 code; every _cents column counts its minor units.');
+  perform checkout_column_comment('vendor_orders', 'shipping_address', 'Address that the checkout confirmed.');
+  perform checkout_column_comment('vendor_orders', 'warnings', 'Warnings of the vendor group, and those of the checkout: [{type, message}].');
+  perform checkout_column_comment('vendor_orders', 'promo', 'Promotion of the vendor group: {code, amount_cents}.');
+  perform checkout_column_comment('vendor_orders', 'payment_method', 'Method that the checkout confirmed.');
+  perform checkout_column_comment('vendor_orders', 'shipping_line', 'Shipping selection, in no total: {code, title, price_cents}.');
+  perform checkout_column_comment('vendor_orders', 'attributed_token', 'Claims of the ad token that this order is attributed to.');
 end
 $$;

@@ -15,10 +15,10 @@ alter table order_line_items add column if not exists attributed_token jsonb;
 do $$
 begin
   execute format('alter table order_line_items add column if not exists line_subtotal_cents %s', checkout_column_type('order_line_items', 'total_cents'));
-  execute format('alter table cart_items add column if not exists line_discounts_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
-  execute format('alter table cart_items add column if not exists line_total_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
   execute format('alter table cart_vendor_groups add column if not exists line_discounts_cents %s', checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
   execute format('alter table cart_vendor_groups add column if not exists promo_discount_cents %s', checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
+  execute format('alter table cart_items add column if not exists line_discounts_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
+  execute format('alter table cart_items add column if not exists line_total_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
 
   -- Old rows of a host could not be updated any more under this rule; there the checkout refuses them instead (OC007).
   if checkout_is_ours('cart_items')
@@ -31,11 +31,14 @@ begin
 end
 $$;
 
-comment on column order_line_items.cart_item_id is 'Cart line that this order line came from; equal to its id on every line of pycheckout.';
-comment on column order_line_items.line_subtotal_cents is 'Subtotal of the cart line, before its discount.';
-comment on column order_line_items.attributed_token is 'Claims of the ad token that this line is attributed to.';
-comment on column cart_items.line_discounts_cents is 'Discount on line_subtotal_cents of a gross line; unread where line_total_cents is null.';
-comment on column cart_items.line_total_cents is 'Gross lines: line_subtotal_cents - line_discounts_cents. Null: a net line, whose total is its subtotal.';
-comment on column cart_vendor_groups.promo_discount_cents is 'Share of the promotion in this group, as quoted. The checkout reads subtotal and total alone.';
-
-do $$ begin perform checkout_migration_close('pycheckout_0011_line_snapshot'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0011_line_snapshot');
+  perform checkout_column_comment('order_line_items', 'cart_item_id', 'Cart line that this order line came from; equal to its id on every line of pycheckout.');
+  perform checkout_column_comment('order_line_items', 'line_subtotal_cents', 'Subtotal of the cart line, before its discount.');
+  perform checkout_column_comment('order_line_items', 'attributed_token', 'Claims of the ad token that this line is attributed to.');
+  perform checkout_column_comment('cart_items', 'line_discounts_cents', 'Discount on line_subtotal_cents of a gross line; unread where line_total_cents is null.');
+  perform checkout_column_comment('cart_items', 'line_total_cents', 'Gross lines: line_subtotal_cents - line_discounts_cents. Null: a net line, whose total is its subtotal.');
+  perform checkout_column_comment('cart_vendor_groups', 'promo_discount_cents', 'Share of the promotion in this group, as quoted. The checkout reads subtotal and total alone.');
+end
+$$;

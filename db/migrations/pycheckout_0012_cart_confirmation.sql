@@ -8,8 +8,11 @@ alter table cart_records add column if not exists payment_method payment_method;
 alter table cart_records add column if not exists shipping_line jsonb;
 alter table cart_records add column if not exists converted_at timestamptz;
 
-comment on column cart_records.payment_method is 'Method that the checkout confirmed; null before.';
-comment on column cart_records.shipping_line is 'Shipping selection, in no total: {code, title, price_cents}.';
-comment on column cart_records.converted_at is 'When the checkout converted the cart; null before, and on carts that the earlier system converted.';
-
-do $$ begin perform checkout_migration_close('pycheckout_0012_cart_confirmation'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0012_cart_confirmation');
+  perform checkout_column_comment('cart_records', 'payment_method', 'Method that the checkout confirmed; null before.');
+  perform checkout_column_comment('cart_records', 'shipping_line', 'Shipping selection, in no total: {code, title, price_cents}.');
+  perform checkout_column_comment('cart_records', 'converted_at', 'When the checkout converted the cart; null before, and on carts that the earlier system converted.');
+end
+$$;

@@ -6,7 +6,7 @@ do $$
 declare
   v_check record;
 begin
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+  perform checkout_migration_pin();
   -- a loop, because every check takes an ALTER TABLE
   for v_check in
     select conrelid::regclass as owner, conname

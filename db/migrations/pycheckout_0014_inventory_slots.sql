@@ -62,7 +62,6 @@ select item.product_id,
      group by product_id
   ) as slot on slot.product_id = item.product_id;
 
-comment on column inventory_items.slots is 'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().';
 comment on table inventory_slots is 'Stock of split products, one row a slot; slot 0 is the product''s row in inventory_items.';
 comment on table inventory_holds is 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.';
 comment on table inventory_baseline is 'Reserved stock that the earlier system left, as the migration found it.';
@@ -70,4 +69,12 @@ comment on view inventory_levels is 'Stock of each product, summed over its slot
 comment on column inventory_levels.available_qty is 'Units that a checkout can still take.';
 comment on column inventory_levels.reserved_qty is 'Units that open order lines hold.';
 
-do $$ begin perform checkout_migration_close('pycheckout_0014_inventory_slots'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0014_inventory_slots');
+  perform checkout_column_comment('inventory_items', 'slots',
+    'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().');
+  -- a copy of what inventory_items said: no loss
+  update checkout_ledger set definition = 'false' where kind = 'table' and name = 'inventory_baseline';
+end
+$$;

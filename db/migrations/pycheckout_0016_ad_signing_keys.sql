@@ -15,7 +15,7 @@ begin
     create type ad_event_type as enum ('click', 'impression');
   end if;
   -- for migration 0017
-  perform checkout_index_prepare('pycheckout_0016_ad_signing_keys', 'idx_outbox_events_conversion');
+  perform checkout_index_prepare('pycheckout_0016_ad_signing_keys', 'outbox_events', 'idx_outbox_events_conversion');
 end
 $$;
 

@@ -1,1 +1,1 @@
--- The twin of migration 0018 drops the index: it knows whether it is ours.
+-- The twin of migration 0016 drops the index: the ledger knows whether it is ours.

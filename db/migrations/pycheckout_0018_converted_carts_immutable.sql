@@ -7,7 +7,8 @@
 do $$
 begin
   perform checkout_migration_open();
-  perform checkout_index_confirm('pycheckout_0018_converted_carts_immutable', 'idx_outbox_events_conversion', 'outbox_events', 'aggregate_id, event_type', true);
+  perform checkout_index_confirm('pycheckout_0017_conversion_events_index', 'idx_outbox_events_conversion', 'outbox_events', 'aggregate_id, event_type', true,
+                                 '%checkout.vendor_orders_created%checkout.converted%');
 end
 $$;
 

@@ -15,4 +15,12 @@ FUNCTIONS_HASH = ""
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
-step(_deployment["deploy"], _deployment["undeploy"])
+
+def _undeploy(conn):
+    # Rolling this one back begins to take everything away. If a migration before it must refuse, then better now, while
+    # the functions still work.
+    conn.execute("select checkout_migration_check()")
+    _deployment["undeploy"](conn)
+
+
+step(_deployment["deploy"], _undeploy)

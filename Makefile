@@ -1,0 +1,70 @@
+# Needs make, a network, and Python 3.11 or newer with venv. Everything else goes into .venv.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint check format lock functions-hash clean
+
+help:
+	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
+	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
+	@echo 'make lint            ruff, mypy, squawk'
+	@echo 'make check           lint and test, as CI does'
+	@echo 'make format          let ruff format the Python files'
+	@echo 'make lock            refresh requirements.lock'
+	@echo 'make functions-hash  record the hash of db/functions/ in its migration'
+	@echo 'make clean           remove .venv, caches and builds'
+
+demo: $(VENV)/demo
+	@$(BIN)/python -m pycheckout.demo
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# The twins of the migrations drop what their migrations made: squawk is for what runs forward.
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/squawk --exclude-path='*.rollback.sql' db/migrations/*.sql
+
+check: lint test
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The newest versions that pyproject.toml allows, as they install into an empty environment.
+lock: $(VENV)/made
+	rm -rf $(VENV)/lock
+	$(BIN)/python -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[dev]'
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable >requirements.lock
+	rm -rf $(VENV)/lock
+
+functions-hash: $(VENV)/dev
+	$(BIN)/python db/deploy.py --record
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Files that say what .venv holds, so that nothing is installed twice.
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'pycheckout needs Python 3.11 or newer with its venv module (on Debian: apt-get install python3-venv); name another one with make PYTHON=python3.12.' >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/demo: $(VENV)/made pyproject.toml requirements.lock
+	$(PIP) install --constraint requirements.lock --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
+	$(PIP) install --constraint requirements.lock --editable '.[dev]'
+	@touch $@ $(VENV)/demo

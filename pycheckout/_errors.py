@@ -1,0 +1,260 @@
+"""What a checkout can raise, and the one table from SQLSTATE to class.
+
+The database alone decides what is wrong; here its codes only get names. Messages
+are for people, and their wording is no interface: programs look at the class, or
+at `code`, and at `detail`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import psycopg
+
+
+class CheckoutError(Exception):
+    """Something went wrong in a checkout; each subclass says what, and what to do.
+
+    `message` is for a person, `detail` for programs (the error's JSON DETAIL, {}
+    when there is none), `hint` the remedy in words. `sqlstate` is PostgreSQL's code;
+    it is None where the call never reached the server, or lost it. `__cause__` is
+    the psycopg error. Raised as itself, it carries a code of a newer release.
+    """
+
+    code: ClassVar[str] = "checkout_error"
+    """A stable name, the same in every language and in HTTP answers."""
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    """Whether the same call, with the same key, may simply be made again."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        sqlstate: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate
+        self.detail: dict[str, Any] = dict(detail or {})
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHINT:  {self.hint}" if self.hint else self.message
+
+
+class CartNotFound(CheckoutError):
+    """This buyer has no such cart. Look at the ids: another buyer's cart is not found either."""
+
+    code = "cart_not_found"
+    http_status = 404
+
+
+class CartNotActive(CheckoutError):
+    """The cart is neither active nor converted, so it cannot be ordered. Start a new cart."""
+
+    code = "cart_not_active"
+    http_status = 409
+
+
+class CartExpired(CheckoutError):
+    """The quote ran out before the checkout. Quote the cart again and show the buyer the new prices."""
+
+    code = "cart_expired"
+    http_status = 409
+
+
+class NoOrderableItems(CheckoutError):
+    """Nothing in the cart can be ordered. Quote it again, or replace the unavailable items."""
+
+    code = "no_orderable_items"
+    http_status = 409
+
+
+class InvalidRequest(CheckoutError):
+    """An argument cannot be used: address, payment method, shipping line, key, policy or id.
+
+    Correct it; `detail` names it.
+    """
+
+    code = "invalid_request"
+    http_status = 422
+
+
+class IdempotencyKeyReused(CheckoutError):
+    """The key already stands for another request of this buyer. Take a new key for a new request."""
+
+    code = "idempotency_key_reused"
+    http_status = 422
+
+
+class CartInconsistent(CheckoutError):
+    """The quote contradicts itself, and ordering it would book wrong amounts.
+
+    Quote it again; if the error comes back, the quoting code is at fault, and `detail`
+    holds both figures.
+    """
+
+    code = "cart_inconsistent"
+    http_status = 409
+
+
+class AdTokenInvalid(CheckoutError):
+    """An ad token is bad and the policy is `error`. Drop the token from the cart, or use the policy `drop`."""
+
+    code = "ad_token_invalid"
+    http_status = 422
+
+
+class SnapshotImmutable(CheckoutError):
+    """A converted cart was about to change. It never does; start a new cart."""
+
+    code = "snapshot_immutable"
+    http_status = 409
+
+
+class InsufficientInventory(CheckoutError):
+    """A line is short of stock and the policy is `all`, so nothing was ordered.
+
+    Show the buyer the short lines, which `detail` names.
+    """
+
+    code = "insufficient_inventory"
+    http_status = 409
+
+
+class Busy(CheckoutError):
+    """Others held the rows for too long, or won a deadlock or a serialization conflict.
+
+    Nothing was done: make the same call again, in a new transaction.
+    """
+
+    code = "busy"
+    http_status = 503
+    retryable = True
+
+
+class Unavailable(CheckoutError):
+    """The database did not answer: time-out, shutdown, failover, lost connection, or no connection left.
+
+    The checkout may have been committed all the same. Make the same call again
+    with the same key: it replays what was committed, or does it now.
+    """
+
+    code = "unavailable"
+    http_status = 503
+    retryable = True
+
+
+class NotInstalled(CheckoutError):
+    """The database lacks the functions, has older ones, or this role may not call them.
+
+    Run `pycheckout migrate`, or grant the role its rights with `checkout_grant`.
+    """
+
+    code = "not_installed"
+    http_status = 500
+
+
+class MigrationError(CheckoutError):
+    """The schema could not be brought to this release.
+
+    What was applied before the failure stays. Mend what the message names and run
+    it again.
+    """
+
+    code = "migration_failed"
+    http_status = 500
+
+
+BY_SQLSTATE: dict[str, type[CheckoutError]] = {
+    "OC001": CartNotFound,
+    "OC002": CartNotActive,
+    "OC003": CartExpired,
+    "OC004": NoOrderableItems,
+    "OC005": InvalidRequest,
+    "OC006": IdempotencyKeyReused,
+    "OC007": CartInconsistent,
+    "OC008": AdTokenInvalid,
+    "OC009": SnapshotImmutable,
+    "OC010": InsufficientInventory,
+    # PostgreSQL refused an argument before our functions saw it.
+    "22021": InvalidRequest,  # a character that the database's encoding lacks
+    "22P02": InvalidRequest,  # no uuid, no JSON
+    "22P05": InvalidRequest,  # \u0000 in JSON
+    "54000": InvalidRequest,  # JSON too large for jsonb
+    "54001": InvalidRequest,  # JSON nested too deeply
+    "55P03": Busy,  # lock_timeout
+    "40001": Busy,  # serialization failure
+    "40P01": Busy,  # deadlock
+    "57014": Unavailable,  # statement_timeout, or canceled
+    "57P01": Unavailable,  # terminated by an administrator
+    "57P02": Unavailable,  # crash of another backend
+    "57P03": Unavailable,  # starting up or shutting down
+    "57P05": Unavailable,  # idle_session_timeout
+    "25P03": Unavailable,  # idle_in_transaction_session_timeout
+    "25P04": Unavailable,  # transaction_timeout
+    "25006": Unavailable,  # read-only: a standby, or the old primary
+    "53300": Unavailable,  # too many connections
+    "42883": NotInstalled,  # no such function, or no such parameter
+    "42501": NotInstalled,  # no right to call it
+    "42P01": NotInstalled,  # no such table
+    "3F000": NotInstalled,  # no such schema
+}
+
+# Codes not listed above, by their class.
+_BY_CLASS: dict[str, type[CheckoutError]] = {"OC": CheckoutError, "08": Unavailable}
+
+
+def error_from(exc: psycopg.Error) -> CheckoutError | None:
+    """The typed error for a psycopg error, or None if it is none of ours."""
+    sqlstate = exc.sqlstate
+    if sqlstate is None:
+        # Without a code the server did not answer. (A pool's time-out is one of
+        # these.) An aborted pipeline is the caller's: an earlier statement failed.
+        gone = isinstance(exc, psycopg.OperationalError) and not isinstance(exc, psycopg.errors.PipelineAborted)
+        return Unavailable(str(exc)) if gone else None
+    kind = BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2])
+    if kind is None:
+        return None
+    return kind(
+        exc.diag.message_primary or str(exc),
+        sqlstate=sqlstate,
+        detail=json_object(exc.diag.message_detail),
+        hint=exc.diag.message_hint,
+    )
+
+
+def not_installed(exc: psycopg.Error, installed: str | None, release: str) -> NotInstalled:
+    """The error for a function that the database lacks, in one clear sentence."""
+    if installed is None:
+        message = (
+            "pycheckout is not installed in this database, or not in a schema of the "
+            "search_path: run `pycheckout migrate`."
+        )
+    elif _numbers(installed) > _numbers(release):
+        message = (
+            f"The database has pycheckout {installed}, which this package, {release}, is "
+            "too old for: upgrade the package."
+        )
+    else:
+        message = f"The database has pycheckout {installed} and this package is {release}: `pycheckout migrate` is due."
+    return NotInstalled(message, sqlstate=exc.sqlstate)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def json_object(text: str | None) -> dict[str, Any]:
+    """DETAIL as a dict; PostgreSQL's own errors have prose there, which is {}."""
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

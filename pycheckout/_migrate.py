@@ -1,0 +1,302 @@
+"""Bring a database's schema to this release, or take it away again.
+
+yoyo does the work and keeps its usual tables, so that `yoyo apply` and this agree on
+what is applied. It is not trusted with four things: it takes an empty source and a
+file that does not load for success, it puts a schema's name into SQL unquoted, and
+it leaves the lock of a killed process for a person to remove.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
+
+from ._errors import CheckoutError, MigrationError, Unavailable, error_from, json_object
+from ._release import db_folder, deployment, release
+
+if TYPE_CHECKING:
+    from yoyo.backends import DatabaseBackend
+    from yoyo.migrations import Migration, MigrationList
+
+_NAME = "pycheckout migrate"
+_POLL = 0.5  # seconds
+
+# Our own migrators queue on this one. It is tried again and again, never waited for:
+# a statement that waits holds a snapshot, and CREATE INDEX CONCURRENTLY in the
+# migrator ahead would wait for that snapshot's end, for ever.
+_TRY_LOCK = "select pg_try_advisory_lock(hashtext('pycheckout migrate'), hashtext(%s))"
+
+# A session that may hold yoyo's lock: a plain yoyo, connected before the lock was
+# taken, whose last statement looks like yoyo's; or one that a killed migrator of ours
+# left behind while its last statement still runs.
+_OWNER = """
+select pid
+  from pg_stat_activity
+ where datname = current_database()
+   and backend_type = 'client backend'
+   and pid <> pg_backend_pid()
+   and case application_name
+         when %(name)s then state <> 'idle'
+         else backend_start < %(since)s at time zone 'utc' + interval '1 minute'
+          and (query ~ '"_?yoyo_' or query in ('BEGIN', 'COMMIT', 'ROLLBACK'))
+       end
+ limit 1
+"""
+
+_APPLIED = """
+select migration_id
+  from _yoyo_migration
+ where migration_hash = any(%s) and starts_with(migration_id, 'pycheckout_')
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """What `migrate` or `rollback` did."""
+
+    schema: str
+    migrations: tuple[str, ...]
+    """The ids that were applied (or rolled back) by this call, in that order."""
+    version: str
+    """The release whose functions are deployed; after a rollback, that took them away."""
+
+
+def migrate(
+    conninfo: str = "",
+    *,
+    schema: str | None = None,
+    create_schema: bool = False,
+    timeout: float = 300.0,
+) -> Migrated:
+    """Apply what is pending, then deploy the functions of this release.
+
+    `conninfo`: a libpq URL or DSN; "" is libpq's environment. `schema`: where to
+    install, by default the first of the search_path; `create_schema` makes it if it
+    is missing. `timeout`: seconds to wait for another migration to end. Connect as
+    the owner and without a transaction pooler. Nothing happens if all is in place
+    already, but the functions are deployed always.
+
+    Each migration has transactions of its own, so those before a failure stay, and
+    the next call goes on from there. Raises MigrationError, `__cause__` being the
+    error behind it, and Unavailable if there is no connection.
+    """
+    with _locked(conninfo, schema, create_schema, timeout) as work:
+        applied = work.each(work.backend.to_apply(work.migrations), work.backend.apply_one)
+        if left := work.backend.to_apply(work.migrations):
+            raise MigrationError(f"still pending: {_ids(left)}")
+        with _explained("deploying the functions"), work.guard.transaction():
+            deployment().deploy(work.guard)
+        return Migrated(schema=work.schema, migrations=applied, version=release())
+
+
+def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 300.0) -> Migrated:
+    """Take all of this package out of a schema, newest migration first.
+
+    Arguments and errors as in `migrate`. A migration that would lose rows refuses,
+    and says which; those newer than it are gone by then, and `migrate` brings them back.
+    """
+    with _locked(conninfo, schema, False, timeout) as work:
+        installed = work.backend.get_applied_migration_hashes()
+        known = {migration.hash for migration in work.migrations}
+        newer = work.guard.execute(_APPLIED, (list(set(installed) - known),)).fetchall()
+        if newer:
+            names = ", ".join(name for (name,) in newer)
+            raise MigrationError(f"the database has migrations of another release: {names}")
+        undone = work.each(work.backend.to_rollback(work.migrations), work.backend.rollback_one)
+        if left := work.backend.to_rollback(work.migrations):
+            raise MigrationError(f"not rolled back: {_ids(left)}")
+        return Migrated(schema=work.schema, migrations=undone, version=release())
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A schema that nobody else migrates meanwhile."""
+
+    guard: psycopg.Connection[tuple[Any, ...]]
+    backend: DatabaseBackend
+    migrations: MigrationList
+    schema: str
+
+    def each(self, migrations: MigrationList, act: Callable[[Migration], object]) -> tuple[str, ...]:
+        for migration in migrations:
+            with _explained(migration.id):
+                act(migration)
+        return tuple(migration.id for migration in migrations)
+
+
+@contextmanager
+def _locked(conninfo: str, schema: str | None, create_schema: bool, timeout: float) -> Iterator[_Work]:
+    deadline = time.monotonic() + timeout
+    migrations = _read_migrations()
+    params = _parameters(conninfo)
+    with ExitStack() as stack:
+        with _explained("connecting"):
+            guard = psycopg.connect(**params, autocommit=True, row_factory=tuple_row)
+            stack.enter_context(closing(guard))
+        with _explained("preparing the schema"):
+            name = _own_schema(guard, schema, create_schema, deadline)
+            backend = stack.enter_context(_backend(params, schema))
+            _take_yoyo_lock(stack, guard, backend, deadline)
+        yield _Work(guard, backend, migrations, name)
+
+
+def _read_migrations() -> MigrationList:
+    """Ours, every one of them loaded."""
+    from yoyo.migrations import read_migrations
+
+    folder = db_folder() / "migrations"
+    everything = read_migrations(glob.escape(str(folder)))
+    migrations = everything.filter(lambda migration: migration.id.startswith("pycheckout_"))
+    if not migrations:
+        raise MigrationError(f"no migration in {folder}")
+    for migration in migrations:
+        try:
+            migration.load()
+        except Exception as exc:
+            raise MigrationError(f"{migration.id} does not load: {exc}") from exc
+    return migrations
+
+
+def _parameters(conninfo: str) -> dict[str, Any]:
+    try:
+        return {**conninfo_to_dict(conninfo), "application_name": _NAME}
+    except psycopg.ProgrammingError:
+        # libpq quotes the text, and with it the password.
+        raise MigrationError(
+            "not a libpq URL (postgresql://...) or DSN (host=... dbname=...)",
+            hint="A schema goes into `schema`, not into the URL.",
+        ) from None
+
+
+def _backend(params: dict[str, Any], schema: str | None) -> DatabaseBackend:
+    """yoyo's psycopg 3 backend, given libpq's parameters as they are: its own URLs know few."""
+    from yoyo.backends import PostgresqlPsycopgBackend
+    from yoyo.connections import DatabaseURI
+    from yoyo.migrations import default_migration_table
+
+    args = params if schema is None else {**params, "schema": _quoted(schema)}
+    uri = DatabaseURI("postgresql+psycopg", None, None, None, None, None, args)
+    backend = PostgresqlPsycopgBackend(uri, default_migration_table)
+    backend.init_database()
+    return backend
+
+
+def _own_schema(
+    guard: psycopg.Connection[tuple[Any, ...]],
+    schema: str | None,
+    create_schema: bool,
+    deadline: float,
+) -> str:
+    """Take our lock on the schema, make the schema if it is asked for, and return its name."""
+    guard.execute("set idle_session_timeout = 0")
+    name = schema if schema is not None else _value(guard, "select current_schema()")
+    if name is None:
+        raise MigrationError("no schema of the search_path exists: name one with `schema`")
+    while not _value(guard, _TRY_LOCK, name):
+        if time.monotonic() > deadline:
+            raise MigrationError(f'another migration of schema "{name}" is still running')
+        time.sleep(_POLL)
+    if create_schema:
+        guard.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(name)))
+    if schema is not None:
+        guard.execute("select set_config('search_path', %s, false)", (_quoted(schema),))
+    may_create = _value(guard, "select has_schema_privilege(current_schema(), 'create')")
+    if may_create is None:
+        raise MigrationError(f'there is no schema "{name}"', hint="`create_schema` makes it.")
+    if not may_create:
+        raise MigrationError(
+            f'role "{guard.info.user}" may not create objects in schema "{name}"',
+            hint="Migrate as the schema's owner.",
+        )
+    return str(name)
+
+
+def _take_yoyo_lock(
+    stack: ExitStack,
+    guard: psycopg.Connection[tuple[Any, ...]],
+    backend: DatabaseBackend,
+    deadline: float,
+) -> None:
+    from yoyo.exceptions import LockTimeout
+
+    while True:
+        try:
+            stack.enter_context(backend.lock(timeout=_POLL))
+            return
+        except LockTimeout:
+            row = guard.execute("select pid, ctime from yoyo_lock").fetchone()
+        pid, since = row or (None, None)
+        if pid is not None and _is_dead(guard, pid, since):
+            guard.execute("delete from yoyo_lock where pid = %s and ctime = %s", (pid, since))
+        elif time.monotonic() > deadline:
+            age = "" if since is None else f" for {datetime.now(UTC).replace(tzinfo=None) - since}"
+            raise MigrationError(
+                f"process {pid} holds yoyo's lock{age}",
+                hint="If it is gone, on whatever machine it ran, run `yoyo break-lock`.",
+            )
+
+
+def _is_dead(guard: psycopg.Connection[tuple[Any, ...]], pid: int, since: datetime) -> bool:
+    """Whether the process that took yoyo's lock is gone, from this machine and any other."""
+    if _runs_here(pid):
+        return False
+    return guard.execute(_OWNER, {"name": _NAME, "since": since}).fetchone() is None
+
+
+def _runs_here(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # os.kill would end it there
+    if pid == os.getpid():
+        return False  # an earlier process of that number, as in each new container
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn whatever fails into one kind of error that says where."""
+    try:
+        yield
+    except CheckoutError:
+        raise
+    except psycopg.Error as exc:
+        error = error_from(exc)
+        if isinstance(error, Unavailable):
+            raise error from exc
+        raise MigrationError(
+            f"{what}: {exc.diag.message_primary or exc}",
+            sqlstate=exc.sqlstate,
+            detail=json_object(exc.diag.message_detail),
+            hint=exc.diag.message_hint,
+        ) from exc
+    except Exception as exc:
+        raise MigrationError(f"{what}: {exc}") from exc
+
+
+def _value(guard: psycopg.Connection[tuple[Any, ...]], query: LiteralString, *params: object) -> Any:
+    [value] = guard.execute(query, params).fetchone() or (None,)
+    return value
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()
+
+
+def _ids(migrations: MigrationList) -> str:
+    return ", ".join(migration.id for migration in migrations)

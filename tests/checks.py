@@ -1,0 +1,46 @@
+"""What tests of the SQL functions ask again and again."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row, scalar_row
+
+
+def rows(conn: psycopg.Connection, query: str, *params: Any) -> list[dict[str, Any]]:
+    return conn.cursor(row_factory=dict_row).execute(query, params).fetchall()
+
+
+def row(conn: psycopg.Connection, query: str, *params: Any) -> dict[str, Any]:
+    [only] = rows(conn, query, *params)
+    return only
+
+
+def values(conn: psycopg.Connection, query: str, *params: Any) -> list[Any]:
+    """The values of a query's only column."""
+    return conn.cursor(row_factory=scalar_row).execute(query, params).fetchall()
+
+
+class Refusal:
+    """A refused call; filled in when the block of `refused` has ended."""
+
+    message: str
+    detail: dict[str, Any]
+    hint: str
+
+
+@contextmanager
+def refused(sqlstate: str) -> Iterator[Refusal]:
+    """The block is refused with this code, in words for a person, with JSON for a program and with a remedy."""
+    refusal = Refusal()
+    with pytest.raises(psycopg.DatabaseError) as caught:
+        yield refusal
+    diag = caught.value.diag
+    assert diag.sqlstate == sqlstate, caught.value
+    assert diag.message_primary and diag.message_detail and diag.message_hint
+    refusal.message, refusal.hint = diag.message_primary, diag.message_hint
+    refusal.detail = json.loads(diag.message_detail)
+    assert isinstance(refusal.detail, dict)

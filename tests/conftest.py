@@ -1,0 +1,198 @@
+"""One migrated template a test process; a clone of it for each test; checkout_audit() at the end of each.
+
+TEST_DATABASE_URL names the server to use, by the URL of a superuser and any database of it. Without it, an embedded
+one is started.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+from pytest_postgresql import factories as plugin
+
+import pycheckout
+from factories import add_cart, add_stock, checkout, checkout_sql, snapshot  # noqa: F401  (fixtures)
+from pycheckout._embedded import bundled_programs, embedded_server
+
+# A mistake in a race test fails instead of hanging.
+_OPTIONS = "-c statement_timeout=30s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The server under test, with the attributes that pytest-postgresql looks for."""
+
+    host: str
+    port: int
+    user: str
+    password: str | None
+    maintenance_dbname: str
+    options: str = ""
+    template_dbname: None = None
+
+    def dsn(self, dbname: str | None = None) -> str:
+        return _url(self.host, self.port, self.user, self.password, dbname or self.maintenance_dbname)
+
+
+def _url(host: str, port: int, user: str, password: str | None, dbname: str) -> str:
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    # A socket's folder stands where a host does, escaped.
+    return f"postgresql://{login}@{quote(host, safe='')}:{port}/{quote(dbname, safe='')}"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        # What the URL leaves out comes from libpq's variables and defaults: so ask a connection, not the URL.
+        with psycopg.connect(url) as conn:
+            info = conn.info
+            password = conninfo_to_dict(url).get("password", info.password)
+            yield Server(
+                host=info.host,
+                port=info.port,
+                user=info.user,
+                password=password,
+                maintenance_dbname=info.dbname,
+            )
+        return
+    # Durability is not under test here, and without it a clone is made twice as fast.
+    with embedded_server(max_connections=200, fsync=False, full_page_writes=False) as embedded:
+        yield Server(
+            host=embedded.host,
+            port=embedded.port,
+            user=embedded.user,
+            password=embedded.password,
+            maintenance_dbname="postgres",
+        )
+
+
+def _migrate(*, host: str, port: int, user: str, dbname: str, password: str | None, autocommit: bool) -> None:
+    pycheckout.migrate(_url(host, port, user, password, dbname))
+
+
+# A run that was killed leaves its databases behind; the option --postgresql-drop-test-database (pyproject.toml)
+# makes the next one replace them.
+migrated = plugin.postgresql_noproc(dbname="pycheckout_test", depends_on="server", load=[_migrate])
+clone = plugin.postgresql("migrated")
+
+
+@pytest.fixture
+def postgresql(
+    clone: psycopg.Connection, server: Server, request: pytest.FixtureRequest
+) -> Iterator[psycopg.Connection]:
+    """A connection to this test's own database, autocommit off. Afterwards, checkout_audit() must find nothing."""
+    yield clone
+
+    if not clone.closed:
+        clone.rollback()
+    if request.node.get_closest_marker("breaks_invariants") is None:
+        with psycopg.connect(server.dsn(clone.info.dbname), options=_OPTIONS, row_factory=dict_row) as conn:
+            broken = conn.execute("select * from checkout_audit()").fetchall()
+        assert broken == [], "checkout_audit() found broken invariants"
+
+
+@pytest.fixture
+def dsn(postgresql: psycopg.Connection, server: Server) -> str:
+    """The URL of this test's database."""
+    return server.dsn(postgresql.info.dbname)
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Callable[..., psycopg.Connection]]:
+    """connect(autocommit=False, ...): one more connection to this test's database, closed at the end."""
+    with ExitStack() as stack:
+
+        def connect(**kwargs: Any) -> psycopg.Connection:
+            conn = psycopg.connect(dsn, **({"options": _OPTIONS} | kwargs))
+            stack.callback(conn.close)
+            return conn
+
+        yield connect
+
+
+@pytest.fixture
+def db(connect: Callable[..., psycopg.Connection]) -> psycopg.Connection:
+    """A connection to this test's database, autocommit on."""
+    return connect(autocommit=True)
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[ConnectionPool]:
+    with ConnectionPool(dsn, kwargs={"options": _OPTIONS}, min_size=1, max_size=16, timeout=10, open=True) as pool:
+        yield pool
+
+
+@pytest.fixture
+def empty_database(server: Server, worker_id: str) -> Iterator[Callable[[], str]]:
+    """empty_database(): the URL of a database that holds nothing yet, dropped at the end."""
+    names: list[str] = []
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+
+        def drop(name: str) -> None:
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+        def empty_database() -> str:
+            name = f"pycheckout_empty_{worker_id}_{len(names) + 1}"
+            drop(name)
+            admin.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+            names.append(name)
+            return server.dsn(name)
+
+        yield empty_database
+        for name in names:
+            drop(name)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """program("pg_dump"): the path of a PostgreSQL client program, the bundled one or that of the PATH."""
+
+    def program(name: str) -> str:
+        try:
+            bundled = bundled_programs() / name
+        except RuntimeError:
+            bundled = Path(name)
+        path = bundled if bundled.is_file() else shutil.which(name)
+        if path is None:
+            pytest.skip(f"no {name} on this machine")
+        return str(path)
+
+    return program
+
+
+@pytest.fixture
+def psql(program: Callable[[str], str], dsn: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """psql("-c", "select 1") or psql(stdin="select 1;"): the real psql on this test's database, ~/.psqlrc unread."""
+
+    def psql(*args: str, stdin: str = "", dsn: str = dsn) -> subprocess.CompletedProcess[str]:
+        command = [program("psql"), "--no-psqlrc", "--dbname", dsn, *args]
+        env = os.environ | {"PGOPTIONS": _OPTIONS, "PGCLIENTENCODING": "UTF8", "PSQL_PAGER": "", "LC_ALL": "C"}
+        return subprocess.run(
+            command, input=stdin, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
+        )
+
+    return psql
+
+
+@pytest.fixture
+def plpgsql_check(db: psycopg.Connection) -> psycopg.Connection:
+    """The autocommit connection with the extension plpgsql_check; a skip where the server has none."""
+    [(available,)] = db.execute("select exists (select from pg_available_extensions where name = 'plpgsql_check')")
+    if not available:
+        # CI installs it and sets this, so that it cannot be skipped there unseen.
+        (pytest.fail if os.environ.get("REQUIRE_PLPGSQL_CHECK") else pytest.skip)("the server has no plpgsql_check")
+    db.execute("create schema plpgsql_check")
+    db.execute("create extension plpgsql_check schema plpgsql_check")
+    return db

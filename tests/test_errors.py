@@ -1,0 +1,129 @@
+"""One table from SQLSTATE to exception; the database decides, Python only names."""
+
+import pickle
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import pycheckout
+from pycheckout import (
+    AdTokenInvalid,
+    Busy,
+    CartExpired,
+    CartInconsistent,
+    CartNotActive,
+    CartNotFound,
+    CheckoutError,
+    IdempotencyKeyReused,
+    InsufficientInventory,
+    InvalidRequest,
+    MigrationError,
+    NoOrderableItems,
+    NotInstalled,
+    SnapshotImmutable,
+    Unavailable,
+)
+from pycheckout._errors import BY_SQLSTATE, error_from
+
+DB = Path(__file__).parents[1] / "db"
+
+PROMISES = {
+    CartNotFound: ("cart_not_found", 404, False),
+    CartNotActive: ("cart_not_active", 409, False),
+    CartExpired: ("cart_expired", 409, False),
+    NoOrderableItems: ("no_orderable_items", 409, False),
+    InvalidRequest: ("invalid_request", 422, False),
+    IdempotencyKeyReused: ("idempotency_key_reused", 422, False),
+    CartInconsistent: ("cart_inconsistent", 409, False),
+    AdTokenInvalid: ("ad_token_invalid", 422, False),
+    SnapshotImmutable: ("snapshot_immutable", 409, False),
+    InsufficientInventory: ("insufficient_inventory", 409, False),
+    Busy: ("busy", 503, True),
+    Unavailable: ("unavailable", 503, True),
+    NotInstalled: ("not_installed", 500, False),
+    MigrationError: ("migration_failed", 500, False),
+}
+
+
+def raised(conn: psycopg.Connection, sqlstate: str, detail: str = "", hint: str = "") -> psycopg.Error:
+    """What psycopg makes of an error that the server raises."""
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute(
+            "do $$ begin raise exception 'in words' using "
+            f"errcode = '{sqlstate}', detail = '{detail}', hint = '{hint}'; end $$"
+        )
+    return caught.value
+
+
+def test_table_holds_exactly_the_codes_that_the_sql_raises():
+    sources = [path.read_text() for folder in ("functions", "migrations") for path in (DB / folder).glob("*.sql")]
+    raises = set(re.findall(r"errcode\s*=\s*'(OC\w{3})'", "\n".join(sources)))
+
+    assert {code for code in BY_SQLSTATE if code.startswith("OC")} == raises
+
+
+def test_every_sqlstate_of_the_table_arrives_as_its_class(db):
+    for sqlstate, kind in BY_SQLSTATE.items():
+        error = error_from(raised(db, sqlstate, '{"cart_id": "c1"}', "Do this."))
+
+        assert type(error) is kind
+        assert (error.sqlstate, error.message) == (sqlstate, "in words")
+        assert (error.detail, error.hint) == ({"cart_id": "c1"}, "Do this.")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"),
+    [("08000", Unavailable), ("08006", Unavailable), ("08P01", Unavailable), ("OC999", CheckoutError)],
+)
+def test_codes_beyond_the_table_go_by_their_class(db, sqlstate, kind):
+    error = error_from(raised(db, sqlstate))
+
+    assert type(error) is kind
+    assert error.sqlstate == sqlstate
+
+
+def test_errors_that_are_not_ours_are_left_alone(db):
+    assert error_from(raised(db, "22012")) is None
+    assert error_from(raised(db, "23505")) is None
+    assert error_from(psycopg.ProgrammingError("a mistake of the caller")) is None
+    # An earlier statement of the caller's failed.
+    assert error_from(psycopg.errors.PipelineAborted("pipeline aborted")) is None
+
+
+def test_no_answer_at_all_is_unavailable():
+    error = error_from(psycopg.OperationalError("the connection is lost"))
+
+    assert type(error) is Unavailable
+    assert error.sqlstate is None
+
+
+@pytest.mark.parametrize("detail", ["Key (id)=(1) already exists.", "[1]", "", "{"])
+def test_detail_that_is_no_json_object_is_empty(db, detail):
+    assert error_from(raised(db, "40001", detail)).detail == {}
+
+
+def test_classes_keep_their_promises():
+    ours = {
+        value
+        for value in vars(pycheckout).values()
+        if isinstance(value, type) and issubclass(value, CheckoutError) and value is not CheckoutError
+    }
+
+    assert {kind: (kind.code, kind.http_status, kind.retryable) for kind in ours} == PROMISES
+    assert all(kind.__doc__ for kind in ours)
+
+
+def test_hint_is_shown_with_the_message():
+    assert str(CartExpired("quote expired", hint="Quote again.")) == "quote expired\nHINT:  Quote again."
+    assert str(CartExpired("quote expired")) == "quote expired"
+
+
+def test_errors_cross_process_borders():
+    error = CartNotFound("no such cart", sqlstate="OC001", detail={"cart_id": "c1"}, hint="Look again.")
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is CartNotFound
+    assert vars(copy) == vars(error)
+    assert str(copy) == str(error)

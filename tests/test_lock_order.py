@@ -1,0 +1,138 @@
+"""PF-178: stock is locked upwards in (product, slot), and nothing of a product is held while it is waited for.
+
+So checkouts, restocks and splits cannot deadlock. Reported elsewhere as: two carts with the same products in opposite
+order lock each other out.
+"""
+
+import random
+from contextlib import contextmanager
+from uuid import UUID
+
+import psycopg
+import pytest
+from checks import rows, values
+from races import at_once, blocked, wait_until_blocked
+
+LOCK_ITEM = "select from inventory_items where product_id = %s for update"
+LOCK_SLOT = "select from inventory_slots where product_id = %s and slot = %s for update"
+TRY_SLOT = LOCK_SLOT + " nowait"
+
+
+@pytest.fixture
+def split(db):
+    """split(product_id, [5, 5]): a split product with these units in slots 1 and 2."""
+
+    def split(product_id, units):
+        db.execute("select inventory_split(%s, %s)", (product_id, len(units)))
+        for slot, available in enumerate(units, start=1):
+            db.execute(
+                "update inventory_slots set available_qty = %s where product_id = %s and slot = %s",
+                (available, product_id, slot),
+            )
+
+    return split
+
+
+@contextmanager
+def paused_scan(db, connect, product_id):
+    """A reader of this product's slots stops after its snapshot was taken and before its first row is locked.
+
+    A view takes the table's place: it calls a function that waits for an advisory lock.
+    """
+    db.execute(
+        """
+        create function pause(product_id uuid) returns boolean language plpgsql as $$
+        begin
+          perform pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);
+          return true;
+        end $$;
+        alter table inventory_slots rename to inventory_slots_table;
+        create view inventory_slots as select * from inventory_slots_table where pause(product_id);
+        """
+    )
+    gate = connect(autocommit=True)
+    gate.execute("select pg_advisory_lock(1)")
+    yield lambda: gate.execute("select pg_advisory_unlock(1)")
+    gate.execute("select pg_advisory_unlock_all()")
+    db.execute("drop view inventory_slots; alter table inventory_slots_table rename to inventory_slots")
+
+
+def test_products_are_locked_in_order_of_their_ids(db, connect, add_cart, checkout_sql):
+    """Whatever the order of the lines: the second product is free while the first is waited for."""
+    first, second = sorted(UUID(int=n) for n in (1, 2))
+    cart = add_cart(vendors=1, products=[second, first])
+    holder, buyer, other = connect(), connect(autocommit=True), connect()
+    holder.execute(LOCK_ITEM, (first,))
+
+    with blocked(db, checkout_sql, buyer, cart) as waiting:
+        other.execute(LOCK_ITEM + " nowait", (second,))
+        other.rollback()
+        holder.rollback()
+
+    assert waiting.result()["outcome"] == "complete"
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_earlier_products_stay_locked_while_a_later_one_is_waited_for(db, connect, add_cart, checkout_sql, slots):
+    first, second = (UUID(int=n) for n in (1, 2))
+    cart = add_cart(vendors=1, products=[second, first])
+    for product in (first, second):
+        db.execute("select inventory_split(%s, %s)", (product, slots))
+    holder, buyer, other = connect(), connect(autocommit=True), connect()
+    table = "inventory_items" if slots == 1 else "inventory_slots"
+    query = f"select count(*) from (select from {table} where product_id = %s for update skip locked) as free"
+    holder.execute(query, (second,))
+
+    with blocked(db, checkout_sql, buyer, cart) as waiting:
+        assert values(other, query, first) == [slots - 1]
+        holder.rollback()
+
+    assert waiting.result()["outcome"] == "complete"
+
+
+def test_waited_for_slot_is_given_back_before_all_are_locked(db, connect, add_cart, checkout_sql, split):
+    """Otherwise it is held while a lower one is waited for, and whoever holds that one may want this one."""
+    cart = add_cart(vendors=1, lines=1, quantity=4)
+    product = cart.items[0].product_id
+    split(product, [3, 5])
+    taker, locker, buyer = connect(), connect(), connect(autocommit=True)
+    locker.execute(LOCK_SLOT, (product, 1))
+    taker.execute("update inventory_slots set available_qty = 3 where product_id = %s and slot = 2", (product,))
+
+    with blocked(db, checkout_sql, buyer, cart) as waiting:
+        taker.commit()  # slot 2 was waited for, and is too little now
+        wait_until_blocked_by(db, buyer, locker)
+        locker.execute(TRY_SLOT, (product, 2))
+        locker.rollback()
+
+    assert waiting.result()["outcome"] == "complete"
+    assert values(db, "select reserved_qty from inventory_slots order by slot") == [3, 1]
+
+
+def test_slot_that_was_locked_in_vain_is_given_back_before_anything_is_waited_for(
+    db, connect, add_cart, checkout_sql, split
+):
+    """FOR UPDATE keeps a row that changed after the snapshot and no longer fits, though it does not return it."""
+    cart = add_cart(vendors=1, lines=1, quantity=4)
+    product = cart.items[0].product_id
+    split(product, [3, 5])
+    locker, buyer = connect(), connect(autocommit=True)
+    with paused_scan(db, connect, product) as go_on, blocked(db, checkout_sql, buyer, cart) as waiting:
+        db.execute("update inventory_slots_table set available_qty = 3 where product_id = %s and slot = 2", (product,))
+        locker.execute(LOCK_SLOT.replace("slots", "slots_table"), (product, 1))
+        go_on()
+        wait_until_blocked_by(db, buyer, locker)
+        locker.execute(TRY_SLOT.replace("slots", "slots_table"), (product, 2))
+        locker.rollback()
+
+    assert waiting.result()["outcome"] == "complete"
+    assert values(db, "select reserved_qty from inventory_slots order by slot") == [3, 1]
+
+
+def wait_until_blocked_by(conn, waiter, holder):
+    for _ in range(500):
+        wait_until_blocked(conn, waiter.info.backend_pid)
+        [pids] = values(conn, "select pg_blocking_pids(%s)", waiter.info.backend_pid)
+        if pids == [holder.info.backend_pid]:
+            return
+    raise AssertionError("the other backend never waited for this one")

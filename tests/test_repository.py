@@ -1,0 +1,54 @@
+"""The repository works on any machine: it names neither this one nor where packages come from."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# In two parts, or this file would be found.
+HOSTS = ["py" + "pi.org", "python" + "hosted.org", "index" + "-url", "find" + "-links"]
+
+
+def files() -> list[Path]:
+    """What is tracked, and what would be with the next `git add .`."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    # A checkout may belong to another user than the one who tests it.
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def folders_of_this_machine() -> set[str]:
+    """Where the checkout, the home and the Python of this run are; a folder that every machine has tells nothing."""
+    folders = {ROOT, ROOT.parent, Path.home(), Path(sys.prefix), Path(sys.base_prefix)}
+    return {f"{folder}/" for folder in map(str, folders) if folder not in ("/", "/usr", "/usr/local", "/tmp")}
+
+
+def test_no_file_names_this_machine_or_a_package_registry() -> None:
+    # A path stands at the start of a word; `/src/` inside a longer one is none of this machine's.
+    paths = [rf"(?<![\w.~-]){re.escape(folder)}" for folder in sorted(folders_of_this_machine())]
+    wanted = re.compile("|".join(paths + [re.escape(host) for host in HOSTS]))
+
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line}"
+        for file in files()
+        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1)
+        if wanted.search(line)
+    ]
+    assert found == []
+
+
+def test_the_lock_pins_versions_and_nothing_else() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+def test_the_steps_of_ci_can_be_run() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
