@@ -19,7 +19,9 @@ from rich.table import Table
 from ._errors import CheckoutError, error_from
 from ._migrate import migrate, rollback
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Operate a database with pycheckout in it.")
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Operate a database with pycheckout in it."
+)
 keys = typer.Typer(no_args_is_help=True, help="Keys that sign ad tokens.")
 app.add_typer(keys, name="signing-key")
 
@@ -73,9 +75,7 @@ def audit(
 ) -> None:
     """Look for broken invariants. Exit code 3 if there is one."""
     with _connected(database, schema) as conn:
-        broken = conn.execute(
-            "select * from checkout_audit(%s::timestamp at time zone 'utc')", (since,)
-        ).fetchall()
+        broken = conn.execute("select * from checkout_audit(%s::timestamp at time zone 'utc')", (since,)).fetchall()
     if as_json:
         for row in broken:
             typer.echo(json.dumps(row))
@@ -111,7 +111,7 @@ def put_key(
         raise typer.BadParameter("give --secret-file or --secret-env, and not both")
     if secret_file is not None:
         secret = secret_file.read_bytes()
-    elif secret_env in os.environ:
+    elif secret_env is not None and secret_env in os.environ:
         secret = os.environb[secret_env.encode()]
     else:
         raise typer.BadParameter(f"the environment has no {secret_env}")
