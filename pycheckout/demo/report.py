@@ -1,0 +1,168 @@
+"""What the demo shows: one checkout in full, its replay, its events, and the sums of the run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from rich.console import Console
+from rich.table import Table
+
+from pycheckout import AttributedToken, CheckoutResult
+
+from .baskets import Basket
+
+# ISO 4217: minor units a major one, where that is not two digits.
+_EXPONENTS = {"JPY": 0, "KWD": 3}
+
+
+def money(cents: int, currency: str = "USD") -> str:
+    digits = _EXPONENTS.get(currency, 2)
+    return f"{cents / 10**digits:,.{digits}f} {currency}"
+
+
+def short(value: UUID | str) -> str:
+    """Enough of an id to tell it from its neighbours."""
+    return f"…{str(value)[-6:]}"
+
+
+def odd_lines(console: Console, sample: list[Basket]) -> None:
+    """Say what is in the sample that nobody can order."""
+    lines = [line for basket in sample for line in basket["lines"]]
+    empty = sum(not line["quantity"] for line in lines)
+    nameless = sum(line["vendor"] is None for line in lines)
+    hopeless = sum(all(not line["quantity"] or line["vendor"] is None for line in b["lines"]) for b in sample)
+    console.print(
+        f"  {empty} lines have quantity 0 and {nameless} no known manufacturer: quoted with status invalid,\n"
+        f"  so that nobody can order them; {hopeless} baskets hold nothing else, and will be refused."
+    )
+
+
+def most_telling(results: list[CheckoutResult]) -> CheckoutResult:
+    """A result that has something of everything: rejected lines, attribution, several vendors, and is not too long."""
+
+    def tells(result: CheckoutResult) -> tuple[int, int]:
+        items = [item for order in result.vendor_orders for item in order.items]
+        features = (
+            any({item.status for item in order.items} == {"pending", "rejected"} for order in result.vendor_orders),
+            any(item.attributed_token for item in items),
+            any(order.attributed_token for order in result.vendor_orders),
+            any(order.promo for order in result.vendor_orders),
+            len(result.vendor_orders) > 1,
+        )
+        return sum(features) if len(items) < 20 else 0, -len(items)
+
+    return max(results, key=tells)
+
+
+def one_result(console: Console, result: CheckoutResult) -> None:
+    console.rule("One checkout")
+    console.print(
+        f"cart {short(result.cart_id)}: {result.outcome}, {len(result.vendor_orders)} vendor orders in checkout group"
+        f" {short(result.checkout_group_id)}"
+    )
+    table = Table("Order", "Line", "Qty", "Subtotal", "Discount", "Total", "Status", "Ad", box=None, pad_edge=False)
+    for column in table.columns[2:6]:
+        column.justify = "right"
+    for order in result.vendor_orders:
+        promo = f" promo {order.promo.amount_cents}" if order.promo else ""
+        table.add_row(
+            f"[bold]{short(order.order_id)}[/]",
+            f"[bold]vendor {short(order.vendor_store_id)}[/]{promo}",
+            "",
+            f"{order.subtotal_cents}",
+            f"{order.discounts_cents}",
+            f"[bold]{order.total_cents}[/]",
+            order.status,
+            _ad(order.attributed_token),
+        )
+        for item in order.items:
+            rejected = item.status == "rejected"
+            table.add_row(
+                "",
+                item.name[:26],
+                f"{item.qty}",
+                f"{item.line_subtotal_cents}",
+                f"{item.discount_cents}",
+                f"{item.total_cents}",
+                f"rejected: {item.notes}" if rejected else item.status,
+                _ad(item.attributed_token),
+                style="red" if rejected else "dim",
+            )
+        if (intent := order.payment_intent) is not None:
+            label = f"payment intent {short(intent.payment_intent_id)}"
+            table.add_row("", label, "", "", "", f"{intent.amount_cents}", intent.status)
+    console.print(table)
+    for vendor in result.rejected_vendors:
+        console.print(f"vendor {short(vendor.vendor_store_id)} rejected: {vendor.reason}", style="red")
+    totals = result.totals
+    console.print(
+        f"quoted {money(totals.quoted.total_cents, result.currency)},"
+        f" confirmed {money(totals.confirmed.total_cents, result.currency)}"
+    )
+
+
+def _ad(token: AttributedToken | None) -> str:
+    return f"{token.event_type} {short(token.ad_id)}" if token else ""
+
+
+def replay(console: Console, first: CheckoutResult, second: CheckoutResult) -> None:
+    console.rule("The same cart again, with another key")
+    same = [order.order_id for order in first.vendor_orders] == [order.order_id for order in second.vendor_orders]
+    console.print(f"replayed: {second.replayed}; same orders: {same}; confirmed again: 0 {second.currency}")
+
+
+def events(console: Console, conn: psycopg.Connection, result: CheckoutResult) -> None:
+    console.rule("Its two outbox events")
+    query = "select payload from outbox_events where aggregate_id = %s order by id"
+    for (payload,) in conn.execute(query, (result.checkout_group_id,)).fetchall():
+        data: dict[str, Any] = payload["data"]
+        shown = {key: value if not isinstance(value, list) else f"[{len(value)}]" for key, value in data.items()}
+        console.print(f"[bold]{payload['type']}[/] version {payload['version']}, event {short(payload['event_id'])}")
+        console.print(f"  {json.dumps(shown)}", highlight=False)
+
+
+def totals(
+    console: Console, conn: psycopg.Connection, results: list[CheckoutResult], refused: Counter[str], seconds: float
+) -> None:
+    console.rule("The run")
+    orders = [order for result in results for order in result.vendor_orders]
+    items = [item for order in orders for item in order.items]
+    reasons = Counter(vendor.reason for result in results for vendor in result.rejected_vendors)
+    outcomes = Counter(result.outcome for result in results)
+    query = "select coalesce(sum(n::int), 0) from outbox_events, jsonb_each_text(payload #> %s) as dropped (reason, n)"
+    [(dropped,)] = conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()
+    attributed = sum(part.attributed_token is not None for part in [*orders, *items])
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in (
+        ("carts checked out", f"{len(results)} ({_counts(outcomes)})"),
+        ("carts refused", f"{sum(refused.values())} ({_counts(refused)})"),
+        ("vendor orders, payment intents", f"{len(orders):,}, {sum(o.payment_intent is not None for o in orders):,}"),
+        ("lines ordered", f"{sum(item.status != 'rejected' for item in items):,}"),
+        ("lines rejected, no stock", f"{sum(item.status == 'rejected' for item in items):,}"),
+        ("vendors rejected", _counts(reasons)),
+        ("attributed to an ad; tokens dropped", f"{attributed:,}; {dropped}"),
+        ("quoted", money(sum(result.totals.quoted.total_cents for result in results))),
+        ("confirmed", money(sum(result.totals.confirmed.total_cents for result in results))),
+        ("time", f"{seconds:.1f} s, {len(results) / seconds:,.0f} checkouts/s from one Python process"),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common()) or "none"
+
+
+def audit(console: Console, conn: psycopg.Connection) -> bool:
+    """Show what checkout_audit() finds; returns whether it is anything."""
+    with conn.cursor(row_factory=dict_row) as cur:
+        broken = cur.execute("select * from checkout_audit()").fetchall()
+    console.print(f"checkout_audit(): {len(broken)} broken invariants", style="red" if broken else "green")
+    for row in broken[:20]:
+        console.print(row)
+    return bool(broken)
