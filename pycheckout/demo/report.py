@@ -54,7 +54,7 @@ def most_telling(results: list[CheckoutResult]) -> CheckoutResult:
             any(order.promo for order in result.vendor_orders),
             len(result.vendor_orders) > 1,
         )
-        return sum(features) if len(items) < 20 else 0, -len(items)
+        return sum(features) if len(items) < 14 else 0, -len(items)
 
     return max(results, key=tells)
 
@@ -65,14 +65,14 @@ def one_result(console: Console, result: CheckoutResult) -> None:
         f"cart {short(result.cart_id)}: {result.outcome}, {len(result.vendor_orders)} vendor orders in checkout group"
         f" {short(result.checkout_group_id)}"
     )
-    table = Table("Order", "Line", "Qty", "Subtotal", "Discount", "Total", "Status", "Ad", box=None, pad_edge=False)
-    for column in table.columns[2:6]:
+    table = Table("Order and lines", "Qty", "Subtotal", "Discount", "Total", "Status", "Ad", box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:5]:
         column.justify = "right"
     for order in result.vendor_orders:
-        promo = f" promo {order.promo.amount_cents}" if order.promo else ""
         table.add_row(
-            f"[bold]{short(order.order_id)}[/]",
-            f"[bold]vendor {short(order.vendor_store_id)}[/]{promo}",
+            f"[bold]{short(order.order_id)}[/] vendor {short(order.vendor_store_id)}",
             "",
             f"{order.subtotal_cents}",
             f"{order.discounts_cents}",
@@ -83,19 +83,20 @@ def one_result(console: Console, result: CheckoutResult) -> None:
         for item in order.items:
             rejected = item.status == "rejected"
             table.add_row(
-                "",
-                item.name[:26],
+                f"  {item.name[:21]}",
                 f"{item.qty}",
                 f"{item.line_subtotal_cents}",
                 f"{item.discount_cents}",
                 f"{item.total_cents}",
-                f"rejected: {item.notes}" if rejected else item.status,
+                str(item.notes) if rejected else item.status,
                 _ad(item.attributed_token),
                 style="red" if rejected else "dim",
             )
+        if order.promo is not None:
+            table.add_row(f"  promo {order.promo.code}", "", "", f"{order.promo.amount_cents}", style="dim")
         if (intent := order.payment_intent) is not None:
-            label = f"payment intent {short(intent.payment_intent_id)}"
-            table.add_row("", label, "", "", "", f"{intent.amount_cents}", intent.status)
+            label = f"  payment intent {short(intent.payment_intent_id)}"
+            table.add_row(label, "", "", "", f"{intent.amount_cents}", f"{intent.status}, {intent.method}", style="dim")
     console.print(table)
     for vendor in result.rejected_vendors:
         console.print(f"vendor {short(vendor.vendor_store_id)} rejected: {vendor.reason}", style="red")
@@ -136,7 +137,8 @@ def totals(
     outcomes = Counter(result.outcome for result in results)
     query = "select coalesce(sum(n::int), 0) from outbox_events, jsonb_each_text(payload #> %s) as dropped (reason, n)"
     [(dropped,)] = conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()
-    attributed = sum(part.attributed_token is not None for part in [*orders, *items])
+    tokens = [order.attributed_token for order in orders] + [item.attributed_token for item in items]
+    attributed = sum(token is not None for token in tokens)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
         ("carts checked out", f"{len(results)} ({_counts(outcomes)})"),

@@ -1,0 +1,111 @@
+"""Every basket of the sample checks out, or is refused for a reason; sums are made here once more, from the data."""
+
+from collections import Counter
+from uuid import UUID
+
+import pytest
+
+import pycheckout
+from factories import ADDRESS
+from pycheckout.demo.baskets import baskets, id_of, quote, shelf
+
+SAMPLE = baskets()
+
+
+@pytest.fixture
+def quoted(db):
+    """The whole sample as quoted carts, with stock for all, but for the products that the demo keeps short."""
+    for product, units in shelf(SAMPLE):
+        db.execute("select inventory_set(%s, %s)", (product, units))
+    for basket in SAMPLE:
+        pycheckout.put_cart(db, quote(basket, "2099-01-01T00:00:00Z", []))
+
+
+def pay(conn, basket, **overrides):
+    return pycheckout.execute(
+        conn,
+        buyer_store_id=id_of("buyer", basket["buyer"]),
+        cart_id=id_of("cart", basket["basket"]),
+        idempotency_key=f"basket-{basket['basket']}",
+        shipping_address=ADDRESS,
+        payment_method="ach",
+        **overrides,
+    )
+
+
+def orderable(basket):
+    return {
+        id_of("item", basket["basket"], position): line
+        for position, line in enumerate(basket["lines"])
+        if line["quantity"] and line["vendor"] is not None
+    }
+
+
+def test_every_basket_checks_out_to_the_cent_or_is_refused_for_a_reason(quoted, db):
+    refused = Counter()
+    rejected_lines = 0
+    for basket in SAMPLE:
+        lines = orderable(basket)
+        try:
+            result = pay(db, basket)
+        except pycheckout.CheckoutError as error:
+            refused[error.code] += 1
+            assert not lines
+            continue
+
+        items = {item.line_item_id: item for order in result.vendor_orders for item in order.items}
+        assert items.keys() == lines.keys()
+        for item_id, line in lines.items():
+            assert items[item_id].qty == line["quantity"]
+            assert items[item_id].total_cents == line["paid_cents"]
+            assert items[item_id].line_subtotal_cents - items[item_id].discount_cents == line["paid_cents"]
+        for order in result.vendor_orders:
+            kept = [lines[item.line_item_id] for item in order.items if item.status == "pending"]
+            coupons = sum(lines[item.line_item_id]["coupon_cents"] for item in order.items)
+            paid = sum(line["paid_cents"] for line in kept)
+            assert order.total_cents == paid - min(coupons, paid)
+            assert order.payment_intent.amount_cents == order.total_cents
+        rejected_lines += sum(item.status == "rejected" for item in items.values())
+
+    assert refused == {"no_orderable_items": 3}
+    assert rejected_lines > 100  # the shelf is short on purpose
+
+
+def test_stock_is_conserved_over_the_whole_sample(quoted, db):
+    before = dict(shelf(SAMPLE))
+    sold: Counter[UUID] = Counter()
+    for basket in SAMPLE:
+        if orderable(basket):
+            for order in pay(db, basket).vendor_orders:
+                sold.update({i.product_id: 0 for i in order.items})
+                for item in order.items:
+                    sold[item.product_id] += item.qty if item.status == "pending" else 0
+
+    for product, available, reserved in db.execute(
+        "select product_id, available_qty, reserved_qty from inventory_levels"
+    ):
+        assert reserved == sold[product]
+        assert available == before[product] - sold[product]
+
+
+def test_a_line_of_quantity_0_or_of_nobody_is_never_ordered(quoted, db):
+    odd = next(b for b in SAMPLE if orderable(b) and any(line["vendor"] is None for line in b["lines"]))
+
+    result = pay(db, odd)
+
+    [nobody] = [vendor for vendor in result.rejected_vendors if vendor.vendor_store_id == id_of("vendor", None)]
+    assert nobody.reason == "vendor_invalid"
+    assert len(nobody.items) == sum(line["vendor"] is None for line in odd["lines"])
+
+
+def test_an_ok_line_of_quantity_0_is_refused_by_a_constraint_with_a_clear_message(db):
+    basket = next(b for b in SAMPLE if any(not line["quantity"] for line in b["lines"]))
+    cart = quote(basket, "2099-01-01T00:00:00Z", [])
+    for group in cart["vendor_groups"]:
+        for item in group["items"]:
+            item["status"] = "ok"
+
+    with pytest.raises(pycheckout.CartInconsistent) as refused:
+        pycheckout.put_cart(db, cart)
+
+    assert refused.value.detail["constraint"] == "cart_items_orderable_quantity"
