@@ -68,3 +68,8 @@ $(VENV)/demo: $(VENV)/made pyproject.toml requirements.lock
 $(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
 	$(PIP) install --constraint requirements.lock --editable '.[dev]'
 	@touch $@ $(VENV)/demo
+
+# Minutes; what it measures is in the script's head.
+.PHONY: bench
+bench: $(VENV)/dev
+	@$(BIN)/python benchmarks/checkout.py

@@ -127,13 +127,13 @@ def _create(conn: psycopg.Connection[Any], file: Path, ours: set[str]) -> str:
         raise DeployError(f"the schema has a function of our name that is not ours: {', '.join(sorted(foreign))}")
     try:
         with conn.transaction():
-            conn.execute(text)  # type: ignore[call-overload]
+            conn.execute(text)
     except psycopg.errors.InvalidFunctionDefinition:
         # CREATE OR REPLACE cannot change a result type or a parameter name.
         for signature in before:
             conn.execute(sql.SQL("drop function {}").format(sql.SQL(signature)))
         before = set()
-        conn.execute(text)  # type: ignore[call-overload]
+        conn.execute(text)
     after = _signatures(conn, file.stem)
     created = after - before or after
     if len(created) != 1:

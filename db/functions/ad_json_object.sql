@@ -8,7 +8,7 @@ strict
 as $$
 declare
   v_text constant text := convert_from(utf8, 'UTF8');
-  v_object constant jsonb := v_text;
+  v_object constant jsonb := v_text::jsonb;
 begin
   -- Of two members with one name jsonb keeps the last and json both. Readers that differ on which one counts are an
   -- old way to smuggle a claim past a check. (json_object_keys raises unless it gets an object.)

@@ -18,7 +18,7 @@ stable
 as $$
 declare
   c_max_tokens constant integer := 200;
-  v_result jsonb := '{"store": {}, "product": {}, "token_ids": [], "dropped": {}}';
+  v_result jsonb := '{"store": {}, "product": {}, "token_ids": [], "dropped": {}}'::jsonb;
   v_bad jsonb;
 begin
   if coalesce(cardinality(ad_tokens), 0) = 0 then

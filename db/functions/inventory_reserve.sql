@@ -17,12 +17,12 @@ declare
   v_available integer[];
   v_take integer;
   v_rest integer;
-  v_held_product_ids uuid[] := '{}';
-  v_held_line_ids uuid[] := '{}';
-  v_held_slots integer[] := '{}';
-  v_held_qtys integer[] := '{}';
-  v_short_line_ids uuid[] := '{}';
-  v_short_lines jsonb := '[]';
+  v_held_product_ids uuid[] := '{}'::uuid[];
+  v_held_line_ids uuid[] := '{}'::uuid[];
+  v_held_slots integer[] := '{}'::integer[];
+  v_held_qtys integer[] := '{}'::integer[];
+  v_short_line_ids uuid[] := '{}'::uuid[];
+  v_short_lines jsonb := '[]'::jsonb;
 begin
   -- a loop, because each product must be locked before the next one is
   for v_product in
