@@ -10,13 +10,11 @@ security definer
 set search_path from current
 as $$
 declare
+  v_cutoff constant timestamptz := checkout_cutoff(cart_purge.older_than);
+  v_transaction_id constant xid8 := pg_current_xact_id();
   v_key record;
   v_cart_ids uuid[];
 begin
-  if cart_purge.older_than is null or cart_purge.older_than < interval '0' then
-    perform checkout_raise_invalid('older_than', 'must be an interval of 0 or more');
-  end if;
-
   select con.conname, con.conrelid::regclass as owner into v_key
     from pg_constraint as con
    where con.contype = 'f' and con.confdeltype in ('c', 'n', 'd')
@@ -34,7 +32,7 @@ begin
     from (select each.id
             from cart_records as each
            where each.status = 'converted'
-             and coalesce(each.converted_at, each.updated_at) < clock_timestamp() - cart_purge.older_than
+             and coalesce(each.converted_at, each.updated_at) < v_cutoff
              and not exists (select from vendor_orders as vendor_order
                               where vendor_order.checkout_group_id = each.checkout_group_id
                                 and vendor_order.status not in ('rejected', 'delivered', 'closed', 'canceled', 'expired'))
@@ -44,7 +42,8 @@ begin
     return 0;
   end if;
 
-  insert into cart_change_permits (cart_id) select id from unnest(v_cart_ids) as id on conflict do nothing;
+  insert into cart_change_permits (cart_id, transaction_id)
+  select id, v_transaction_id from unnest(v_cart_ids) as id on conflict do nothing;
   delete from cart_items as item where item.cart_id = any (v_cart_ids);
   delete from cart_vendor_groups as vendor where vendor.cart_id = any (v_cart_ids);
   delete from cart_records as cart where cart.id = any (v_cart_ids);

@@ -140,5 +140,5 @@ comment on function cart_put(jsonb) is
   'Writes a quote {id, buyer_store_id, currency, valid_until, shipping_address, ad_tokens, vendor_groups: [{vendor_store_id, '
   'subtotal_cents, total_cents, promo, warnings, items: [{product_id, title, unit, quantity, unit_price_cents, line_subtotal_cents, '
   'line_discounts_cents, line_total_cents, ...}]}]}, amounts in cents, over an active cart or as a new one, under the cart''s lock. '
-  'Cart totals are those of its ok groups. Returns what checkout_result returns. Raises OC001 another buyer''s cart, OC005 a '
-  'malformed quote, OC007 figures that contradict each other (both in DETAIL), OC009 a converted cart.';
+  'Cart totals are those of its ok groups. Returns what checkout_result returns. Raises OC001 another buyer''s cart, OC002 a '
+  'cart that is not active, OC005 a malformed quote, OC007 figures that contradict each other (both in DETAIL), OC009 a converted cart.';

@@ -7,13 +7,10 @@ security definer
 set search_path from current
 as $$
 declare
+  v_cutoff constant timestamptz := checkout_cutoff(checkout_requests_purge.older_than);
   v_deleted bigint;
 begin
-  if checkout_requests_purge.older_than is null or checkout_requests_purge.older_than < interval '0' then
-    perform checkout_raise_invalid('older_than', 'must be an interval of 0 or more');
-  end if;
-  delete from checkout_requests as request
-   where request.created_at < clock_timestamp() - checkout_requests_purge.older_than;
+  delete from checkout_requests as request where request.created_at < v_cutoff;
   get diagnostics v_deleted = row_count;
   return v_deleted;
 end;

@@ -11,6 +11,7 @@ set search_path from current
 as $$
 declare
   v_available bigint;
+  v_now timestamptz;
 begin
   if inventory_split.slots is null or inventory_split.slots not between 1 and 256 then
     perform checkout_raise_invalid('slots', 'must be a number from 1 to 256');
@@ -19,20 +20,21 @@ begin
     perform checkout_raise_invalid('product_id', 'has no stock row');
   end if;
   v_available := inventory_lock_available(inventory_split.product_id);
+  v_now := clock_timestamp();
 
   update inventory_items as stock
      set slots = inventory_split.slots,
          available_qty = 0,
          reserved_qty = stock.reserved_qty + coalesce(
            (select sum(held.reserved_qty) from inventory_slots as held where held.product_id = inventory_split.product_id), 0),
-         updated_at = clock_timestamp()
+         updated_at = v_now
    where stock.product_id = inventory_split.product_id;
 
   delete from inventory_holds as hold where hold.product_id = inventory_split.product_id;
   delete from inventory_slots as old where old.product_id = inventory_split.product_id;
 
   insert into inventory_slots (product_id, slot, available_qty, reserved_qty, updated_at)
-  select inventory_split.product_id, each, 0, 0, clock_timestamp()
+  select inventory_split.product_id, each, 0, 0, v_now
     from generate_series(1, inventory_split.slots) as each
    where inventory_split.slots > 1;
 

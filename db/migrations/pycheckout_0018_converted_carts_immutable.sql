@@ -60,9 +60,9 @@ begin
     v_cart_ids := v_cart_ids || new.cart_id;
   end if;
 
-  select cart.id into v_converted
-    from (select id, status from cart_records where id = any(v_cart_ids) order by id for key share) as cart
-   where cart.status = 'converted';
+  -- Two statements: a condition on the status would be tested on the row as it was before the wait.
+  perform from cart_records as cart where cart.id = any (v_cart_ids) order by cart.id for key share;
+  select cart.id into v_converted from cart_records as cart where cart.id = any (v_cart_ids) and cart.status = 'converted' limit 1;
 
   if v_converted is not null
      and not exists (select from cart_change_permits where cart_id = v_converted and transaction_id = pg_current_xact_id_if_assigned())

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "01865ce432f969554864dae110de39342108caacbd120d3f436c11213f77dc76"
+FUNCTIONS_HASH = "c4597665b47cb576df20b7dcbb3fa77a83067c6f306eb8193b7b444a3795db80"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,253 @@
+"""What holds for every function and table, so that a new one cannot forget it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from checks import row, rows, values
+
+DB = Path(__file__).parents[1] / "db"
+FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").glob("*.sql"))}
+MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB / "migrations").glob("*.sql")))
+
+# What a role may be given, and what runs with its owner's rights.
+ENTRY_POINTS = {
+    "cart_purge",
+    "cart_put",
+    "checkout_audit",
+    "checkout_execute",
+    "checkout_requests_purge",
+    "checkout_result",
+    "checkout_version",
+    "inventory_adjust",
+    "inventory_restock",
+    "inventory_set",
+    "inventory_split",
+}
+# They change rights or secrets, with the rights of whoever calls them.
+FOR_THE_OWNER = {
+    "ad_signing_key_put",
+    "ad_signing_key_retire",
+    "checkout_apply_grants",
+    "checkout_grant",
+    "checkout_grant_quotes",
+}
+TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
+GRANTING = {"checkout_apply_grants", "checkout_grant"}
+
+# The call graph says so, but the arguments of the call rule it out.
+UNREACHABLE = {("inventory_restock", "OC010")}
+
+
+@pytest.fixture
+def functions(db):
+    """Every function of the schema, by name."""
+    found = rows(
+        db,
+        """
+        select proname::text as name, prosecdef as definer, proconfig as settings, prosrc as body, lanname::text as language,
+               obj_description(routine.oid, 'pg_proc') as comment,
+               exists (select from aclexplode(coalesce(proacl, acldefault('f', proowner))) where grantee = 0) as public
+          from pg_proc as routine join pg_language as language on language.oid = prolang
+         where pronamespace = current_schema()::regnamespace
+        """,
+    )
+    by_name = {function["name"]: function for function in found}
+    assert len(by_name) == len(found), "one signature of each name"
+    return by_name
+
+
+def code(sql: str) -> str:
+    """SQL without its comments and the contents of its texts."""
+    return re.sub(
+        r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", lambda found: "''" if found[0][0] == "'" else "", sql, flags=re.S
+    )
+
+
+def created(sql: str) -> set[str]:
+    return set(re.findall(r"create\s+(?:or\s+replace\s+)?function\s+([\w.\"]+)", sql))
+
+
+def body(name: str) -> str:
+    """What a function file says between its dollar quotes."""
+    return "\n".join(re.findall(r"\$(\w*)\$(.*?)\$\1\$", FILES[name], flags=re.S)[0][1:])
+
+
+# Functions
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_defines_the_function_of_its_name_and_nothing_else(name):
+    assert created(FILES[name]) == {name}
+    assert re.findall(r"revoke execute on function (\w+)\([^)]*\) from public;", FILES[name]) == [name]
+    assert re.findall(r"comment on function (\w+)\(", FILES[name]) == [name]
+    assert FILES[name].startswith(f"-- {name}: "), "begins by saying what it is"
+
+
+def test_every_function_of_the_schema_has_its_file_or_its_migration(functions):
+    assert set(functions) == set(FILES) | created(MIGRATIONS)
+    assert not set(FILES) & created(MIGRATIONS)
+
+
+def test_lists_of_entry_points_are_complete(functions):
+    assert {name for name, function in functions.items() if function["definer"]} == ENTRY_POINTS | TRIGGERS
+
+
+def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
+    schema = row(db, "select current_schema()")["current_schema"]
+    for name in ENTRY_POINTS | TRIGGERS | FOR_THE_OWNER:
+        assert f"search_path={schema}, pg_temp" in (functions[name]["settings"] or []), name
+
+
+def test_inner_steps_run_under_the_path_and_rights_of_their_entry_point(functions):
+    inner = set(FILES) - ENTRY_POINTS - FOR_THE_OWNER
+    assert {name for name in inner if functions[name]["definer"] or functions[name]["settings"]} == set()
+
+
+def test_public_may_call_nothing(functions):
+    assert [name for name, function in functions.items() if function["public"]] == []
+
+
+def test_comments_say_something(functions):
+    for name in set(FILES) | TRIGGERS:
+        comment = functions[name]["comment"] or ""
+        assert len(comment.split()) >= 5 and comment.endswith("."), f"{name}: {comment!r}"
+    comments = [function["comment"] for function in functions.values() if function["comment"]]
+    assert len(comments) == len(set(comments))
+
+
+def reachable(name: str, seen: set[str]) -> set[str]:
+    """The OC codes that a function, or what it calls, raises."""
+    seen.add(name)
+    text = re.sub(r"--[^\n]*", "", body(name))
+    codes = set(re.findall(r"errcode = '(OC\d{3})'", text))
+    for called in set(re.findall(r"\b(\w+)\(", text)) & set(FILES) - seen:
+        codes |= reachable(called, seen)
+    return codes
+
+
+@pytest.mark.parametrize("name", sorted(ENTRY_POINTS | FOR_THE_OWNER - {"checkout_apply_grants"}))
+def test_comment_names_exactly_the_errors_that_can_come(functions, name):
+    raises = {found for found in reachable(name, set()) if (name, found) not in UNREACHABLE}
+
+    assert set(re.findall(r"OC\d{3}", functions[name]["comment"])) == raises
+
+
+def test_no_extension_is_needed(functions, db):
+    assert {function["language"] for function in functions.values()} == {"sql", "plpgsql"}
+    assert values(db, "select extname::text from pg_extension") == ["plpgsql"]
+    assert not re.search(r"create\s+extension", code(MIGRATIONS) + "".join(map(code, FILES.values())), re.I)
+
+
+# Tables
+
+
+def test_every_table_has_a_primary_key_that_cannot_run_out(db):
+    """`scale.md`, rule 5: an int serial ends at two billion rows."""
+    tables = rows(
+        db,
+        """
+        select class.relname::text as name,
+               array(select format_type(attribute.atttypid, null)
+                       from pg_index as index
+                       join pg_attribute as attribute on attribute.attrelid = class.oid and attribute.attnum = any (index.indkey)
+                      where index.indrelid = class.oid and index.indisprimary) as key
+          from pg_class as class
+         where class.relkind in ('r', 'p') and class.relnamespace = current_schema()::regnamespace
+           and class.relname !~ '^_?yoyo_'
+        """,
+    )
+
+    assert len(tables) > 10
+    for table in tables:
+        assert set(table["key"]) & {"uuid", "bigint", "text"}, table
+    assert values(db, "select sequencename::text from pg_sequences where data_type <> 'bigint'::regtype") == []
+
+
+def test_every_table_and_view_of_ours_has_a_comment(db):
+    silent = values(
+        db,
+        """
+        select relname::text from pg_class
+         where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace and relname !~ '^_?yoyo_'
+           and exists (select from checkout_ledger as ledger where ledger.kind in ('table', 'view') and ledger.name = relname
+                          and ledger.migration !~ '_0001_')
+           and obj_description(oid, 'pg_class') is null
+        """,
+    )
+
+    assert silent == []
+
+
+# The rules of growth, as far as a look at the text can tell
+
+
+@pytest.mark.parametrize(
+    ("rule", "pattern", "allowed"),
+    [
+        # One write a statement: as one large CTE the same work is many times slower on distributed servers.
+        ("no data-modifying CTE", r"\bas\s+(not\s+materialized\s+|materialized\s+)?\(\s*(insert|update|delete|merge)\b", set()),
+        # It takes one lock of the whole cluster at commit.
+        ("no NOTIFY", r"\b(pg_)?(notify|listen)\b", set()),
+        ("context comes in as arguments", r"\b(set_config|current_setting)\b|^\s*set\s+(local|session|\w+\s*(=|to))", set()),
+        ("no DDL", r"\b(create|alter|drop|truncate|grant|revoke|comment\s+on|reindex|vacuum|analyze|lock\s+table)\b", set()),
+        ("no dynamic SQL but for grants", r"\bexecute\b", GRANTING),
+        ("conditions are named", r"\bwhen\s+others\b", set()),
+        ("the time after a lock, not of the transaction", r"\b(now\(\)|current_timestamp|transaction_timestamp)", {"ad_signing_key_put", "ad_signing_key_retire"}),
+    ],
+)  # fmt: skip
+def test_functions_keep_the_rules(functions, rule, pattern, allowed):
+    """`scale.md`, rules 2, 7 and 8, and the style of the functions."""
+    breaks = {name for name in FILES if re.search(pattern, code(functions[name]["body"]), re.I | re.M)}
+
+    assert breaks == allowed, rule
+
+
+# Volatile, or stable but evaluated where the row goes: on a distributed server each node would have its own.
+_IMPURE = re.compile(
+    r"\b(now|clock_timestamp|statement_timestamp|jsonb?_build_\w+|gen_random_uuid|uuidv7|checkout_uuid|random|nextval"
+    r"|pg_current_xact_id|checkout_timestamp)\s*\("
+)
+_INSERT_SELECT = re.compile(r"\binsert\s+into\s+(\w+)[^(;]*\(([^)]*)\)\s*select\b(.*?)(?=;|\bon\s+conflict\b|\Z)", re.S)
+
+
+def insert_selects(functions):
+    return {
+        (name, table): ({column.strip() for column in columns.split(",")}, rest)
+        for name in FILES
+        for table, columns, rest in _INSERT_SELECT.findall(code(functions[name]["body"]))
+    }
+
+
+def test_insert_select_is_pure(functions):
+    """`scale.md`, rule 3."""
+    found = insert_selects(functions)
+
+    assert len(found) >= 6, "the pattern finds them"
+    assert {key for key, (_, rest) in found.items() if _IMPURE.search(rest)} == set()
+
+
+def test_insert_select_lists_every_column_whose_default_is_no_constant(functions, db):
+    """`scale.md`, rule 3."""
+    defaults = {
+        (column["table"], column["name"])
+        for column in rows(
+            db,
+            """
+            select attribute.attrelid::regclass::text as table, attribute.attname::text as name
+              from pg_attrdef as def
+              join pg_attribute as attribute on attribute.attrelid = def.adrelid and attribute.attnum = def.adnum
+             where pg_get_expr(def.adbin, def.adrelid) ~ '[(]'
+            """,
+        )
+    }
+    assert ("cart_change_permits", "transaction_id") in defaults
+
+    left_out = {
+        (name, table, column)
+        for (name, table), (columns, _) in insert_selects(functions).items()
+        for of, column in defaults
+        if of == table and column not in columns
+    }
+    assert left_out == set()
