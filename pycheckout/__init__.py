@@ -19,6 +19,7 @@ from ._errors import (
 )
 from ._execute import execute, execute_async, put_cart, put_cart_async, result, result_async
 from ._migrate import Migrated, migrate, rollback
+from ._release import release
 from ._types import (
     ActiveCart,
     Amounts,
@@ -36,6 +37,8 @@ from ._types import (
     VendorOrder,
     VolumeDiscount,
 )
+
+__version__ = release()
 
 __all__ = [
     "ActiveCart",

@@ -5,24 +5,24 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 
-def environment(tmp_path):
-    return os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "100"}
+def environment(folder):
+    return os.environ | {"TMPDIR": str(folder), "COLUMNS": "100"}
 
 
 @pytest.fixture
-def demo_folder(tmp_path):
-    """A temp folder of its own for the demo, which the server's user may enter."""
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    for each in [folder, *list(folder.parents)[:4]]:
-        if each.stat().st_uid == os.getuid() and each != folder.anchor:
-            each.chmod(each.stat().st_mode | 0o011)
-    return folder
+def demo_folder():
+    """A temp folder of the demo's own: with a short path, since the server puts a socket there."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        path = Path(folder)
+        path.chmod(0o711)  # the server's user passes through
+        yield path
 
 
 def test_the_demo_shows_a_run_whose_audit_is_clean(demo_folder):

@@ -4,14 +4,13 @@ So checkouts, restocks and splits cannot deadlock. Reported elsewhere as: two ca
 order lock each other out.
 """
 
-import random
 from contextlib import contextmanager
 from uuid import UUID
 
-import psycopg
 import pytest
-from checks import rows, values
-from races import at_once, blocked, wait_until_blocked
+
+from checks import values
+from races import blocked, wait_until_blocked
 
 LOCK_ITEM = "select from inventory_items where product_id = %s for update"
 LOCK_SLOT = "select from inventory_slots where product_id = %s and slot = %s for update"

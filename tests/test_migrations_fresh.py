@@ -1,5 +1,6 @@
 """Migrations on an empty database: whole, in order, the same through every tool, and side by side with others."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -8,11 +9,11 @@ import psycopg
 import pytest
 import sqlparse
 from psycopg import sql
+from upgrade import IDS, MIGRATIONS, ROOT, connect, dump, run_yoyo, value, yoyo_backend, yoyo_url
 from yoyo import read_migrations
 from yoyo.migrations import read_sql_migration
 
 import pycheckout
-from upgrade import IDS, MIGRATIONS, ROOT, connect, dump, run_yoyo, value, yoyo_backend, yoyo_url
 
 SQL_FILES = sorted(MIGRATIONS.glob("*.sql"))
 
@@ -36,7 +37,7 @@ def test_every_migration_loads_and_depends_on_the_one_before_it():
     chain = {migration.id: {before.id for before in migration.depends} for migration in migrations}
 
     assert sorted(chain) == IDS
-    assert chain == {IDS[0]: set()} | {later: {before} for before, later in zip(IDS, IDS[1:], strict=False)}
+    assert chain == {IDS[0]: set()} | {later: {before} for before, later in itertools.pairwise(IDS)}
     assert [int(name.split("_")[1]) for name in IDS] == list(range(1, len(IDS) + 1))
 
 
@@ -195,7 +196,7 @@ def test_anchor_is_a_plain_indexed_uuid(db):
         None,
     )
     assert [
-        row[0] for row in db.execute("select indexdef from pg_indexes where indexname ~ '_checkout_group_id$'")
+        row[0] for row in db.execute("select indexdef from pg_indexes where indexname ~ '_checkout_group_id$' order by indexname")
     ] == [
         "CREATE UNIQUE INDEX idx_cart_records_checkout_group_id ON public.cart_records USING btree (checkout_group_id)"
         " WHERE (checkout_group_id IS NOT NULL)",
