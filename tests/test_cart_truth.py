@@ -29,6 +29,7 @@ class Line:
     unit_price: int
     subtotal: int  # any figure: nothing says that it is quantity times price
     discount: int | None  # None: a net line
+    described: int | None  # what a net line says of the discount in its price; nobody takes it off
     status: str
     id: UUID
 
@@ -64,6 +65,7 @@ def lines(draw):
         unit_price=draw(cents),
         subtotal=subtotal,
         discount=draw(st.none() | st.integers(0, subtotal)),
+        described=draw(st.none() | st.integers(0, 3000)),
         status=draw(st.sampled_from(["ok"] * 5 + ["not_available", "invalid"])),
         id=draw(st.uuids()),
     )
@@ -158,7 +160,8 @@ class Shop:
                 """,
                 [
                     (line.id, self.cart_id, self.products[line.product], vendor.store, line.quantity, line.unit_price,
-                     line.subtotal, line.discount, None if line.discount is None else line.total, line.status)
+                     line.subtotal, line.described if line.discount is None else line.discount,
+                     None if line.discount is None else line.total, line.status)
                     for vendor in self.fresh for line in vendor.lines
                 ],
             )  # fmt: skip
@@ -311,8 +314,12 @@ def test_a_group_that_does_not_add_up_is_never_ordered(db, shop, cart, which, wh
 )
 def test_a_promotion_is_capped_at_what_is_left(shop, promo, expected, capped):
     """PF-179: nothing goes below zero, and the order says so."""
-    kept = Line(product=0, quantity=1, unit_price=1, subtotal=1000, discount=100, status="ok", id=UUID(int=1))
-    gone = Line(product=1, quantity=5, unit_price=1, subtotal=1500, discount=None, status="ok", id=UUID(int=2))
+    kept = Line(
+        product=0, quantity=1, unit_price=1, subtotal=1000, discount=100, described=None, status="ok", id=UUID(int=1)
+    )
+    gone = Line(
+        product=1, quantity=5, unit_price=1, subtotal=1500, discount=None, described=7, status="ok", id=UUID(int=2)
+    )
     shop.put([Vendor(lines=(kept, gone), promo=promo, status="ok", store=uuid4(), group=uuid4())], [1, 4, None, None])
     [order] = shop.checkout("partial")["vendor_orders"]
     assert (order["subtotal_cents"], order["discounts_cents"], order["total_cents"]) == expected

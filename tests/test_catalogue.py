@@ -34,6 +34,7 @@ FOR_THE_OWNER = {
     "checkout_grant_quotes",
 }
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
+SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}
 GRANTING = {"checkout_apply_grants", "checkout_grant"}
 
 # The call graph says so, but the arguments of the call rule it out.
@@ -46,7 +47,8 @@ def functions(db):
     found = rows(
         db,
         """
-        select proname::text as name, prosecdef as definer, proconfig as settings, prosrc as body, lanname::text as language,
+        select proname::text as name, lanname::text as language,
+               prosecdef as definer, proconfig as settings, prosrc as body,
                obj_description(routine.oid, 'pg_proc') as comment,
                exists (select from aclexplode(coalesce(proacl, acldefault('f', proowner))) where grantee = 0) as public
           from pg_proc as routine join pg_language as language on language.oid = prolang
@@ -120,9 +122,8 @@ def test_comments_say_something(functions):
 def reachable(name: str, seen: set[str]) -> set[str]:
     """The OC codes that a function, or what it calls, raises."""
     seen.add(name)
-    text = re.sub(r"--[^\n]*", "", body(name))
-    codes = set(re.findall(r"errcode = '(OC\d{3})'", text))
-    for called in set(re.findall(r"\b(\w+)\(", text)) & set(FILES) - seen:
+    codes = set(re.findall(r"errcode = '(OC\d{3})'", body(name)))
+    for called in set(re.findall(r"\b(\w+)\(", code(body(name)))) & set(FILES) - seen:
         codes |= reachable(called, seen)
     return codes
 
@@ -151,7 +152,8 @@ def test_every_table_has_a_primary_key_that_cannot_run_out(db):
         select class.relname::text as name,
                array(select format_type(attribute.atttypid, null)
                        from pg_index as index
-                       join pg_attribute as attribute on attribute.attrelid = class.oid and attribute.attnum = any (index.indkey)
+                       join pg_attribute as attribute
+                         on attribute.attrelid = class.oid and attribute.attnum = any (index.indkey)
                       where index.indrelid = class.oid and index.indisprimary) as key
           from pg_class as class
          where class.relkind in ('r', 'p') and class.relnamespace = current_schema()::regnamespace
@@ -171,7 +173,8 @@ def test_every_table_and_view_of_ours_has_a_comment(db):
         """
         select relname::text from pg_class
          where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace and relname !~ '^_?yoyo_'
-           and exists (select from checkout_ledger as ledger where ledger.kind in ('table', 'view') and ledger.name = relname
+           and exists (select from checkout_ledger as ledger
+                        where ledger.kind in ('table', 'view') and ledger.name = relname
                           and ledger.migration !~ '_0001_')
            and obj_description(oid, 'pg_class') is null
         """,
@@ -187,16 +190,17 @@ def test_every_table_and_view_of_ours_has_a_comment(db):
     ("rule", "pattern", "allowed"),
     [
         # One write a statement: as one large CTE the same work is many times slower on distributed servers.
-        ("no data-modifying CTE", r"\bas\s+(not\s+materialized\s+|materialized\s+)?\(\s*(insert|update|delete|merge)\b", set()),
+        ("no data-modifying CTE", r"\bas\s+((not\s+)?materialized\s+)?\(\s*(insert|update|delete|merge)\b", set()),
         # It takes one lock of the whole cluster at commit.
         ("no NOTIFY", r"\b(pg_)?(notify|listen)\b", set()),
-        ("context comes in as arguments", r"\b(set_config|current_setting)\b|^\s*set\s+(local|session|\w+\s*(=|to))", set()),
-        ("no DDL", r"\b(create|alter|drop|truncate|grant|revoke|comment\s+on|reindex|vacuum|analyze|lock\s+table)\b", set()),
+        ("context comes in as arguments", r"\b(set_config|current_setting)\b|;\s*(re)?set\b", set()),
+        ("no DDL", r"\b(create|alter|drop|truncate|grant|revoke|comment\s+on|reindex|vacuum|analyze|lock)\b", set()),
         ("no dynamic SQL but for grants", r"\bexecute\b", GRANTING),
         ("conditions are named", r"\bwhen\s+others\b", set()),
-        ("the time after a lock, not of the transaction", r"\b(now\(\)|current_timestamp|transaction_timestamp)", {"ad_signing_key_put", "ad_signing_key_retire"}),
+        # A checkout's time is read after its lock was got.
+        ("no time of the transaction", r"\b(now\(\)|current_timestamp|transaction_timestamp)", SIGNING_KEYS),
     ],
-)  # fmt: skip
+)
 def test_functions_keep_the_rules(functions, rule, pattern, allowed):
     """`scale.md`, rules 2, 7 and 8, and the style of the functions."""
     breaks = {name for name in FILES if re.search(pattern, code(functions[name]["body"]), re.I | re.M)}

@@ -196,7 +196,10 @@ def test_anchor_is_a_plain_indexed_uuid(db):
         None,
     )
     assert [
-        row[0] for row in db.execute("select indexdef from pg_indexes where indexname ~ '_checkout_group_id$' order by indexname")
+        row[0]
+        for row in db.execute(
+            "select indexdef from pg_indexes where indexname ~ '_checkout_group_id$' order by indexname"
+        )
     ] == [
         "CREATE UNIQUE INDEX idx_cart_records_checkout_group_id ON public.cart_records USING btree (checkout_group_id)"
         " WHERE (checkout_group_id IS NOT NULL)",

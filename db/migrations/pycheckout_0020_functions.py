@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "c4597665b47cb576df20b7dcbb3fa77a83067c6f306eb8193b7b444a3795db80"
+FUNCTIONS_HASH = "6ff9acb8977e8314ee2c6342a72f7c709f49be56e7b8a4b22e1c24bf7282a4cd"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
