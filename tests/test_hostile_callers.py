@@ -85,8 +85,8 @@ def test_a_hostile_search_path_changes_nothing(db, connect, add_cart, snapshot, 
     caller.execute(f"set search_path = {path}")
 
     [(answer,)] = caller.execute(
-        'select public.checkout_execute(%s, %s, \'k\', \'{"line1": "1", "city": "T", "country": "US"}\', \'ach\')',
-        (cart.buyer_store_id, cart.id),
+        "select public.checkout_execute(%s, %s, 'k', %s, 'ach')",
+        (cart.buyer_store_id, cart.id, Jsonb(ADDRESS)),
     ).fetchall()
 
     assert answer["outcome"] == "complete"
