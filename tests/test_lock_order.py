@@ -4,6 +4,9 @@ So checkouts, restocks and splits cannot deadlock. Reported elsewhere as: two ca
 order lock each other out.
 """
 
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -19,7 +22,7 @@ TRY_SLOT = LOCK_SLOT + " nowait"
 
 @pytest.fixture
 def split(db):
-    """split(product_id, [5, 5]): a split product with these units in slots 1 and 2."""
+    """split(product_id, [3, 5]): a split product with these units in slots 1 and 2."""
 
     def split(product_id, units):
         db.execute("select inventory_split(%s, %s)", (product_id, len(units)))
@@ -128,10 +131,53 @@ def test_slot_that_was_locked_in_vain_is_given_back_before_anything_is_waited_fo
     assert values(db, "select reserved_qty from inventory_slots order by slot") == [3, 1]
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("rounds", [60, pytest.param(500, marks=pytest.mark.slow)])
+def test_carts_in_opposite_order_neither_deadlock_nor_fall_short(db, pool, add_cart, checkout_sql, rounds, slots):
+    products = [UUID(int=n) for n in range(1, 5)]
+    for product in products:
+        db.execute("select inventory_set(%s, %s)", (product, 8 * rounds))
+        db.execute("select inventory_split(%s, %s)", (product, slots))
+    carts = [add_cart(vendors=1, lines=4, products=products[:: 1 if n % 2 else -1]) for n in range(8 * rounds)]
+
+    def buy(cart):
+        with pool.connection() as conn:
+            return checkout_sql(conn, cart)["outcome"]
+
+    with ThreadPoolExecutor(8) as buyers:
+        outcomes = Counter(buyers.map(buy, carts))
+
+    assert outcomes == {"complete": 8 * rounds}
+    assert values(db, "select reserved_qty from inventory_levels") == [8 * rounds] * 4
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_rush_for_the_last_units_of_several_slots_does_not_deadlock(db, pool, add_cart, checkout_sql, rounds):
+    """Slots run dry while others look at them: this is when some lock one slot and others all of them."""
+    products = [UUID(int=n) for n in range(1, 4)]
+    for _ in range(rounds):
+        for product in products:
+            db.execute("select inventory_set(%s, 24)", (product,))
+            db.execute("select inventory_split(%s, 8)", (product,))
+        carts = [add_cart(vendors=1, lines=3, products=products[:: 1 if n % 2 else -1], quantity=2) for n in range(16)]
+
+        def buy(cart):
+            with pool.connection() as conn:
+                return checkout_sql(conn, cart)["outcome"]
+
+        with ThreadPoolExecutor(16) as buyers:
+            outcomes = Counter(buyers.map(buy, carts))
+
+        # Three units a slot: the last lines must combine two slots.
+        assert outcomes == {"complete": 12, "rejected": 4}
+
+
 def wait_until_blocked_by(conn, waiter, holder):
-    for _ in range(500):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
         wait_until_blocked(conn, waiter.info.backend_pid)
         [pids] = values(conn, "select pg_blocking_pids(%s)", waiter.info.backend_pid)
         if pids == [holder.info.backend_pid]:
             return
+        time.sleep(0.01)
     raise AssertionError("the other backend never waited for this one")

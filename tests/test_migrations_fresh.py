@@ -14,6 +14,7 @@ from yoyo import read_migrations
 from yoyo.migrations import read_sql_migration
 
 import pycheckout
+from pycheckout._release import release
 
 SQL_FILES = sorted(MIGRATIONS.glob("*.sql"))
 
@@ -126,7 +127,7 @@ def test_every_way_of_migrating_builds_the_same_database(empty_database, program
     assert dump(program, by_file) == expected
     for url in (by_program, by_file):
         with connect(url) as conn:
-            assert value(conn, "select checkout_version() ->> 'version'") == pycheckout.__version__
+            assert value(conn, "select checkout_version() ->> 'version'") == release()
             assert conn.execute("select * from checkout_audit()").fetchall() == []
 
 
@@ -137,7 +138,7 @@ def test_source_inside_a_package_applies_as_well(empty_database):
     subprocess.run([*command, "package:db:migrations"], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
     with connect(url) as conn:
-        assert value(conn, "select checkout_version() ->> 'version'") == pycheckout.__version__
+        assert value(conn, "select checkout_version() ->> 'version'") == release()
 
 
 TICKET_COLUMNS = {

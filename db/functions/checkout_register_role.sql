@@ -1,4 +1,7 @@
 -- checkout_register_role: remembers what a role was granted, and grants it.
+--
+-- Behind the lock that deployments queue behind: two grants at once would change the same rows of the catalogue, and one
+-- would fail.
 
 create or replace function checkout_register_role(role_name text, scope text)
 returns void
@@ -8,6 +11,7 @@ begin
   if not exists (select from pg_roles where rolname = checkout_register_role.role_name) then
     perform checkout_raise_invalid('role_name', 'is no role of this server');
   end if;
+  perform pg_advisory_xact_lock(hashtext('pycheckout deploy'), hashtext(current_schema()));
   insert into checkout_roles (role_name, scope)
   values (checkout_register_role.role_name, checkout_register_role.scope)
       on conflict do nothing;

@@ -10,9 +10,14 @@ begin
   if inventory_lock_available.product_id is null then
     perform checkout_raise_invalid('product_id', 'is required');
   end if;
-  insert into inventory_items as stock (product_id, available_qty, reserved_qty, updated_at)
-  values (inventory_lock_available.product_id, 0, 0, clock_timestamp())
-      on conflict do nothing;
+  -- the host may delete the row between the conflict and the lock
+  loop
+    insert into inventory_items (product_id, available_qty, reserved_qty, updated_at)
+    values (inventory_lock_available.product_id, 0, 0, clock_timestamp())
+        on conflict do nothing;
+    perform from inventory_items as stock where stock.product_id = inventory_lock_available.product_id for update;
+    exit when found;
+  end loop;
 
   select coalesce(sum(qty), 0) into v_available
     from inventory_lock_product(inventory_lock_available.product_id) as locked

@@ -13,6 +13,9 @@ begin
     from inventory_items as stock
    where stock.product_id = inventory_lock_product.product_id
      for update;
+  if not found then
+    return;
+  end if;
 
   if v_item.slots = 1 then
     slots := array[0];

@@ -2,6 +2,10 @@
 --
 -- A slot that others hold is skipped first. If none is left, this waits for one slot that has enough, alone, holding
 -- nothing of the product: waiting on all slots would make a convoy. Null says "look at all of them", never "sold out".
+--
+-- FOR UPDATE keeps a row that changed since the snapshot and no longer fits, though it does not return it. A slot that
+-- is held in vain, while lower ones are waited for, is half a deadlock; only the rollback of a subtransaction gives it
+-- back, and no_data_found, which INTO STRICT raises, is what rolls it back.
 
 create or replace function inventory_take_slot(product_id uuid, slots integer, wanted bigint)
 returns integer
@@ -9,7 +13,6 @@ language plpgsql
 as $$
 declare
   v_slot integer;
-  v_available integer;
 begin
   if inventory_take_slot.slots <= 1 then
     perform from inventory_items as stock
@@ -19,15 +22,17 @@ begin
   end if;
 
   -- every session begins at another slot
-  select stock.slot into v_slot
-    from inventory_slots as stock
-   where stock.product_id = inventory_take_slot.product_id and stock.available_qty >= inventory_take_slot.wanted
-   order by (stock.slot + pg_backend_pid()) % inventory_take_slot.slots
-   limit 1
-     for update skip locked;
-  if found then
+  begin
+    select stock.slot into strict v_slot
+      from inventory_slots as stock
+     where stock.product_id = inventory_take_slot.product_id and stock.available_qty >= inventory_take_slot.wanted
+     order by (stock.slot + pg_backend_pid()) % inventory_take_slot.slots
+     limit 1
+       for update skip locked;
     return v_slot;
-  end if;
+  exception when no_data_found then
+    null;
+  end;
 
   select stock.slot into v_slot
     from inventory_slots as stock
@@ -38,16 +43,11 @@ begin
     return null;
   end if;
 
-  -- A subtransaction, because only its rollback gives a row lock back: what waited in vain must not be held while
-  -- lower slots are locked.
   begin
-    select stock.available_qty into v_available
+    select stock.slot into strict v_slot
       from inventory_slots as stock
-     where stock.product_id = inventory_take_slot.product_id and stock.slot = v_slot
+     where stock.product_id = inventory_take_slot.product_id and stock.slot = v_slot and stock.available_qty >= inventory_take_slot.wanted
        for update;
-    if not found or v_available < inventory_take_slot.wanted then
-      raise no_data_found;
-    end if;
     return v_slot;
   exception when no_data_found then
     return null;

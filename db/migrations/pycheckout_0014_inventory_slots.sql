@@ -66,8 +66,11 @@ comment on table inventory_slots is 'Stock of split products, one row a slot; sl
 comment on table inventory_holds is 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.';
 comment on table inventory_baseline is 'Reserved stock that the earlier system left, as the migration found it.';
 comment on view inventory_levels is 'Stock of each product, summed over its slots.';
+comment on column inventory_levels.product_id is 'The host''s product.';
 comment on column inventory_levels.available_qty is 'Units that a checkout can still take.';
 comment on column inventory_levels.reserved_qty is 'Units that open order lines hold.';
+comment on column inventory_levels.slots is 'Rows that the stock is spread over; inventory_split() changes it.';
+comment on column inventory_levels.updated_at is 'The last change in any slot.';
 
 do $$
 begin

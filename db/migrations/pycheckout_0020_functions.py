@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "6ff9acb8977e8314ee2c6342a72f7c709f49be56e7b8a4b22e1c24bf7282a4cd"
+FUNCTIONS_HASH = "59062e5bb19d7054eba0d5099f1f46bca0cce863cfa3a1dcecdc0909d2adebac"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,11 +1,12 @@
 """The sample's baskets as quotes for `cart_put`, and the shelf that they are bought from.
 
 A household is a buyer, a manufacturer a vendor. Amounts are facts of the data and are not recomputed: a line's total is
-what was paid, its discounts are the loyalty discount and the store's match of a coupon, and both together its subtotal.
-A manufacturer's coupon is that vendor's promotion. Unit prices need not divide evenly.
+what the store got, its discounts are the loyalty discount and the store's match of a coupon, and both together its
+subtotal. A manufacturer's coupon comes off that (the manufacturer makes it good to the store), so it is that vendor's
+promotion: one that is larger than its own line takes from the vendor's other lines. Unit prices need not divide evenly.
 
 What cannot be ordered is quoted as what it is: a line with quantity 0 has the status invalid, and so has a line of no
-known manufacturer, in a vendor group that is invalid.
+known manufacturer, in a vendor group that is invalid. A coupon for a line with quantity 0 is left out.
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pycheckout import AttributedToken, CheckoutResult
+from pycheckout import AttributedToken, CheckoutError, CheckoutResult
 
 from .baskets import Basket
 
@@ -20,9 +22,15 @@ from .baskets import Basket
 _EXPONENTS = {"JPY": 0, "KWD": 3}
 
 
-def money(cents: int, currency: str = "USD") -> str:
+def amount(cents: int, currency: str) -> str:
+    """Minor units as people write them, in integers throughout."""
     digits = _EXPONENTS.get(currency, 2)
-    return f"{cents / 10**digits:,.{digits}f} {currency}"
+    major, minor = divmod(abs(cents), 10**digits)
+    return f"{'-' if cents < 0 else ''}{major:,}" + (f".{minor:0{digits}}" if digits else "")
+
+
+def money(cents: int, currency: str = "USD") -> str:
+    return f"{amount(cents, currency)} {currency}"
 
 
 def short(value: UUID | str) -> str:
@@ -35,10 +43,12 @@ def odd_lines(console: Console, sample: list[Basket]) -> None:
     lines = [line for basket in sample for line in basket["lines"]]
     empty = sum(not line["quantity"] for line in lines)
     nameless = sum(line["vendor"] is None for line in lines)
+    coupons = sum(bool(line["coupon_cents"]) for line in lines if not line["quantity"])
     hopeless = sum(all(not line["quantity"] or line["vendor"] is None for line in b["lines"]) for b in sample)
     console.print(
-        f"  {empty} lines have quantity 0 and {nameless} no known manufacturer: quoted with status invalid,\n"
-        f"  so that nobody can order them; {hopeless} baskets hold nothing else, and will be refused."
+        f"  {empty} lines have quantity 0, and {nameless} of these no known manufacturer: quoted with status invalid,\n"
+        f"  so that nobody can order them. {coupons} coupons are for such lines, and left out.\n"
+        f"  {hopeless} baskets hold nothing else, and will be refused."
     )
 
 
@@ -70,33 +80,32 @@ def one_result(console: Console, result: CheckoutResult) -> None:
         column.no_wrap = True
     for column in table.columns[1:5]:
         column.justify = "right"
+
+    def cells(*cents: int | None) -> list[str]:
+        return ["" if figure is None else amount(figure, result.currency) for figure in cents]
+
     for order in result.vendor_orders:
-        table.add_row(
-            f"[bold]{short(order.order_id)}[/] vendor {short(order.vendor_store_id)}",
-            "",
-            f"{order.subtotal_cents}",
-            f"{order.discounts_cents}",
-            f"[bold]{order.total_cents}[/]",
-            order.status,
-            _ad(order.attributed_token),
-        )
+        subtotal, discounts, total = cells(order.subtotal_cents, order.discounts_cents, order.total_cents)
+        label = f"[bold]{short(order.order_id)}[/] vendor {short(order.vendor_store_id)}"
+        ad = _ad(order.attributed_token)
+        table.add_row(label, "", subtotal, discounts, f"[bold]{total}[/]", order.status, ad)
         for item in order.items:
             rejected = item.status == "rejected"
             table.add_row(
-                f"  {item.name[:21]}",
+                f"  {escape(item.name[:21])}",
                 f"{item.qty}",
-                f"{item.line_subtotal_cents}",
-                f"{item.discount_cents}",
-                f"{item.total_cents}",
+                *cells(item.line_subtotal_cents, item.discount_cents, item.total_cents),
                 str(item.notes) if rejected else item.status,
                 _ad(item.attributed_token),
                 style="red" if rejected else "dim",
             )
         if order.promo is not None:
-            table.add_row(f"  promo {order.promo.code}", "", "", f"{order.promo.amount_cents}", style="dim")
+            label = f"  promo {escape(str(order.promo.code))}"
+            table.add_row(label, "", "", *cells(order.promo.amount_cents), style="dim")
         if (intent := order.payment_intent) is not None:
             label = f"  payment intent {short(intent.payment_intent_id)}"
-            table.add_row(label, "", "", "", f"{intent.amount_cents}", f"{intent.status}, {intent.method}", style="dim")
+            status = f"{intent.status}, {intent.method}"
+            table.add_row(label, "", "", "", *cells(intent.amount_cents), status, style="dim")
     console.print(table)
     for vendor in result.rejected_vendors:
         console.print(f"vendor {short(vendor.vendor_store_id)} rejected: {vendor.reason}", style="red")
@@ -111,49 +120,70 @@ def _ad(token: AttributedToken | None) -> str:
     return f"{token.event_type} {short(token.ad_id)}" if token else ""
 
 
-def replay(console: Console, first: CheckoutResult, second: CheckoutResult) -> None:
-    console.rule("The same cart again, with another key")
-    same = [order.order_id for order in first.vendor_orders] == [order.order_id for order in second.vendor_orders]
-    console.print(f"replayed: {second.replayed}; same orders: {same}; confirmed again: 0 {second.currency}")
+def replays(console: Console, first: CheckoutResult, same_key: CheckoutResult, other_key: CheckoutResult) -> None:
+    console.rule("The same cart again")
+    for how, second in (("a retry with the same key", same_key), ("a second try with another key", other_key)):
+        same = second == replace(first, replayed=True)
+        console.print(f"{how}: replayed {second.replayed}, same ids and amounts {same}")
 
 
 def events(console: Console, conn: psycopg.Connection, result: CheckoutResult) -> None:
     console.rule("Its two outbox events")
     query = "select payload from outbox_events where aggregate_id = %s order by id"
     for (payload,) in conn.execute(query, (result.checkout_group_id,)).fetchall():
-        data: dict[str, Any] = payload["data"]
-        shown = {key: value if not isinstance(value, list) else f"[{len(value)}]" for key, value in data.items()}
         console.print(f"[bold]{payload['type']}[/] version {payload['version']}, event {short(payload['event_id'])}")
-        console.print(f"  {json.dumps(shown)}", highlight=False)
+        for name, value in _flat(payload["data"]):
+            console.print(f"  {name:30} {value}", highlight=False, markup=False)
+
+
+def _flat(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """A line a value; of a list, how long it is."""
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}{name}.")
+        elif isinstance(value, list | dict):
+            yield path + name, f"{len(value)}"
+        else:
+            yield path + name, f"{value}"
 
 
 def totals(
-    console: Console, conn: psycopg.Connection, results: list[CheckoutResult], refused: Counter[str], seconds: float
+    console: Console,
+    conn: psycopg.Connection,
+    results: list[CheckoutResult],
+    refused: list[CheckoutError],
+    seconds: float,
 ) -> None:
     console.rule("The run")
     orders = [order for result in results for order in result.vendor_orders]
     items = [item for order in orders for item in order.items]
     reasons = Counter(vendor.reason for result in results for vendor in result.rejected_vendors)
     outcomes = Counter(result.outcome for result in results)
-    query = "select coalesce(sum(n::int), 0) from outbox_events, jsonb_each_text(payload #> %s) as dropped (reason, n)"
-    [(dropped,)] = conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()
+    query = (
+        "select reason, sum(n::int)::int from outbox_events, jsonb_each_text(payload #> %s) as e (reason, n) group by 1"
+    )
+    dropped = Counter(dict(conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()))
     tokens = [order.attributed_token for order in orders] + [item.attributed_token for item in items]
     attributed = sum(token is not None for token in tokens)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
         ("carts checked out", f"{len(results)} ({_counts(outcomes)})"),
-        ("carts refused", f"{sum(refused.values())} ({_counts(refused)})"),
+        ("carts refused", f"{len(refused)} ({_counts(Counter(error.code for error in refused))})"),
         ("vendor orders, payment intents", f"{len(orders):,}, {sum(o.payment_intent is not None for o in orders):,}"),
         ("lines ordered", f"{sum(item.status != 'rejected' for item in items):,}"),
         ("lines rejected, no stock", f"{sum(item.status == 'rejected' for item in items):,}"),
-        ("vendors rejected", _counts(reasons)),
-        ("attributed to an ad; tokens dropped", f"{attributed:,}; {dropped}"),
+        *(("vendors rejected", f"{count:,} {reason}") for reason, count in reasons.most_common()),
+        ("orders and lines attributed to an ad", f"{attributed:,}"),
+        ("ad tokens dropped", _counts(dropped)),
         ("quoted", money(sum(result.totals.quoted.total_cents for result in results))),
         ("confirmed", money(sum(result.totals.confirmed.total_cents for result in results))),
         ("time", f"{seconds:.1f} s, {len(results) / seconds:,.0f} checkouts/s from one Python process"),
     ):
         table.add_row(name, value)
     console.print(table)
+    for error in refused[:1]:
+        console.print(f"One of the refusals, {error.sqlstate} {error.code}:", highlight=False)
+        console.print(f"  {error.message}\n  HINT: {error.hint}", highlight=False, markup=False)
 
 
 def _counts(counter: Counter[str]) -> str:

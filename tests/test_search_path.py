@@ -1,0 +1,301 @@
+"""A caller's search_path, temporary objects and settings reach nothing inside; an install may be in any schema."""
+
+import jwt
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+import pycheckout
+from checks import row, values
+from factories import ADDRESS
+
+NASTY = "'\"; drop table vendor_orders; -- % %s %I $$ $1 \\ \\' {} \u202e\u00df\U0001f6d2 <script>"
+KEY = bytes(range(32))
+
+# What an attacker shadows: our tables, our steps, pg_catalog's functions, and operators that fit better than its own.
+SHADOWS = """
+create table {schema}.cart_records (id uuid);
+create table {schema}.checkout_requests (id uuid);
+create table {schema}.checkout_releases (id uuid);
+create table {schema}.inventory_items (id uuid);
+create table {schema}.vendor_orders (id uuid);
+create table {schema}.ad_signing_keys (id uuid);
+create table {schema}.checkout_roles (id uuid);
+create function {schema}.stolen() returns text language plpgsql as
+  $$ begin raise exception 'the attacker''s code ran as %', current_user; end $$;
+create function {schema}.sha256(bytea) returns bytea language sql as $$ select {schema}.stolen()::bytea $$;
+create function {schema}.btrim(text) returns text language sql as $$ select {schema}.stolen() $$;
+create function {schema}.length(text) returns int language sql as $$ select {schema}.stolen()::int $$;
+create function {schema}.clock_timestamp() returns timestamptz language sql as
+  $$ select {schema}.stolen()::timestamptz $$;
+create function {schema}.jsonb_typeof(jsonb) returns text language sql as $$ select {schema}.stolen() $$;
+create function {schema}.jsonb_build_object(text, uuid) returns jsonb language sql as
+  $$ select {schema}.stolen()::jsonb $$;
+create function {schema}.checkout_uuid() returns uuid language sql as $$ select {schema}.stolen()::uuid $$;
+create function {schema}.checkout_raise_invalid(text, text) returns void language sql as $$ select {schema}.stolen() $$;
+create function {schema}.checkout_lock_cart(uuid, uuid) returns int language sql as $$ select {schema}.stolen()::int $$;
+create function {schema}.equal(uuid, uuid) returns boolean language sql as $$ select {schema}.stolen()::boolean $$;
+create operator {schema}.= (function = {schema}.equal, leftarg = uuid, rightarg = uuid);
+create function {schema}.differ(text, text) returns boolean language sql as $$ select {schema}.stolen()::boolean $$;
+create operator {schema}.<> (function = {schema}.differ, leftarg = text, rightarg = text);
+create type {schema}.address_t as (line1 int);
+create type {schema}.payment_method as enum ('nothing');
+"""
+
+CALLS = {
+    "checkout_execute": "(%(buyer)s, %(cart)s, 'k', %(address)s, 'ach')",
+    "checkout_result": "(%(buyer)s, %(cart)s)",
+    "checkout_version": "()",
+    "checkout_audit": "()",
+    "checkout_requests_purge": "('1 day')",
+    "checkout_grant": "(%(role)s)",
+    "checkout_grant_quotes": "(%(role)s)",
+    "cart_purge": "('1 day')",
+    "cart_put": "(%(quote)s)",
+    "inventory_split": "(%(product)s, 3)",
+    "inventory_restock": "(%(product)s, 1)",
+    "inventory_set": "(%(product)s, 50)",
+    "inventory_adjust": "(%(product)s, -1)",
+    "ad_signing_key_put": "('k1', %(secret)s)",
+    "ad_signing_key_retire": "('k0')",
+}
+
+
+def call(function, schema="public"):
+    return sql.SQL("select {}.{}").format(sql.Identifier(schema), sql.Identifier(function)) + sql.SQL(CALLS[function])
+
+
+@pytest.fixture
+def arguments(db, add_cart):
+    """What CALLS name, ready to be called with."""
+    cart = add_cart(ad_tokens=[token()])
+    db.execute("select ad_signing_key_put('k0', %s)", [KEY])
+    quote = {
+        "id": "ca000000-0000-4000-8000-000000000099",
+        "buyer_store_id": str(cart.buyer_store_id),
+        "currency": "USD",
+        "valid_until": "2999-01-01T00:00:00Z",
+        "vendor_groups": [],
+    }
+    return {
+        "buyer": cart.buyer_store_id,
+        "cart": cart.id,
+        "address": Jsonb(ADDRESS),
+        "product": cart.items[0].product_id,
+        "quote": Jsonb(quote),
+        "secret": KEY,
+        "role": db.info.user,
+    }
+
+
+def token(**claims):
+    return jwt.encode(
+        {
+            "token_id": "70000000-0000-4000-8000-000000000001",
+            "ad_id": "ad000000-0000-4000-8000-000000000001",
+            "creative_id": "c0000000-0000-4000-8000-000000000001",
+            "target_id": "d0000000-0000-4000-8000-000000000001",
+            "buyer_store_id": "b0000000-0000-4000-8000-000000000001",
+            "placement": "hero",
+            "target_type": "product",
+            "event_type": "click",
+            "occurred_at": "2024-05-01T12:00:00Z",
+            "exp": 4_000_000_000,
+        }
+        | claims,
+        KEY,
+        headers={"kid": "k0"},
+    )
+
+
+# Paths and temporary objects
+
+
+@pytest.mark.parametrize("path", ["''", "attacker", "attacker, pg_catalog, public", "pg_temp, attacker, public"])
+@pytest.mark.parametrize("function", CALLS)
+def test_a_callers_search_path_reaches_no_function(db, connect, arguments, function, path):
+    """Of our functions, those for the owner too: it is with a superuser's path that they would do most harm."""
+    db.execute("create schema attacker")
+    db.execute(SHADOWS.format(schema="attacker"))
+    caller = connect(autocommit=True)
+    caller.execute(f"set search_path = {path}")
+
+    caller.execute(call(function), arguments)
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_temporary_objects_of_our_names_reach_no_function(connect, arguments, function):
+    """PostgreSQL looks in pg_temp first, unless a path puts it last."""
+    caller = connect(autocommit=True)
+    caller.execute(SHADOWS.format(schema="pg_temp"))
+
+    caller.execute(call(function), arguments)
+
+
+@pytest.mark.parametrize("function", ["checkout_execute", "checkout_result"])
+def test_the_shadows_would_be_met_without_the_pinned_path(db, connect, arguments, function):
+    """So that the tests above are known to try something."""
+    db.execute("create schema attacker")
+    db.execute(SHADOWS.format(schema="attacker"))
+    db.execute(
+        sql.SQL("do $$ begin execute (select format('alter function %s reset search_path', oid::regprocedure)"
+                " from pg_proc where proname = {} and pronamespace = 'public'::regnamespace); end $$").format(function)
+    )  # fmt: skip
+    caller = connect(autocommit=True)
+    caller.execute("set search_path = attacker, pg_catalog, public")
+
+    with pytest.raises(psycopg.Error, match=r"attacker's code ran|does not exist"):
+        caller.execute(call(function), arguments)
+
+
+def test_triggers_keep_to_their_path(connect, add_cart, checkout, db):
+    """OC009 also for a session that has tables of our names before ours."""
+    cart = add_cart()
+    checkout(db, cart)
+    caller = connect(autocommit=True)
+    caller.execute(SHADOWS.format(schema="pg_temp"))
+
+    for statement in ("delete from public.cart_items", "update public.cart_records set total_cents = 0"):
+        with pytest.raises(psycopg.Error) as refused:
+            caller.execute(statement)
+        assert refused.value.sqlstate == "OC009"
+
+
+# Settings
+
+SETTINGS = {
+    "datestyle": "sql, dmy",
+    "intervalstyle": "sql_standard",
+    "timezone": "Pacific/Kiritimati",
+    "bytea_output": "escape",
+    "extra_float_digits": "3",
+    "transform_null_equals": "on",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "off",
+    "row_security": "off",
+    "enable_indexscan": "off",
+    "enable_nestloop": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "check_function_bodies": "off",
+    "default_transaction_isolation": "repeatable read",
+    "lc_monetary": "C",
+    "xmlbinary": "hex",
+    "work_mem": "64kB",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_callers_settings_change_no_answer(db, connect, add_cart, checkout_sql, setting):
+    cart, same = add_cart(ad_tokens=["x"]), add_cart(ad_tokens=["x"])
+    caller = connect(autocommit=True)
+    try:
+        caller.execute("select set_config(%s, %s, false)", [setting, SETTINGS[setting]])
+    except psycopg.Error as error:  # a later release has given it up
+        pytest.skip(str(error))
+
+    first = checkout_sql(caller, cart, shipping_line={"code": "ground", "price_cents": 100})
+    replay = checkout_sql(db, cart, shipping_line={"code": "ground", "price_cents": 100})
+    usual = checkout_sql(db, same, shipping_line={"code": "ground", "price_cents": 100})
+
+    assert replay == first | {"replayed": True}, "the hash of the request, and each value of the answer"
+    assert [len(order["items"]) for order in first["vendor_orders"]] == [2, 2]
+    assert first["totals"] == usual["totals"]
+
+
+# Texts
+
+
+def test_texts_are_never_code(db, add_cart, checkout_sql):
+    """Quotes, per cents, dollars, backslashes and a right-to-left override, in every text and jsonb there is."""
+    db.execute("select ad_signing_key_put('k0', %s)", [KEY])
+    warnings = [{"type": NASTY, "message": NASTY, NASTY: NASTY}]
+    discount = {"label": NASTY, "amount_cents": 0, NASTY: [NASTY]}
+    promo = {"code": NASTY, "amount_cents": 0, NASTY: {NASTY: NASTY}}
+    cart = add_cart(
+        vendors=1,
+        lines=1,
+        currency=NASTY,
+        cart={"shipping_address": dict.fromkeys(("line1", "line2", "city", "state", "country"), NASTY)},
+        groups={0: {"promo": promo, "warnings": warnings}},
+        items={(0, 0): {"title": NASTY, "category": NASTY, "unit": NASTY, "warnings": warnings,
+                        "applied_volume_discount": discount}},
+        ad_tokens=[NASTY, NASTY * 500, token(**{NASTY: NASTY, "bid": NASTY})],
+    )  # fmt: skip
+    address = {name: value if name in ("lat", "lng") else NASTY for name, value in ADDRESS.items()}
+    line = {"code": NASTY, "title": NASTY, "price_cents": 1}
+    request = {"key": "'\";--%$$\\", "shipping_address": address, "shipping_line": line}
+
+    answer = checkout_sql(db, cart, **request)
+
+    assert answer == checkout_sql(db, cart, **request) | {"replayed": False}
+    assert (answer["shipping_address"], answer["shipping_line"], answer["currency"]) == (address, line, NASTY)
+    [order] = answer["vendor_orders"]
+    assert (order["promo"], order["warnings"]) == (promo, warnings)
+    [item] = order["items"]
+    assert (item["name"], item["category"], item["unit"], item["warnings"]) == (NASTY, NASTY, NASTY, warnings)
+    assert item["applied_volume_discount"] == discount
+    [claims] = values(db, "select attributed_token from order_line_items")
+    assert (claims[NASTY], claims["bid"]) == (NASTY, NASTY)
+    assert values(db, "select idempotency_key from checkout_requests") == [request["key"]]
+    assert len(values(db, "select payload from outbox_events")) == 2
+
+
+@pytest.mark.parametrize(
+    "field", ["buyer_store_id", "cart_id", "key", "payment_method", "ad_token_policy", "reservation_policy"]
+)
+def test_texts_of_a_refusal_are_never_code(db, add_cart, checkout_sql, snapshot, field):
+    cart = add_cart()
+    before = snapshot(db)
+
+    with pytest.raises(psycopg.Error) as refused:
+        checkout_sql(db, cart, **{field: NASTY})
+
+    assert refused.value.sqlstate in ("OC005", "22P02")
+    assert snapshot(db) == before
+
+
+def test_names_of_wrong_fields_are_told_as_they_are(db, add_cart, checkout_sql):
+    for argument in ("shipping_address", "shipping_line"):
+        with pytest.raises(psycopg.Error) as refused:
+            checkout_sql(db, add_cart(), **{argument: {NASTY[:40]: 1}})
+        assert f"{argument}.{NASTY[:40]}" in refused.value.diag.message_primary
+
+
+# Other schemas
+
+
+@pytest.mark.parametrize("schema", ["market_ok", "Market OK", 'o"dd; $$', "select"])
+def test_an_install_lives_in_one_schema_of_any_name(empty_database, add_cart, checkout, schema):
+    url = empty_database()
+    pycheckout.migrate(url, schema=schema, create_schema=True)
+
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(SHADOWS.format(schema="public"))
+        conn.execute(sql.SQL("set search_path = {}").format(sql.Identifier(schema)))
+        cart = add_cart(conn=conn)
+        assert checkout(conn, cart).outcome == "complete"
+
+        # from a session that has never heard of it
+        conn.execute("set search_path = public")
+        query = sql.SQL("select {}.checkout_result(%s, %s)").format(sql.Identifier(schema))
+        assert row(conn, query, cart.buyer_store_id, cart.id)["checkout_result"]["outcome"] == "complete"
+        audit = sql.SQL("select count(*) from {}.checkout_audit()").format(sql.Identifier(schema))
+        assert values(conn, audit) == [0]
+
+
+def test_two_installs_in_one_database_do_not_meet(empty_database, add_cart, checkout):
+    url = empty_database()
+    carts = {}
+    with psycopg.connect(url, autocommit=True) as conn:
+        for schema in ("market_ok", "market_ca"):
+            pycheckout.migrate(url, schema=schema, create_schema=True)
+            conn.execute(f"set search_path = {schema}")
+            carts[schema] = add_cart(conn=conn)
+        for schema, cart in carts.items():
+            conn.execute(f"set search_path = {schema}")
+            assert checkout(conn, cart, key="same").replayed is False
+        for schema in carts:
+            assert values(conn, f"select count(*) from {schema}.checkout_requests") == [1]
