@@ -72,4 +72,4 @@ $(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
 # Minutes; what it measures is in the script's head.
 .PHONY: bench
 bench: $(VENV)/dev
-	@$(BIN)/python benchmarks/checkout.py
+	@$(BIN)/python benchmarks/checkout.py $(ARGS)

@@ -67,49 +67,105 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=int, default=8)
     options.add_argument("--clients", type=int, default=8)
-    options.add_argument("--json", type=Path)
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = options.parse_args()
 
     with embedded_server(max_connections=100, max_wal_size="8GB", checkpoint_timeout="1h") as server:
         pycheckout.migrate(server.dsn())
-        figures = {"large_cart": large_cart(server), "throughput": throughput(server, args)}
-    text = json.dumps(figures, indent=2)
-    print(text)
+        figures = {
+            "machine": machine(server),
+            "large_cart": large_cart(server),
+            "throughput": throughput(server, args),
+        }
+    print(text(figures))
     if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def machine(server: EmbeddedServer) -> dict[str, Any]:
+    settings = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+    with psycopg.connect(server.dsn()) as conn:
+        shown: dict[str, Any] = dict(
+            conn.execute("select name, current_setting(name) from pg_settings where name = any(%s)", ([*settings],))
+        )
+    return {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2), **shown}
 
 
 def throughput(server: EmbeddedServer, args: argparse.Namespace) -> dict[str, Any]:
-    carts = 2000 * args.seconds * (args.rounds + 1)
-    with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        conn.execute(STOCK.format(products=PRODUCTS))
-        for first in range(1, carts, 20_000):
-            conn.execute(SEED.format(first=first, last=first + 19_999, vendors=3, lines=2, products=PRODUCTS))
-        conn.execute("create sequence next_cart cache 1")
-        conn.execute("vacuum analyze")
-    pgbench(server, "-i", "-q", "-s", "20")
-    with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        conn.execute("checkpoint")
+    seeded = 0
+
+    def seed(carts: int) -> None:
+        nonlocal seeded
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            for first in range(seeded + 1, seeded + carts + 1, 20_000):
+                last = min(first + 19_999, seeded + carts)
+                conn.execute(SEED.format(first=first, last=last, vendors=3, lines=2, products=PRODUCTS))
+            conn.execute("vacuum analyze")
+        seeded += carts
 
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "checkout.sql"
         script.write_text(SCRIPT, encoding="utf-8")
-        load = ("-n", "-M", "prepared", "-c", str(args.clients), "-j", "2", "-T", str(args.seconds))
-        rounds = []
+        load = ("-n", "-M", "prepared", "-c", str(args.clients), "-j", "2")
+        checkouts = (*load, "-f", str(script))
+        updates = (*load, "-N")
+
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            conn.execute(STOCK.format(products=PRODUCTS))
+            conn.execute("create sequence next_cart cache 1")
+        seed(500 * args.clients)
+        rate = tps(pgbench(server, *checkouts, "-t", "500"))  # how many carts the rounds will take
+        seed(int(3 * rate * args.seconds * (args.rounds + 1)))
+        pgbench(server, "-i", "-q", "-s", "20")
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            conn.execute("checkpoint")
+
+        rounds: list[dict[str, float]] = []
         for number in range(args.rounds + 1):
-            checkouts = tps(pgbench(server, *load, "-f", str(script)))
-            updates = tps(pgbench(server, *load, "-N"))
+            figures = {}
+            # Whoever comes second finds the machine as the first left it: so they take turns.
+            for side in (checkouts, updates) if number % 2 else (updates, checkouts):
+                figures["checkouts" if side is checkouts else "simple_update"] = tps(
+                    pgbench(server, *side, "-T", str(args.seconds))
+                )
             if number:  # the first warms up
-                rounds.append({"checkouts": checkouts, "simple_update": updates, "ratio": checkouts / updates})
+                rounds.append(figures | {"ratio": figures["checkouts"] / figures["simple_update"]})
     with psycopg.connect(server.dsn()) as conn:
         assert conn.execute("select count(*) from checkout_audit()").fetchone() == (0,)
     return {
         "clients": args.clients,
+        "seconds": args.seconds,
         "cart": "3 vendors x 2 lines",
         "rounds": rounds,
-        "median": {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]},
-        "ratio_from_to": [round(f(r["ratio"] for r in rounds), 3) for f in (min, max)],
+        **{name: spread([figures[name] for figures in rounds]) for name in ("checkouts", "simple_update", "ratio")},
     }
+
+
+def spread(figures: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(figures), "min": min(figures), "max": max(figures)}
+
+
+def text(figures: dict[str, Any]) -> str:
+    """The figures as people read them."""
+    large, throughput = figures["large_cart"], figures["throughput"]
+
+    def line(name: str, digits: int) -> str:
+        median, low, high = (f"{throughput[name][which]:,.{digits}f}" for which in ("median", "min", "max"))
+        return f"  {name:16}{median:>10}   ({low} to {high})"
+
+    first, worst, after = large["first_ms"], large["max_ms"], large["private_mb_after_31"]
+    return "\n".join(
+        [
+            ", ".join(f"{name} {value}" for name, value in figures["machine"].items()),
+            f"{throughput['clients']} clients, {throughput['cart']}; a second, median of {len(throughput['rounds'])}:",
+            line("checkouts", 0),
+            line("simple_update", 0),
+            line("ratio", 3),
+            f"One cart of {large['lines']} lines:",
+            f"  milliseconds    {large['median_ms']:>10}   (a session's first {first}, worst {worst})",
+            f"  backend MB      {large['private_mb_of_the_first']:>10}   (after 31 of them {after})",
+        ]
+    )
 
 
 def large_cart(server: EmbeddedServer) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class CheckoutWarning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promo:
-    """A vendor's promotion, and its share in this order."""
+    """A vendor's promotion as quoted. What it took off is in the order's discounts: less, if lines fell away."""
 
     code: str | None = None
     amount_cents: int | None = None
@@ -248,7 +248,8 @@ def _converter(hint: Any) -> Converter | None:
         element = get_args(hint)[0]
         return lambda values: tuple(build(element, value) for value in _objects(values))
     if isinstance(hint, type) and is_dataclass(hint):
-        return lambda value: build(hint, value)
+        # jsonb that the host writes, such as a promo, may be anything: see _objects
+        return lambda value: build(hint, value if isinstance(value, dict) else {})
     if hint is datetime:
         return datetime.fromisoformat
     if hint is UUID:

@@ -103,8 +103,9 @@ def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
 
 
 def test_inner_steps_run_under_the_path_and_rights_of_their_entry_point(functions):
-    inner = set(FILES) - ENTRY_POINTS - FOR_THE_OWNER
-    assert {name for name in inner if functions[name]["definer"] or functions[name]["settings"]} == set()
+    for name in set(FILES) - ENTRY_POINTS - FOR_THE_OWNER:
+        assert not functions[name]["definer"], name
+        assert not [value for value in functions[name]["settings"] or [] if value.startswith("search_path=")], name
 
 
 def test_public_may_call_nothing(functions):

@@ -4,6 +4,7 @@ Reported elsewhere as: a double click or a proxy's retry makes two orders and tw
 one order; a half-written order is read; a checkout that died blocks its retry.
 """
 
+import time
 from functools import partial
 
 import psycopg
@@ -232,7 +233,8 @@ def test_readers_under_load_see_whole_orders_alone(db, connect, pool, add_cart, 
                 checkout_sql(conn, cart)
 
     def watch():
-        while counts(watcher)["orders"] < 120:
+        deadline = time.monotonic() + 20
+        while counts(watcher)["orders"] < 120 and time.monotonic() < deadline:
             audits.append(rows(watcher, "select * from checkout_audit()"))
 
     for outcome in at_once(watch, *[partial(buy, carts[n::6]) for n in range(6)]):

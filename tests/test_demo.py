@@ -1,5 +1,6 @@
 """`make demo` tells the truth and leaves nothing behind."""
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pycheckout.demo.report import money
 
 
 def environment(folder):
@@ -25,6 +28,23 @@ def demo_folder():
         yield path
 
 
+def processes_in(folder):
+    """Pids of the processes that work in this folder, as a server and each of its backends does."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(process / "cwd").startswith(f"{folder}/"):
+                found.append(int(process.name))
+    return found
+
+
+def leaves_nothing(folder, within=10):
+    deadline = time.monotonic() + within
+    while (left := [*folder.iterdir(), *processes_in(folder)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left == []
+
+
 def test_the_demo_shows_a_run_whose_audit_is_clean(demo_folder):
     done = subprocess.run(
         [sys.executable, "-m", "pycheckout.demo"],
@@ -38,17 +58,26 @@ def test_the_demo_shows_a_run_whose_audit_is_clean(demo_folder):
     shown = done.stdout
     assert "357 real baskets (3,815 lines) are quoted carts now." in shown
     assert "insufficient_inventory" in shown
-    assert "replayed: True; same orders: True" in shown
+    assert "a retry with the same key: replayed True, same ids and amounts True" in shown
+    assert "a second try with another key: replayed True, same ids and amounts True" in shown
     assert "checkout.vendor_orders_created version 1" in shown
     assert "checkout.converted version 1" in shown
     assert re.search(r"carts checked out +354 ", shown)
     assert re.search(r"carts refused +3 \(3 no_orderable_items\)", shown)
+    assert re.search(r"OC004 no_orderable_items:\n  cart \S+ has no orderable items\n  HINT: ", shown)
+    assert re.search(r"ad tokens dropped .*expired", shown)
+    assert re.search(r"confirmed +[\d,]+\.\d\d USD", shown)
     assert "checkout_audit(): 0 broken invariants" in shown
     assert max(map(len, shown.splitlines())) <= 100
-    assert list(demo_folder.iterdir()) == []
+    assert leaves_nothing(demo_folder, within=0)
 
 
-def test_an_interrupted_demo_leaves_nothing_behind(demo_folder):
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["ctrl-c", "terminated", "killed"],
+)
+def test_a_demo_that_is_cut_short_leaves_nothing_behind(demo_folder, how, status):
     demo = subprocess.Popen(
         [sys.executable, "-m", "pycheckout.demo"],
         env=environment(demo_folder),
@@ -56,13 +85,32 @@ def test_an_interrupted_demo_leaves_nothing_behind(demo_folder):
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
-    for line in demo.stdout:
-        if "migrations" in line:
-            break
+    with demo:
+        for line in demo.stdout:
+            if "migrations" in line:
+                break
+        assert processes_in(demo_folder)
+        demo.send_signal(how)
+
+        assert demo.wait(timeout=30) == status
+    assert leaves_nothing(demo_folder)
+
+
+def test_ctrl_c_while_the_server_starts_leaves_nothing_behind(demo_folder):
+    demo = subprocess.Popen([sys.executable, "-m", "pycheckout.demo"], env=environment(demo_folder))
+    deadline = time.monotonic() + 30
+    while not list(demo_folder.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     demo.send_signal(signal.SIGINT)
 
     assert demo.wait(timeout=30) == 130
-    deadline = time.monotonic() + 10
-    while list(demo_folder.iterdir()):
-        assert time.monotonic() < deadline, list(demo_folder.iterdir())
-        time.sleep(0.05)
+    assert leaves_nothing(demo_folder)
+
+
+@pytest.mark.parametrize(
+    ("cents", "currency", "shown"),
+    [(123456, "USD", "1,234.56 USD"), (-5, "EUR", "-0.05 EUR"), (1234, "JPY", "1,234 JPY"), (1234, "KWD", "1.234 KWD")],
+)
+def test_money_has_as_many_digits_as_its_currency(cents, currency, shown):
+    assert money(cents, currency) == shown

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pycheckout
+from pycheckout._errors import BY_SQLSTATE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,6 +77,63 @@ def test_yoyo_apply_installs_from_the_repository(empty_database):
     with psycopg.connect(url.replace("+psycopg", "")) as conn:
         [(version,)] = conn.execute("select checkout_version() ->> 'version'").fetchall()
     assert f'RELEASE = "{version}"' in (ROOT / "db" / "deploy.py").read_text(encoding="utf-8")
+
+
+def test_the_command_of_the_package_installs_as_shown_and_the_sentences_after_it_hold(empty_database):
+    dsn = empty_database()
+    [line] = [line for line in block(README, "sh").splitlines() if line.startswith("pycheckout migrate")]
+    command = line.split()[1:]
+    command[command.index("--database") + 1] = dsn
+    program = "import sys; from pycheckout.cli import main; sys.argv[0] = 'pycheckout'; main()"
+
+    def install(*more):
+        run = [sys.executable, "-c", program, *command, *more]
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    install()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create schema market_eu")
+        assert conn.execute("select * from checkout_audit()").fetchall() == []
+    install(*re.findall(r"`(--schema) (market_eu)`", README)[0])
+    with psycopg.connect(dsn, options="-c search_path=market_eu") as conn:
+        assert conn.execute("select checkout_version() ->> 'version'").fetchone() is not None
+
+    again = pycheckout.migrate(dsn)
+    assert again.migrations == ()
+
+
+def test_the_grant_of_the_readme_lets_a_service_check_out_and_nothing_else(quoted, db, connect):
+    [grant] = re.findall(r"`(select checkout_grant\('shop_service'\);)`", README)
+    role = f"shop_service_{db.info.dbname}"  # roles belong to the whole server, where others test as well
+    db.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+    try:
+        db.execute(grant.replace("shop_service", role))
+        service = connect(autocommit=True)
+        service.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+
+        assert '"outcome": "complete"' in str(
+            service.execute(f"{block(README, 'sql')}".rstrip(";\n") + "::text").fetchone()
+        )
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            service.execute("select * from cart_records")
+    finally:
+        db.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+
+
+def functions():
+    return "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "db" / "functions").glob("*.sql"))
+
+
+def test_the_page_on_errors_has_each_code_and_each_kind_of_contradiction():
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    kinds = set(re.findall(r"'problem', '(\w+)'", functions()))
+
+    for sqlstate in ("OC001", *re.findall(r"errcode = '(OC\d+)'", functions())):
+        assert f"**{sqlstate} `{BY_SQLSTATE[sqlstate].code}`** ({BY_SQLSTATE[sqlstate].http_status})" in page
+    for error in {*BY_SQLSTATE.values()}:
+        assert f"`{error.code}`** ({error.http_status}" in page
+    assert {kind for kind in kinds if f"`{kind}`" not in page} == set()
 
 
 def test_the_error_table_names_every_class():

@@ -41,6 +41,10 @@ def orderable(basket):
     }
 
 
+def shelf_price(line):
+    return line["paid_cents"] + line["loyalty_discount_cents"] + line["coupon_match_cents"]
+
+
 def test_every_basket_checks_out_to_the_cent_or_is_refused_for_a_reason(quoted, db):
     refused = Counter()
     rejected_lines = 0
@@ -58,14 +62,29 @@ def test_every_basket_checks_out_to_the_cent_or_is_refused_for_a_reason(quoted, 
         for item_id, line in lines.items():
             assert items[item_id].qty == line["quantity"]
             assert items[item_id].total_cents == line["paid_cents"]
+            assert items[item_id].line_subtotal_cents == shelf_price(line)
             assert items[item_id].line_subtotal_cents - items[item_id].discount_cents == line["paid_cents"]
+        redeemed = 0
         for order in result.vendor_orders:
             kept = [lines[item.line_item_id] for item in order.items if item.status == "pending"]
             coupons = sum(lines[item.line_item_id]["coupon_cents"] for item in order.items)
             paid = sum(line["paid_cents"] for line in kept)
+            redeemed += min(coupons, paid)
             assert order.total_cents == paid - min(coupons, paid)
             assert order.payment_intent.amount_cents == order.total_cents
-        rejected_lines += sum(item.status == "rejected" for item in items.values())
+
+        rejected = [lines[item.line_item_id] for item in items.values() if item.status == "rejected"]
+        rejected_lines += len(rejected)
+        quoted_totals, confirmed = result.totals.quoted, result.totals.confirmed
+        everything = list(lines.values())
+        assert quoted_totals.subtotal_cents == sum(map(shelf_price, everything))
+        assert quoted_totals.total_cents == sum(line["paid_cents"] - line["coupon_cents"] for line in everything)
+        # What was rejected and what was confirmed make up what was quoted: on the shelf, and before coupons.
+        assert confirmed.subtotal_cents + sum(map(shelf_price, rejected)) == quoted_totals.subtotal_cents
+        offered = sum(line["coupon_cents"] for line in everything)
+        given_up = sum(line["paid_cents"] for line in rejected) - (offered - redeemed)
+        assert confirmed.total_cents + given_up == quoted_totals.total_cents
+        assert confirmed.total_cents == confirmed.subtotal_cents - confirmed.discounts_cents
 
     assert refused == {"no_orderable_items": 3}
     assert rejected_lines > 100  # the shelf is short on purpose

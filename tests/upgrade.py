@@ -39,9 +39,9 @@ def start_yoyo(*args: str, dsn: str, schema: str | None = None) -> "subprocess.P
     )
 
 
-def run_yoyo(*args: str, dsn: str, schema: str | None = None) -> None:
+def run_yoyo(*args: str, dsn: str, schema: str | None = None, seconds: float = 120) -> None:
     process = start_yoyo(*args, dsn=dsn, schema=schema)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
 
 

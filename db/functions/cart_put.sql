@@ -29,6 +29,9 @@ begin
   perform cart_check_fields('cart', v_quote, '{id,buyer_store_id,currency,valid_until,shipping_address,ad_tokens,subtotal_cents,discounts_cents,total_cents,vendor_groups}');
   if jsonb_typeof(v_quote -> 'vendor_groups') is distinct from 'array' then
     perform checkout_raise_invalid('cart.vendor_groups', 'must be an array');
+  elsif exists (select from jsonb_array_elements(v_quote -> 'vendor_groups') as part (body)
+                 where jsonb_typeof(part.body -> 'items') not in ('array', 'null')) then
+    perform checkout_raise_invalid('cart.vendor_groups[].items', 'must be an array');
   end if;
 
   begin
@@ -57,6 +60,17 @@ begin
             detail = jsonb_build_object('field', 'cart', 'problem', 'has a value of the wrong type'),
             hint = 'Correct the request and send it again.';
   end;
+
+  -- they are copied to orders as they are, and a list is appended to
+  if exists (select from unnest(v_groups) as part where jsonb_typeof(part.warnings) <> 'array') then
+    perform checkout_raise_invalid('cart.vendor_groups[].warnings', 'must be an array');
+  elsif exists (select from unnest(v_items) as item where jsonb_typeof(item.warnings) <> 'array') then
+    perform checkout_raise_invalid('cart.vendor_groups[].items[].warnings', 'must be an array');
+  elsif exists (select from unnest(v_groups) as part where jsonb_typeof(part.promo) <> 'object') then
+    perform checkout_raise_invalid('cart.vendor_groups[].promo', 'must be an object');
+  elsif exists (select from unnest(v_items) as item where jsonb_typeof(item.applied_volume_discount) <> 'object') then
+    perform checkout_raise_invalid('cart.vendor_groups[].items[].applied_volume_discount', 'must be an object');
+  end if;
 
   select item.* into v_line
     from unnest(v_items) as item

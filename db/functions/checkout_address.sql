@@ -40,7 +40,7 @@ begin
   end loop;
 
   foreach v_field in array '{line1,city,country}'::text[] loop
-    if coalesce(checkout_address.address ->> v_field, '') !~ '\S' then
+    if coalesce(checkout_address.address ->> v_field, '') !~ '[^[:space:]]' then
       perform checkout_raise_invalid('shipping_address.' || v_field, 'is required');
     end if;
   end loop;

@@ -10,7 +10,7 @@ begin
   end if;
   return clock_timestamp() - checkout_cutoff.older_than;
 exception when datetime_field_overflow then
-  return '-infinity';   -- earlier than any time there is: nothing is that old
+  return '-infinity'::timestamptz;   -- earlier than any time there is: nothing is that old
 end;
 $$;
 

@@ -22,13 +22,17 @@ begin
   v_available := inventory_lock_available(inventory_split.product_id);
   v_now := clock_timestamp();
 
-  update inventory_items as stock
-     set slots = inventory_split.slots,
-         available_qty = 0,
-         reserved_qty = stock.reserved_qty + coalesce(
-           (select sum(held.reserved_qty) from inventory_slots as held where held.product_id = inventory_split.product_id), 0),
-         updated_at = v_now
-   where stock.product_id = inventory_split.product_id;
+  begin
+    update inventory_items as stock
+       set slots = inventory_split.slots,
+           available_qty = 0,
+           reserved_qty = stock.reserved_qty + coalesce(
+             (select sum(held.reserved_qty) from inventory_slots as held where held.product_id = inventory_split.product_id), 0),
+           updated_at = v_now
+     where stock.product_id = inventory_split.product_id;
+  exception when numeric_value_out_of_range then
+    perform checkout_raise_invalid('slots', 'would bring together more reserved units than one row can hold');
+  end;
 
   delete from inventory_holds as hold where hold.product_id = inventory_split.product_id;
   delete from inventory_slots as old where old.product_id = inventory_split.product_id;
@@ -46,5 +50,5 @@ revoke execute on function inventory_split(uuid, integer) from public;
 
 comment on function inventory_split(uuid, integer) is
   'Spreads a product''s stock over 2 to 256 slots, so that as many checkouts can take it at once; 1 merges it back. Returns its '
-  'level. Waits for checkouts of the product; locks its slots until the commit. Raises OC005 for a number out of range or a '
-  'product without a stock row.';
+  'level. Waits for checkouts of the product; locks its slots until the commit. Raises OC005 for a number out of range, a '
+  'product without a stock row, or more units than one row can hold.';

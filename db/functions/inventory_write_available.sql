@@ -9,18 +9,22 @@ declare
   v_slots integer;
   v_level inventory_levels;
 begin
-  update inventory_items as stock
-     set available_qty = case when stock.slots = 1 then inventory_write_available.available else 0 end,
-         updated_at = clock_timestamp()
-   where stock.product_id = inventory_write_available.product_id
-  returning stock.slots into v_slots;
+  begin
+    update inventory_items as stock
+       set available_qty = case when stock.slots = 1 then inventory_write_available.available else 0 end,
+           updated_at = clock_timestamp()
+     where stock.product_id = inventory_write_available.product_id
+    returning stock.slots into v_slots;
 
-  -- the first slots take what does not divide
-  update inventory_slots as stock
-     set available_qty = inventory_write_available.available / v_slots
-                         + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
-         updated_at = clock_timestamp()
-   where stock.product_id = inventory_write_available.product_id;
+    -- the first slots take what does not divide
+    update inventory_slots as stock
+       set available_qty = inventory_write_available.available / v_slots
+                           + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
+           updated_at = clock_timestamp()
+     where stock.product_id = inventory_write_available.product_id;
+  exception when numeric_value_out_of_range then
+    perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));
+  end;
 
   select level.* into v_level from inventory_levels as level where level.product_id = inventory_write_available.product_id;
   return v_level;
@@ -30,4 +34,5 @@ $$;
 revoke execute on function inventory_write_available(uuid, bigint) from public;
 
 comment on function inventory_write_available(uuid, bigint) is
-  'Step of the inventory functions: writes the available units of a locked product, evenly over its slots, and returns its level.';
+  'Step of the inventory functions: writes the available units of a locked product, evenly over its slots, and returns its level. '
+  'Raises OC005 if they are more than its rows can hold.';

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "59062e5bb19d7054eba0d5099f1f46bca0cce863cfa3a1dcecdc0909d2adebac"
+FUNCTIONS_HASH = "b2081f86ff069bbbc41b91d46bf13560c74c9a51d486ba5fb34fd884f79b9833"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

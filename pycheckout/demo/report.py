@@ -101,7 +101,9 @@ def one_result(console: Console, result: CheckoutResult) -> None:
             )
         if order.promo is not None:
             label = f"  promo {escape(str(order.promo.code))}"
-            table.add_row(label, "", "", *cells(order.promo.amount_cents), style="dim")
+            # Its share in this order: as quoted, unless so much was rejected that less is left to take it from.
+            kept = sum(item.discount_cents for item in order.items if item.status != "rejected")
+            table.add_row(label, "", "", *cells(order.discounts_cents - kept), style="dim")
         if (intent := order.payment_intent) is not None:
             label = f"  payment intent {short(intent.payment_intent_id)}"
             status = f"{intent.status}, {intent.method}"
@@ -133,7 +135,7 @@ def events(console: Console, conn: psycopg.Connection, result: CheckoutResult) -
     for (payload,) in conn.execute(query, (result.checkout_group_id,)).fetchall():
         console.print(f"[bold]{payload['type']}[/] version {payload['version']}, event {short(payload['event_id'])}")
         for name, value in _flat(payload["data"]):
-            console.print(f"  {name:30} {value}", highlight=False, markup=False)
+            console.print(f"  {name:32} {value}", highlight=False, markup=False)
 
 
 def _flat(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -162,7 +164,7 @@ def totals(
     query = (
         "select reason, sum(n::int)::int from outbox_events, jsonb_each_text(payload #> %s) as e (reason, n) group by 1"
     )
-    dropped = Counter(dict(conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()))
+    dropped: Counter[str] = Counter(dict(conn.execute(query, (["data", "attribution", "dropped"],)).fetchall()))
     tokens = [order.attributed_token for order in orders] + [item.attributed_token for item in items]
     attributed = sum(token is not None for token in tokens)
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -1,0 +1,248 @@
+"""Several at once, killed half-way, run again: each migration ends up applied once and whole."""
+
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from upgrade import IDS, ROOT, apply_until, connect, dump, load_legacy, run_yoyo, start_yoyo, value, yoyo_backend
+
+import pycheckout
+
+
+def applied(conn):
+    """Which migrations are marked, and how often each was run."""
+    return [
+        [row["migration_id"] for row in conn.execute(query).fetchall()]
+        for query in (
+            "select migration_id from _yoyo_migration order by 1",
+            "select migration_id from _yoyo_log where operation = 'apply' and migration_id ~ '^pycheckout_' order by 1",
+        )
+    ]
+
+
+# At once
+
+
+def apply_at_once(url):
+    processes = [start_yoyo("apply", dsn=url) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    with connect(url) as conn:
+        assert applied(conn) == [IDS, IDS]
+        assert value(conn, "select checkout_version() ->> 'version'")
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_two_yoyo_processes_on_an_empty_database_apply_each_migration_once(empty_database, round):
+    """PF-168, B95"""
+    apply_at_once(empty_database())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("round", range(50))
+def test_two_yoyo_processes_fifty_times(empty_database, round):
+    """PF-168, B95"""
+    apply_at_once(empty_database())
+
+
+@pytest.mark.parametrize("shape", ["fresh", "net"])
+def test_two_migrations_by_the_api_apply_each_migration_once(empty_database, shape):
+    """PF-168, B95"""
+    url = empty_database()
+    if shape == "net":
+        load_legacy(url, shape)
+    with ThreadPoolExecutor(2) as pool:
+        done = [each.result(timeout=60) for each in [pool.submit(pycheckout.migrate, url) for _ in range(2)]]
+
+    assert sorted(len(each.migrations) for each in done) == [0, len(IDS)]
+    with connect(url) as conn:
+        assert applied(conn) == [IDS, IDS]
+
+
+# Again
+
+
+@pytest.mark.parametrize("shape", ["fresh", "net", "gross"])
+def test_every_migration_can_be_run_twice(empty_database, program, shape):
+    """PF-168 to PF-171: yoyo marks a migration in another transaction than it ran in, and may die between the two."""
+    url = empty_database()
+    if shape != "fresh":
+        load_legacy(url, shape)
+    original = dump(program, url)
+    with connect(url) as conn, yoyo_backend(url) as (backend, migrations):
+        for migration in migrations:
+            for _ in range(2):
+                backend.apply_one(migration)
+                backend.unmark_migrations([migration])
+            backend.mark_migrations([migration])
+        expected = dump(program, url)
+        for migration in migrations:
+            backend.unmark_migrations([migration])
+            backend.apply_one(migration)
+        assert dump(program, url) == expected
+        assert conn.execute("select * from checkout_audit()").fetchall() == []
+        assert value(conn, "select count(*) from checkout_releases") == 1
+
+    pycheckout.rollback(url)
+    labels = ["'checkout.vendor_orders_created'", "'checkout.converted'"]
+    back = [line.rstrip(",") for line in dump(program, url).splitlines() if line.strip().rstrip(",") not in labels]
+    assert back == [line.rstrip(",") for line in original.splitlines()]
+
+
+def test_baseline_that_is_run_again_later_allows_for_no_more_stock(empty_database):
+    """PF-170: what pycheckout itself reserved is no stock that was reserved before."""
+    url = empty_database()
+    load_legacy(url, "net")
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        before = conn.execute("select * from inventory_baseline order by 1").fetchall()
+        conn.execute("update inventory_items set reserved_qty = reserved_qty + 5 where product_id = id('product', 3)")
+        with yoyo_backend(url) as (backend, migrations):
+            backend.apply_one(next(each for each in migrations if "inventory_slots" in each.id), mark=False)
+        assert conn.execute("select * from inventory_baseline order by 1").fetchall() == before
+
+
+def test_names_that_a_quote_wrote_are_not_overwritten_by_another_run(empty_database):
+    """PF-170"""
+    url = empty_database()
+    load_legacy(url, "net")
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        conn.execute("update cart_items set title = 'Mine' where id = id('item', 91)")
+        with yoyo_backend(url) as (backend, migrations):
+            backend.apply_one(next(each for each in migrations if "name_active_lines" in each.id), mark=False)
+        assert value(conn, "select title from cart_items where id = id('item', 91)") == "Mine"
+
+
+# Killed
+
+
+@contextmanager
+def killed_while_waiting(url, table, until):
+    """A real `yoyo apply`, killed with SIGKILL while the migration after `until` waits for `table`.
+
+    Within the block the lock that it waits for is still held, and its server process is still there.
+    """
+    load_legacy(url, "net")
+    apply_until(url, until)
+    with connect(url, autocommit=False) as holder, connect(url) as watcher:
+        holder.execute(f"update {table} set updated_at = updated_at")
+        process = start_yoyo("apply", dsn=url)
+        try:
+            waiter = wait_for_waiter(watcher, holder.info.backend_pid)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        yield watcher, waiter
+        holder.rollback()
+
+
+def wait_for_waiter(conn, holder):
+    deadline = time.monotonic() + 20
+    query = "select pid from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
+    while not (row := conn.execute(query, (holder,)).fetchone()):
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
+    return row["pid"]
+
+
+def wait_for_end(conn, pid):
+    deadline = time.monotonic() + 20
+    while conn.execute("select from pg_stat_activity where pid = %s", (pid,)).fetchone():
+        assert time.monotonic() < deadline, f"backend {pid} never ended"
+        time.sleep(0.01)
+
+
+KILLED = [
+    pytest.param("vendor_orders", "0004", id="a transactional migration"),
+    pytest.param("vendor_orders", "0006", id="a concurrent index build"),
+    pytest.param("cart_records", "0011", id="a transactional migration of carts"),
+]
+
+
+@pytest.mark.parametrize(("table", "until"), KILLED)
+def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, table, until):
+    """PF-168, B115: migrate breaks the lock that the dead process left, and the result is the usual one."""
+    url, undisturbed = empty_database(), empty_database()
+    with killed_while_waiting(url, table, until) as (watcher, waiter):
+        before = value(watcher, "select count(*) from yoyo_lock")
+    with connect(url) as conn:
+        wait_for_end(conn, waiter)
+        pycheckout.migrate(url, timeout=30)
+        assert before == 1
+        assert value(conn, "select count(*) from yoyo_lock") == 0
+        assert applied(conn)[0] == IDS
+        assert conn.execute("select * from checkout_audit()").fetchall() == []
+
+    load_legacy(undisturbed, "net")
+    pycheckout.migrate(undisturbed)
+    assert dump(program, url) == dump(program, undisturbed)
+
+
+@pytest.mark.timeout(60)
+def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database):
+    """PF-168, B115: and once it is broken, goes on."""
+    url = empty_database()
+    with killed_while_waiting(url, "vendor_orders", "0004") as (watcher, _):
+        pid = value(watcher, "select pid from yoyo_lock")
+    process = start_yoyo("apply", dsn=url)
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode != 0
+    assert f"Process {pid} has locked this database" in output
+    assert "yoyo break-lock" in output
+
+    break_lock = [sys.executable, "-m", "yoyo", "break-lock", "--batch", "--no-config-file", "--database"]
+    subprocess.run([*break_lock, url.replace("postgresql:", "postgresql+psycopg:")], check=True, cwd=ROOT)
+    run_yoyo("apply", dsn=url)
+
+
+def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_database):
+    """PF-168, B115: what is left is an invalid index."""
+    url = empty_database()
+    with killed_while_waiting(url, "vendor_orders", "0006") as (watcher, waiter):
+        watcher.execute("select pg_terminate_backend(%s)", (waiter,))
+        wait_for_end(watcher, waiter)
+
+    with pytest.raises(pycheckout.MigrationError, match="missing, invalid") as caught:
+        pycheckout.migrate(url, timeout=30)
+    with connect(url) as conn:
+        conn.execute(caught.value.hint.split(";")[0])
+    assert pycheckout.migrate(url).migrations[-1] == IDS[-1]
+
+
+# Locks
+
+
+@pytest.mark.parametrize(("table", "until"), [KILLED[0], KILLED[2]])
+def test_migration_gives_up_soon_when_a_table_is_busy(empty_database, table, until):
+    """PF-168: behind its lock request every later statement of the host would queue."""
+    url = empty_database()
+    load_legacy(url, "net")
+    apply_until(url, until)
+    with connect(url, autocommit=False) as holder:
+        holder.execute(f"update {table} set updated_at = updated_at")
+        impatient = f"{url}?options=-c%20lock_timeout%3D300ms"
+        with pytest.raises((pycheckout.MigrationError, pycheckout.CheckoutError)) as caught:
+            pycheckout.migrate(impatient)
+        assert isinstance(caught.value.__cause__, psycopg.errors.LockNotAvailable)
+    pycheckout.migrate(url)
+
+
+def test_migration_bounds_its_lock_waits_by_itself(empty_database):
+    """PF-168: five seconds, unless the session says otherwise."""
+    url = empty_database()
+    apply_until(url, "0001")
+    with connect(url, autocommit=False) as conn:
+        conn.execute("select checkout_migration_open()")
+        assert value(conn, "select current_setting('lock_timeout')") == "5s"
+        conn.rollback()
+        assert value(conn, "select current_setting('lock_timeout')") == "0"
+        conn.execute("set lock_timeout = '1min'; select checkout_migration_open()")
+        assert value(conn, "select current_setting('lock_timeout')") == "1min"

@@ -1,0 +1,280 @@
+"""Apply, roll back, apply: the same schema each time, no row lost on the way."""
+
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from upgrade import IDS, apply_until, connect, dump, load_legacy, run_yoyo, start_yoyo, value, yoyo_backend
+
+import pycheckout
+from factories import ADDRESS
+
+LABELS = ["'checkout.vendor_orders_created'", "'checkout.converted'"]
+
+
+def without_labels(text):
+    """A dump without the enum labels that were added: PostgreSQL cannot take one out again."""
+    lines = [line for line in text.splitlines() if line.strip().rstrip(",") not in LABELS]
+    return [line.rstrip(",") for line in lines]
+
+
+def rows(conn):
+    """Every row of every table but yoyo's and the ledger, whose ids go on counting."""
+    tables = conn.execute("select tablename as name from pg_tables where schemaname = 'public' and tablename !~ 'yoyo'")
+    return {
+        table["name"]: conn.execute(f"select to_jsonb(t) as row from {table['name']} as t order by t::text").fetchall()
+        for table in tables.fetchall()
+        if table["name"] != "checkout_ledger"
+    }
+
+
+@pytest.fixture(params=["fresh", "net", "gross"])
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+def database(empty_database):
+    """database("net"): the URL of an empty database, or of one of the earlier system's."""
+
+    def database(shape):
+        url = empty_database()
+        if shape != "fresh":
+            load_legacy(url, shape)
+        return url
+
+    return database
+
+
+def test_apply_rollback_apply_gives_the_same_schema(database, program, shape):
+    """PF-168 to PF-171, through yoyo's own program."""
+    url = database(shape)
+    original = dump(program, url)
+
+    run_yoyo("apply", dsn=url)
+    first = dump(program, url)
+    run_yoyo("rollback", "--all", dsn=url)
+    back = dump(program, url)
+    run_yoyo("apply", dsn=url)
+
+    assert dump(program, url) == first
+    if shape == "fresh":
+        assert back == original
+    else:
+        assert without_labels(back) == without_labels(original)
+
+
+def test_rollback_and_apply_keep_every_row(database, shape):
+    """PF-168: the archive goes back to where it came from; the anchors that carts were given stay."""
+    url = database(shape)
+    with connect(url) as conn:
+        before = rows(conn)
+        pycheckout.migrate(url)
+        migrated = rows(conn)
+        pycheckout.rollback(url)
+        back = rows(conn)
+        if shape == "net":
+            conn.execute(
+                "update cart_records set checkout_group_id = null where id in (select id('cart', n) from "
+                "generate_series(5, 8) as n)"
+            )
+            back = rows(conn)
+        assert back == before
+        pycheckout.migrate(url)
+        again = rows(conn)
+        del migrated["checkout_releases"], again["checkout_releases"]
+        assert again == migrated
+
+
+@pytest.mark.parametrize("stop", IDS)
+def test_rollback_from_halfway_leaves_nothing(database, program, stop):
+    """PF-168: an interrupted upgrade can be taken back, whichever migration was the last."""
+    url = database("net")
+    original = dump(program, url)
+    apply_until(url, stop)
+    pycheckout.rollback(url)
+    assert without_labels(dump(program, url)) == without_labels(original)
+
+
+@pytest.mark.parametrize("shape", ["net", "fresh"], indirect=True)
+def test_each_migration_can_be_rolled_back_and_applied_alone(database, program, shape):
+    """PF-168 to PF-171: its twin undoes it and no more."""
+    url = database(shape)
+    pycheckout.migrate(url)
+    expected = dump(program, url)
+    for migration in reversed(IDS):
+        reapply_from(url, migration)
+        assert dump(program, url) == expected, migration
+
+
+def reapply_from(url, migration):
+    """`yoyo reapply --revision`, without a process for each: everything down to that migration, and up again."""
+    with yoyo_backend(url) as (backend, migrations):
+        newer = migrations.filter(lambda each: each.id >= migration)
+        backend.rollback_migrations(backend.to_rollback(newer))
+        backend.apply_migrations_only(backend.to_apply(migrations))
+
+
+# Refused
+
+
+def convert(conn, cart_id, buyer_store_id):
+    conn.execute(
+        "select checkout_execute(%s, %s, 'k1', %s, 'ach')",
+        (buyer_store_id, cart_id, Jsonb(ADDRESS)),
+    )
+
+
+def add_and_convert(conn):
+    """A cart of a fresh install, converted."""
+    store, product = UUID(int=1), UUID(int=2)
+    conn.execute("insert into inventory_items (product_id, available_qty) values (%s, 10)", (product,))
+    conn.execute(
+        """
+        insert into cart_records (id, buyer_store_id, valid_until, subtotal_cents, total_cents)
+        values (%s, %s, now() + interval '1 day', 100, 100)
+    """,
+        (UUID(int=3), UUID(int=4)),
+    )
+    conn.execute(
+        """
+        insert into cart_vendor_groups (cart_id, vendor_store_id, subtotal_cents, total_cents) values (%s, %s, 100, 100)
+    """,
+        (UUID(int=3), store),
+    )
+    conn.execute(
+        """
+        insert into cart_items
+          (cart_id, product_id, vendor_store_id, title, quantity, unit_price_cents, line_subtotal_cents)
+        values (%s, %s, %s, 'Thing', 1, 100, 100)
+    """,
+        (UUID(int=3), product, store),
+    )
+    convert(conn, UUID(int=3), UUID(int=4))
+
+
+def convert_host_cart(conn):
+    convert(
+        conn, *conn.execute("select id, buyer_store_id from cart_records where id = id('cart', 13)").fetchone().values()
+    )
+
+
+def convert_host_cart_and_purge_keys(conn):
+    convert_host_cart(conn)
+    conn.execute("delete from checkout_requests")
+
+
+REASONS = {
+    "carts of a fresh install": ("fresh", add_and_convert, "checkout_requests"),
+    "a converted cart": ("net", convert_host_cart, "checkout_requests"),
+    "a converted cart of a host with most columns": ("gross", convert_host_cart, "checkout_requests"),
+    "a converted cart without its key": ("net", convert_host_cart_and_purge_keys, "cart_records."),
+    "slots": ("net", "select inventory_split(id('product', 1), 4)", "inventory_slots"),
+    "a signing key": ("fresh", "select ad_signing_key_put('k', decode(repeat('ab', 32), 'hex'))", "ad_signing_keys"),
+    "stock of a fresh install": (
+        "fresh",
+        "insert into inventory_items (product_id) values (gen_random_uuid())",
+        "inventory_items",
+    ),
+    "what a quote wrote": (
+        "net",
+        "update cart_items set title = 'Better' where id = id('item', 91)",
+        "cart_items.title",
+    ),
+    "an order without its group": (
+        "net",
+        "update vendor_orders set cart_id = id('cart', 9) where id = id('order', 91)",
+        "vendor_orders.cart_id",
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", ["pycheckout", "yoyo"])
+@pytest.mark.parametrize("reason", REASONS)
+def test_rollback_that_would_lose_rows_says_which_and_changes_nothing(database, program, reason, tool):
+    """PF-168 to PF-171: refused while the functions still work, not halfway down."""
+    shape, statement, named = REASONS[reason]
+    url = database(shape)
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        statement(conn) if callable(statement) else conn.execute(statement)
+        before, schema = rows(conn), dump(program, url)
+
+        if tool == "pycheckout":
+            with pytest.raises(pycheckout.MigrationError) as caught:
+                pycheckout.rollback(url)
+            said = f"{caught.value} {caught.value.hint}"
+        else:
+            process = start_yoyo("rollback", "--all", dsn=url)
+            said, _ = process.communicate(timeout=60)
+            assert process.returncode != 0
+
+        assert "would lose" in said
+        assert named in said or named == "vendor_orders.cart_id"
+        if reason != "an order without its group":
+            assert dump(program, url) == schema
+            assert rows(conn) == before
+            assert value(conn, "select checkout_version() ->> 'version'")
+
+
+def test_rollback_names_the_rows_by_a_query(database):
+    """PF-168: DETAIL is a statement that shows them."""
+    url = database("net")
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        convert_host_cart_and_purge_keys(conn)
+        with pytest.raises(psycopg.errors.ObjectInUse) as caught:
+            conn.execute("select checkout_migration_check('pycheckout_0012_cart_confirmation')")
+        found = conn.execute(caught.value.diag.message_detail).fetchall()
+        assert [row["id"] for row in found] == [value(conn, "select id('cart', 13)")]
+
+
+def test_rollback_of_orders_that_the_archive_does_not_know_is_refused(database):
+    """PF-168: whoever clears what would be lost, and not the orders, gets no orders without a group."""
+    url = database("net")
+    apply_until(url, "0009")
+    with connect(url) as conn:
+        conn.execute("""
+            insert into vendor_orders
+              (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
+            values (id('order', 999), id('anchor', 999), id('store', 11), id('store', 5), 100, 100)
+        """)
+        with pytest.raises(pycheckout.MigrationError, match="orders were made since checkout_groups went") as caught:
+            pycheckout.rollback(url)
+        assert str(value(conn, "select id('order', 999)")) in str(caught.value)
+        assert value(conn, "select to_regclass('checkout_groups_archive') is not null")
+
+
+def test_rollback_after_the_archive_was_dropped_is_refused(database):
+    """PF-168: the DBA may drop it; that is the end of the way back."""
+    url = database("net")
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        conn.execute("drop table checkout_groups_archive")
+        with pytest.raises(pycheckout.MigrationError, match="its archive was dropped"):
+            pycheckout.rollback(url)
+        pycheckout.migrate(url)
+        assert value(conn, "select checkout_version() ->> 'version'")
+
+
+def test_index_and_columns_of_the_host_outlive_the_rollback(database):
+    """PF-168, PF-169: the ledger knows what was there before."""
+    url = database("gross")
+    with connect(url) as conn:
+        conn.execute(
+            "create unique index concurrently idx_cart_records_checkout_group_id on cart_records"
+            " (checkout_group_id) where checkout_group_id is not null"
+        )
+    pycheckout.migrate(url)
+    pycheckout.rollback(url)
+    with connect(url) as conn:
+        assert value(conn, "select count(*) from pg_indexes where indexname ~ '^idx_.*checkout_group_id$'") == 2
+        assert (
+            value(
+                conn,
+                "select count(*) from pg_attribute where attrelid = 'vendor_orders'::regclass"
+                " and attname in ('cart_id', 'shipping_line') and not attisdropped",
+            )
+            == 2
+        )
