@@ -515,14 +515,10 @@ JSON = st.recursive(
 
 def objects_like(example):
     """Any JSON, most often an object that differs a little from a good one."""
-    changes = st.dictionaries(st.sampled_from(sorted(example)) | TEXTS, JSON, max_size=3)
-    missing = st.sets(st.sampled_from(sorted(example)), max_size=2)
-    near = st.builds(
-        lambda gone, changed: {key: value for key, value in example.items() if key not in gone} | changed,
-        missing,
-        changes,
-    )
-    return st.one_of(near, near, near, JSON)
+    members = st.fixed_dictionaries({}, optional={name: st.just(value) | JSON for name, value in example.items()})
+    more = st.just({}) | st.dictionaries(TEXTS, JSON, max_size=2)
+    near = st.builds(lambda members, more: example | members | more, members, more)
+    return st.one_of(near, near, members, JSON)
 
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -143,7 +143,7 @@ def test_a_purged_cart_is_not_found_and_its_key_stands_for_no_other(db, add_cart
 
 
 def test_a_purge_waits_for_a_replay_under_way(db, connect, add_cart, checkout_sql):
-    """PF-174: the carts are locked before they are deleted."""
+    """PF-174: nobody's cart goes away under a call that reads it."""
     cart = add_cart(stock=0)
     first = checkout_sql(db, cart)
     with connect() as buyer, connect(autocommit=True) as owner:
@@ -151,6 +151,16 @@ def test_a_purge_waits_for_a_replay_under_way(db, connect, add_cart, checkout_sq
         with blocked(db, purge, owner) as waiting:
             buyer.commit()
         assert waiting.result(timeout=10) == 1
+
+
+def test_of_two_purges_at_once_one_deletes_and_the_other_finds_nothing_left(db, connect, add_cart, checkout_sql):
+    """PF-174: the carts are locked before anything is deleted, so that no cart is counted twice."""
+    checkout_sql(db, add_cart(stock=0))
+    with connect() as first, connect(autocommit=True) as second:
+        assert purge(first) == 1
+        with blocked(db, purge, second) as waiting:
+            first.commit()
+        assert waiting.result(timeout=10) == 0
 
 
 def test_a_purge_that_is_rolled_back_leaves_all(db, connect, add_cart, checkout_sql, snapshot):

@@ -1,5 +1,9 @@
 """A release that changes a function brings a migration that says so: yoyo runs no hook when nothing is pending."""
 
+import shutil
+import subprocess
+import sys
+
 from upgrade import ROOT
 
 from pycheckout._release import deployment
@@ -40,10 +44,6 @@ def test_recording_writes_the_newest_functions_migration(tmp_path, monkeypatch):
 
 def test_program_tells_when_the_hash_is_stale(tmp_path):
     """PF-168: what CI runs."""
-    import shutil
-    import subprocess
-    import sys
-
     shutil.copytree(ROOT / "db", tmp_path / "db")
     program = [sys.executable, str(tmp_path / "db" / "deploy.py")]
     subprocess.run([*program, "--record"], check=True)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from checks import values
@@ -90,6 +91,55 @@ def test_earlier_products_stay_locked_while_a_later_one_is_waited_for(db, connec
         holder.rollback()
 
     assert waiting.result()["outcome"] == "complete"
+
+
+def test_slots_are_locked_upwards_when_all_are_needed(db, connect, add_cart, checkout_sql, split):
+    """By a checkout that combines slots, and by whoever changes the stock: the product's row, then slot 1, 2, 3."""
+    cart = add_cart(vendors=1, lines=1, quantity=5)
+    product = cart.items[0].product_id
+    split(product, [2, 2, 2])
+
+    def restock(conn, _):
+        conn.execute("select inventory_restock(%s, 1)", (product,))
+
+    def split_again(conn, _):
+        conn.execute("select inventory_split(%s, 3)", (product,))
+
+    for call in (checkout_sql, restock, split_again):
+        holder, caller, other = connect(), connect(), connect()
+        holder.execute(LOCK_SLOT, (product, 2))
+
+        with blocked(db, call, caller, cart):
+            other.execute(TRY_SLOT, (product, 3))
+            other.rollback()
+            for taken in ((LOCK_ITEM + " nowait", (product,)), (TRY_SLOT, (product, 1))):
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    other.execute(*taken)
+                other.rollback()
+            holder.rollback()
+
+        caller.rollback()
+
+
+def test_no_stock_is_held_while_a_cart_or_a_key_is_waited_for(db, connect, add_cart, checkout_sql):
+    """Cart, key, stock: a hot product's row is held for as short as possible."""
+    other_cart = add_cart()
+    cart = add_cart(buyer_store_id=other_cart.buyer_store_id)
+    stock = "select from inventory_items where product_id = any(%s) for update nowait"
+    holder, buyer, other = connect(), connect(), connect()
+    for hold in ("key", "cart"):
+        if hold == "key":
+            checkout_sql(holder, other_cart)
+        else:
+            holder.execute("select from cart_records where id = %s for update", (cart.id,))
+
+        with blocked(db, checkout_sql, buyer, cart) as waiting:
+            other.execute(stock, ([item.product_id for item in cart.items],))
+            other.rollback()
+            holder.rollback()
+
+        assert waiting.result()["replayed"] is False
+        buyer.rollback()
 
 
 def test_waited_for_slot_is_given_back_before_all_are_locked(db, connect, add_cart, checkout_sql, split):

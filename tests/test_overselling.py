@@ -1,7 +1,7 @@
 """PF-178: no unit is sold twice, none is lost, and none stays on the shelf while a buyer is told that it is sold out.
 
 Reported elsewhere as: each basket fits the stock, together they do not; one order in a hundred has no allocation; the
-locks live in the service, so that whoever calls the database directly oversells; stock moves only when an event is read.
+locks live in the service, and whoever calls the database directly oversells; stock moves only when an event is read.
 """
 
 import random

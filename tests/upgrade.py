@@ -80,7 +80,11 @@ def value(conn: psycopg.Connection[Any], query: str, *params: object) -> Any:
 
 
 def dump(program: Callable[[str], str], dsn: str, *options: str) -> str:
-    """What pg_dump says of the schema, but for yoyo's own tables and a random token."""
+    """What pg_dump says of the schema, but for yoyo's own tables, a random token, and a stamp of some minor releases.
+
+    PostgreSQL 15.20, for one, gives every column an option `pg_attver` with a number that differs each time.
+    """
     command = [program("pg_dump"), "--schema-only", "--exclude-table=*yoyo*", *options, "--dbname", dsn]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return re.sub(r"^\\(un)?restrict .*\n", "", text, flags=re.MULTILINE)
+    noise = r"^\\(un)?restrict .*\n|^ALTER TABLE ONLY .* SET \(pg_attver=\d+\);\n"
+    return re.sub(noise, "", text, flags=re.MULTILINE)

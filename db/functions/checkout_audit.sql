@@ -1,7 +1,7 @@
 -- checkout_audit: every broken invariant of the database, one row each; none on a healthy one, at any moment.
 --
 -- STABLE, so that all of it reads one snapshot: a checkout that commits meanwhile is seen whole or not at all. It judges
--- what pycheckout wrote, which shows by cart_item_id = id on the lines; history is taken as it is.
+-- what pycheckout wrote, which shows by cart_item_id = id on the lines or by the cart's event; history is taken as it is.
 
 create or replace function checkout_audit(since timestamptz default null)
 returns table (invariant text, id text, expected text, found text)
@@ -20,22 +20,24 @@ as $$
     select * from our_lines where checkout_audit.since is null or our_lines.created_at >= checkout_audit.since
   ),
   orders as (
-    select vendor_order.*, lines.line_subtotal, lines.line_discounts, lines.short_count
+    select vendor_order.*, lines.line_subtotal, lines.line_discounts, lines.rejected_subtotal, lines.rejected_total
       from vendor_orders as vendor_order
       join (select order_id,
                    coalesce(sum(line_subtotal_cents) filter (where status <> 'rejected'), 0)::numeric as line_subtotal,
                    coalesce(sum(discount_cents) filter (where status <> 'rejected'), 0)::numeric as line_discounts,
-                   count(*) filter (where status = 'rejected') as short_count
+                   coalesce(sum(line_subtotal_cents) filter (where status = 'rejected'), 0)::numeric as rejected_subtotal,
+                   coalesce(sum(total_cents) filter (where status = 'rejected'), 0)::numeric as rejected_total
               from judged_lines
              group by order_id) as lines on lines.order_id = vendor_order.id
   ),
   carts as (
-    select cart.*
+    select cart.*,
+           exists (select from our_lines where our_lines.checkout_group_id = cart.checkout_group_id)
+           or exists (select from outbox_events as event
+                       where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted') as is_ours
       from cart_records as cart
      where cart.status = 'converted' and cart.converted_at is not null
        and (checkout_audit.since is null or cart.converted_at >= checkout_audit.since)
-       and (exists (select from our_lines where our_lines.checkout_group_id = cart.checkout_group_id)
-            or exists (select from checkout_requests as request where request.cart_id = cart.id))
   ),
   anchors as (
     select distinct checkout_group_id, cart_id from orders
@@ -104,11 +106,12 @@ as $$
   select 'every_orderable_item_is_ordered', item.id::text, 'an order line', 'none'
     from carts
    cross join lateral checkout_orderable_items(carts.id) as item
-   where exists (select from our_lines where our_lines.checkout_group_id = carts.checkout_group_id)
-     and not exists (select from order_line_items as line where line.id = item.id)
+   where carts.is_ours and not exists (select from order_line_items as line where line.id = item.id)
    union all
   select 'conversion_has_orders', carts.id::text, 'at least 1 order', '0'
-    from carts where not exists (select from vendor_orders as vendor_order where vendor_order.checkout_group_id = carts.checkout_group_id)
+    from carts
+   where (carts.is_ours or exists (select from checkout_requests as request where request.cart_id = carts.id))
+     and not exists (select from vendor_orders as vendor_order where vendor_order.checkout_group_id = carts.checkout_group_id)
    union all
   select 'line_is_its_cart_item', line.id::text,
          format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', item.vendor_store_id, item.product_id, item.quantity, item.unit_price_cents, item.line_subtotal_cents,
@@ -121,12 +124,12 @@ as $$
          is distinct from
          (line.vendor_store_id, coalesce(line.product_id, item.product_id), line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents, line.total_cents)
    union all
-  select 'whole_order_is_its_vendor_group', orders.id::text,
-         format('%s, %s', vendor.subtotal_cents, vendor.total_cents), format('%s, %s', orders.subtotal_cents, orders.total_cents)
+  select 'order_is_its_vendor_group_without_rejected_lines', orders.id::text,
+         format('%s, %s', vendor.subtotal_cents - orders.rejected_subtotal, greatest(vendor.total_cents - orders.rejected_total, 0)),
+         format('%s, %s', orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
     from orders join cart_vendor_groups as vendor on vendor.id = orders.id
-   where orders.short_count = 0
-     and (vendor.subtotal_cents, vendor.total_cents) is distinct from
-         (orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
+   where (vendor.subtotal_cents - orders.rejected_subtotal, greatest(vendor.total_cents - orders.rejected_total, 0))
+         is distinct from (orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
    union all
   select 'order_confirms_what_its_cart_does', orders.id::text,
          concat_ws(', ', cart.shipping_address, cart.payment_method, cart.shipping_line, cart.currency),

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "b2081f86ff069bbbc41b91d46bf13560c74c9a51d486ba5fb34fd884f79b9833"
+FUNCTIONS_HASH = "478c47ee6f63a3e2bd2a24d2cd42712e628996d585378d7a100a7aaa01efd040"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,241 @@
+"""checkout_audit() reports each broken invariant by its name, and nothing on a healthy database, at any moment."""
+
+import re
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from checks import rows, values
+
+AUDIT = Path(__file__).parents[1] / "db" / "functions" / "checkout_audit.sql"
+
+# Each invariant, and what breaks it. Some of it nobody can do but a superuser.
+BREAKS = {
+    "order_subtotal_is_its_lines": "update order_line_items set line_subtotal_cents = line_subtotal_cents + 1",
+    "order_total_is_lines_minus_discounts": "update vendor_orders set total_cents = total_cents - 1",
+    "order_amounts_not_negative": "update order_line_items set discount_cents = 100 where status <> 'rejected'",
+    "one_intent_an_order": "delete from payment_intents where id = (select min(id::text)::uuid from vendor_orders)",
+    "intent_is_order_total": "update payment_intents set amount_cents = amount_cents + 1",
+    "intent_method_is_order_method": "update payment_intents set method = 'cash'",
+    "two_events_a_conversion": "delete from outbox_events where event_type = 'checkout.converted'",
+    "one_cart_an_anchor": """
+        update vendor_orders set cart_id = gen_random_uuid() where id = (select min(id::text)::uuid from vendor_orders)
+    """,
+    "one_anchor_a_cart": """
+        drop index idx_cart_records_checkout_group_id;
+        insert into cart_records (buyer_store_id, valid_until, checkout_group_id)
+        select gen_random_uuid(), now(), checkout_group_id from cart_records limit 1
+    """,
+    "order_has_the_anchor_of_its_cart": "update cart_records set checkout_group_id = gen_random_uuid()",
+    "ordered_cart_is_converted": "update cart_records set status = 'active'",
+    "key_belongs_to_converted_cart": "update cart_records set status = 'active'",
+    "every_orderable_item_is_ordered": "delete from order_line_items where status <> 'rejected'",
+    "conversion_has_orders": "delete from vendor_orders",
+    "line_is_its_cart_item": "update order_line_items set unit_price_cents = 1",
+    "order_is_its_vendor_group_without_rejected_lines": "update cart_vendor_groups set total_cents = total_cents - 1",
+    "order_confirms_what_its_cart_does": "update vendor_orders set currency = 'EUR'",
+    "reserved_is_what_open_lines_hold": "update inventory_items set reserved_qty = reserved_qty + 1",
+    "stock_not_negative": """
+        alter table inventory_items drop constraint inventory_items_available_not_negative;
+        update inventory_items set available_qty = -1 where slots = 1
+    """,
+    "split_product_has_its_slots": "delete from inventory_slots where slot = 3",
+    "holds_are_the_quantity_of_an_open_line": "update inventory_holds set qty = qty + 1",
+}
+
+# A second way to break the same invariant, where one does not say enough.
+MORE = [
+    ("order_subtotal_is_its_lines", "update order_line_items set status = 'rejected'"),
+    ("one_intent_an_order", """
+        alter table payment_intents drop constraint payment_intents_one_per_order;
+        insert into payment_intents (order_id, method, amount_cents)
+        select order_id, method, amount_cents from payment_intents
+     """),
+    ("two_events_a_conversion", "delete from outbox_events"),
+    ("two_events_a_conversion", """
+        drop index idx_outbox_events_conversion;
+        insert into outbox_events (event_type, aggregate_type, aggregate_id, payload)
+        select event_type, aggregate_type, aggregate_id, payload from outbox_events
+     """),
+    ("every_orderable_item_is_ordered", "delete from order_line_items"),
+    ("every_orderable_item_is_ordered", """
+        insert into cart_items (cart_id, product_id, vendor_store_id, quantity, unit_price_cents, line_subtotal_cents)
+        select cart_id, gen_random_uuid(), vendor_store_id, 1, 1, 1 from cart_vendor_groups where status = 'ok'
+     """),
+    ("conversion_has_orders", "delete from vendor_orders; delete from outbox_events"),
+    ("line_is_its_cart_item", "update cart_items set quantity = quantity + 1"),
+    ("line_is_its_cart_item", "update order_line_items set discount_cents = 1, total_cents = total_cents - 1"),
+    # more than the rejected line's amount is gone, and order, intent and sums agree on it
+    ("order_is_its_vendor_group_without_rejected_lines", """
+        update vendor_orders set discounts_cents = discounts_cents + 1, total_cents = total_cents - 1;
+        update payment_intents set amount_cents = amount_cents - 1
+     """),
+    ("order_confirms_what_its_cart_does", "update cart_records set shipping_address.city = 'Enid'"),
+    ("reserved_is_what_open_lines_hold", "update inventory_slots set reserved_qty = reserved_qty + 1"),
+    ("reserved_is_what_open_lines_hold", "update order_line_items set status = 'fulfilled' where status <> 'rejected'"),
+    ("reserved_is_what_open_lines_hold", "delete from inventory_items where slots = 1"),
+    ("stock_not_negative", """
+        alter table inventory_slots drop constraint inventory_slots_available_not_negative;
+        update inventory_slots set available_qty = -1
+     """),
+    ("split_product_has_its_slots", "insert into inventory_slots select product_id, 9, 0 from inventory_items"),
+    ("holds_are_the_quantity_of_an_open_line", "delete from order_line_items"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def healthy(db, add_cart, checkout_sql):
+    """A cart with all there is: a split product, a promotion, a short line, an ineligible one, an invalid vendor."""
+    cart = add_cart(
+        vendors=3,
+        lines=3,
+        amounts="gross",
+        stock=20,
+        promo_cents=50,
+        quantity=2,
+        items={(0, 1): {"quantity": 21}, (1, 1): {"status": "invalid"}},
+        groups={2: {"status": "invalid"}},
+    )
+    db.execute("select inventory_split(%s, 3)", (cart.items[0].product_id,))
+    result = checkout_sql(db, cart)
+    assert result["outcome"] == "partial"
+    assert audit(db) == []
+    return cart
+
+
+def audit(conn, since=None):
+    return rows(conn, "select * from checkout_audit(%s)", since)
+
+
+def break_it(conn, statement):
+    conn.execute("set session_replication_role = replica")  # no trigger, no foreign key
+    conn.execute(statement)
+    conn.execute("reset session_replication_role")
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(
+    ("invariant", "statement"), [*BREAKS.items(), *MORE], ids=lambda value: value if value in BREAKS else ""
+)
+def test_a_broken_invariant_is_reported_by_name(db, healthy, invariant, statement):
+    """TESTS: the audit that every test ends with sees what it is there for."""
+    break_it(db, statement)
+    found = [broken for broken in audit(db) if broken["invariant"] == invariant]
+    assert found, [broken["invariant"] for broken in audit(db)]
+    for broken in found:
+        assert broken["id"] and broken["expected"] and broken["found"] and broken["expected"] != broken["found"]
+
+
+def test_every_invariant_of_the_audit_is_broken_by_a_test():
+    """TESTS: an invariant that is added gets its case here."""
+    names = re.findall(r"^  select '(\w+)',", AUDIT.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(names) == sorted(BREAKS)
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update vendor_orders set total_cents = total_cents + 1 where vendor_store_id = %(vendor)s",
+        "update inventory_items set reserved_qty = 99 where product_id = %(product)s",
+    ],
+)
+def test_what_is_not_broken_is_not_reported(db, healthy, statement):
+    """TESTS: a row a broken thing, none for the others."""
+    db.execute(statement, {"vendor": healthy.vendors[0], "product": healthy.items[2].product_id})
+    assert max(Counter(broken["invariant"] for broken in audit(db)).values()) == 1
+
+
+@pytest.mark.breaks_invariants
+def test_since_leaves_older_conversions_out(db, healthy, add_cart, checkout_sql):
+    """TESTS: for large databases only what is new is judged, except stock, which is always judged whole."""
+    break_it(db, "update payment_intents set amount_cents = amount_cents + 1")
+    [(since,)] = db.execute("select clock_timestamp()")
+    checkout_sql(db, add_cart())
+    assert audit(db) != [] and audit(db, since) == []
+
+    break_it(db, "update inventory_items set reserved_qty = reserved_qty + 1")
+    assert {broken["invariant"] for broken in audit(db, since)} == {"reserved_is_what_open_lines_hold"}
+
+
+def test_history_that_the_package_did_not_write_is_not_judged(db, add_cart, checkout_sql):
+    """TESTS: an existing database's converted carts and orders keep whatever figures they have."""
+    cart = add_cart(cart={"checkout_group_id": "ac000000-0000-4000-8000-000000000001"})
+    db.execute("update cart_records set status = 'converted', converted_at = now() where id = %s", (cart.id,))
+    db.execute(
+        """
+        insert into vendor_orders
+          (checkout_group_id, cart_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
+        select checkout_group_id, id, buyer_store_id, gen_random_uuid(), 5, 77 from cart_records
+        """
+    )
+    db.execute(
+        """
+        insert into order_line_items (order_id, product_id, name, category, unit, unit_price_cents, qty, total_cents)
+        select id, gen_random_uuid(), 'Old', '', '', 3, 4, 5 from vendor_orders
+        """
+    )
+    assert audit(db) == []
+    # it replays, under a key that is bound from now on, and stays history
+    assert checkout_sql(db, cart)["replayed"] is True
+    assert audit(db) == []
+
+
+def test_stock_that_was_reserved_before_the_package_came_is_allowed_for(db, add_cart, checkout_sql):
+    """TESTS: the migration noted it; the audit counts from there."""
+    cart = add_cart(vendors=1, lines=1)
+    product = cart.items[0].product_id
+    db.execute("update inventory_items set reserved_qty = 5 where product_id = %s", (product,))
+    db.execute("insert into inventory_baseline values (%s, 5)", (product,))
+    checkout_sql(db, cart)
+    assert audit(db) == []
+    db.execute(
+        "update inventory_items set reserved_qty = 1 where product_id = %s", (product,)
+    )  # the host released its own
+    assert audit(db) == []
+
+
+def test_the_audit_writes_nothing(db, healthy, snapshot):
+    """TESTS: it may run anywhere, on a standby too."""
+    before = snapshot(db)
+    with db.transaction():
+        db.execute("set transaction read only")
+        assert audit(db) == []
+    assert snapshot(db) == before
+
+
+def test_a_healthy_database_gives_no_rows_while_checkouts_run(db, connect, pool, add_cart, checkout):
+    """TESTS: zero rows at any moment, under load: one snapshot sees each checkout whole or not at all."""
+    products = [item.product_id for item in add_cart(vendors=1, lines=6, stock=50).items]
+    for product in products[:3]:
+        db.execute("select inventory_split(%s, 4)", (product,))
+    # more than there is, in both orders, with some replays in between
+    carts = [
+        add_cart(vendors=2, lines=2, products=chosen) for chosen in (products[:4], products[5:1:-1]) for _ in range(30)
+    ]
+    done = threading.Event()
+    audits = []
+
+    def watch(conn):
+        while not done.is_set() or not audits:
+            audits.append(audit(conn))
+
+    def buy(own):
+        with pool.connection() as conn:
+            for cart in own:
+                checkout(conn, cart, key=f"k-{cart.id}")
+                conn.commit()
+
+    threads = [threading.Thread(target=buy, args=(carts[part::3],)) for part in range(3)]
+    threads.append(threading.Thread(target=watch, args=(connect(autocommit=True),)))
+    for thread in threads:
+        thread.start()
+    for thread in threads[:-1]:
+        thread.join()
+    done.set()
+    threads[-1].join()
+
+    assert audits == [[]] * len(audits)
+    assert values(db, "select count(*) from cart_records where status = 'converted'") == [60]

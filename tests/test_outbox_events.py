@@ -1,0 +1,223 @@
+"""IDEMPOTENCY & EMISSION: what the two events of a conversion say (their number: test_event_schemas.py)."""
+
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import jwt
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+
+from checks import refused, row, rows, values
+from factories import ADDRESS
+
+DOCS = Path(__file__).parents[1] / "docs" / "events"
+KEY = bytes(range(32))
+# jsonschema checks formats that it has a checker for, and passes the others over.
+FORMATS = FormatChecker(formats=["uuid"])
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def is_utc_instant(value):
+    return not isinstance(value, str) or datetime.fromisoformat(value).utcoffset() == timedelta(0)
+
+
+def validate(payload):
+    schema = json.loads((DOCS / f"{payload['type']}.v{payload['version']}.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator(schema, format_checker=FORMATS).validate(payload)
+    return payload
+
+
+def events(db):
+    """Payload data by type, the payloads being valid."""
+    return {payload["type"]: validate(payload)["data"] for payload in values(db, "select payload from outbox_events")}
+
+
+def ad(cart, number, target_type, target, **claims):
+    return jwt.encode(
+        {
+            "token_id": f"70000000-0000-4000-8000-{number:012}",
+            "ad_id": "a0000000-0000-4000-8000-000000000001",
+            "creative_id": "c0000000-0000-4000-8000-000000000001",
+            "placement": "hero",
+            "target_type": target_type,
+            "target_id": str(target),
+            "buyer_store_id": str(cart.buyer_store_id),
+            "event_type": "click",
+            "occurred_at": "2026-01-01T00:00:00Z",
+            "expires_at": "2126-01-01T00:00:00Z",
+            "bid_cents": 125,
+        }
+        | claims,
+        KEY,
+        algorithm="HS256",
+        headers={"kid": "k1"},
+    )
+
+
+@pytest.fixture
+def attributed(db, add_cart, checkout_sql):
+    """A cart with ads for a store and a product, one that lost, one for a store elsewhere, and three bad ones."""
+    db.execute("select ad_signing_key_put('k1', %s)", (KEY,))
+    cart = add_cart(vendors=2, stock=5, items={(1, 0): {"quantity": 6}})
+    tokens = [
+        ad(cart, 1, "store", cart.vendors[0]),
+        ad(cart, 2, "product", cart.items[3].product_id),
+        ad(cart, 3, "store", cart.vendors[0], event_type="impression"),
+        ad(cart, 4, "store", UUID(int=9)),
+        ad(cart, 5, "store", cart.vendors[1], buyer_store_id=str(UUID(int=8))),
+        "not a token",
+        "nor.this.one",
+    ]
+    db.execute("update cart_records set ad_tokens = %s", (tokens,))
+    return cart, checkout_sql(db, cart)
+
+
+def test_the_analytics_event_tells_orders_lines_and_their_ads(db, attributed):
+    """IDEMPOTENCY & EMISSION: cart totals, attribution references and token_ids, and counts of what was dropped."""
+    _, result = attributed
+    data = events(db)["checkout.converted"]
+
+    wanted = ["order_id", "vendor_store_id", "status", "subtotal_cents", "discounts_cents", "total_cents"]
+    of_line = ["line_item_id", "product_id", "qty", "total_cents", "status"]
+
+    def told(thing, names):
+        token = thing["attributed_token"] or {}
+        return {name: thing[name] for name in names} | {"attributed_token_id": token.get("token_id")}
+
+    assert data["vendor_orders"] == [
+        told(order, wanted) | {"items": [told(item, of_line) for item in order["items"]]}
+        for order in result["vendor_orders"]
+    ]
+    found = [order["attributed_token_id"] for order in data["vendor_orders"]]
+    found += [item["attributed_token_id"] for order in data["vendor_orders"] for item in order["items"]]
+    assert [token and int(token[-4:]) for token in found] == [1, None, None, None, None, 2]
+    # every token that counted, the losers included; the bad ones by reason
+    assert [int(token[-4:]) for token in data["attribution"]["token_ids"]] == [1, 2, 3, 4]
+    assert sum(data["attribution"]["dropped"].values()) == 3
+    for name in ("outcome", "currency", "payment_method", "totals", "cart_id", "buyer_store_id", "checkout_group_id"):
+        assert data[name] == result[name], name
+
+
+def test_events_tell_nothing_that_is_nobodys_business(db, attributed):
+    """IDEMPOTENCY & EMISSION: no address, no bid, no token, no key of the buyer in what consumers keep for years."""
+    [sent] = values(db, "select string_agg(payload::text, ' ') from outbox_events")
+    private = [text for text in ADDRESS.values() if isinstance(text, str) and len(text) > 3]
+    assert [text for text in [*private, "bid", "eyJ", "k1", "not a token"] if text in sent] == []
+
+
+def test_both_events_are_of_one_instant_and_have_ids_of_their_own(db, attributed):
+    """IDEMPOTENCY & EMISSION: the envelope's event_id and occurred_at are the row's; ids are UUIDv7."""
+    _, result = attributed
+    found = rows(db, "select *, checkout_timestamp(created_at) as created from outbox_events order by event_type desc")
+    assert len({event["id"] for event in found}) == 2
+    for event in found:
+        envelope = {name: value for name, value in event["payload"].items() if name != "data"}
+        assert envelope == {
+            "version": 1,
+            "event_id": str(event["id"]),
+            "occurred_at": event["created"],
+            "type": event["event_type"],
+        }
+        assert event["id"].version == 7
+        assert (event["published_at"], event["attempt_count"], event["last_error"]) == (None, 0, None)
+        assert event["created"] == result["converted_at"]
+
+
+def test_a_vendor_whose_every_line_fell_short_is_in_both_lists(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: the notification names each order, rejected ones too, and says who was rejected."""
+    cart = add_cart(vendors=3, lines=1, stock=5, items={(1, 0): {"quantity": 6}}, groups={2: {"status": "invalid"}})
+    checkout_sql(db, cart)
+    data = events(db)["checkout.vendor_orders_created"]
+    assert data["vendor_order_ids"] == [str(group.id) for group in cart.groups[:2]]
+    assert data["vendor_store_ids"] == [str(vendor) for vendor in cart.vendors[:2]]
+    assert data["rejected_vendors"] == [
+        {"vendor_store_id": str(cart.vendors[1]), "reason": "insufficient_inventory"},
+        {"vendor_store_id": str(cart.vendors[2]), "reason": "vendor_invalid"},
+    ]
+
+
+def test_events_come_and_go_with_the_conversion(db, connect, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: emitted from the conversion's transaction: never without it, never missing."""
+    cart = add_cart()
+    with connect() as conn:
+        checkout_sql(conn, cart)
+        assert values(conn, "select count(*) from outbox_events") == [2]
+        assert values(db, "select count(*) from outbox_events") == [0]
+        conn.rollback()
+    assert values(db, "select count(*) from outbox_events") == [0]
+
+
+def test_a_refused_checkout_emits_nothing(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: a refusal is no event."""
+    cart = add_cart(stock=0)
+    with refused("OC010"):
+        checkout_sql(db, cart, reservation_policy="all")
+    assert values(db, "select count(*) from outbox_events") == [0]
+
+
+def test_the_hosts_enums_take_the_events(db, connect, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: an existing database has enums for the types, and more than one event of its own."""
+    db.execute("drop index idx_outbox_events_conversion")
+    db.execute("create type event_type as enum ('order_created')")
+    for name in ("checkout.vendor_orders_created", "checkout.converted"):
+        db.execute(f"alter type event_type add value '{name}'")
+    db.execute("create type aggregate_type as enum ('store', 'checkout_group')")
+    for column in ("event_type", "aggregate_type"):
+        db.execute(f"alter table outbox_events alter {column} type {column} using {column}::{column}")
+    db.execute(
+        """
+        create unique index idx_outbox_events_conversion on outbox_events (aggregate_id, event_type)
+         where event_type in ('checkout.vendor_orders_created', 'checkout.converted')
+        """
+    )
+    checkout_sql(connect(autocommit=True), add_cart())
+    for _ in range(2):
+        db.execute(
+            "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload)"
+            " select 'order_created', 'checkout_group', aggregate_id, '{}' from outbox_events limit 1"
+        )
+    assert values(db, "select count(*) from outbox_events") == [4]
+    assert row(db, "select count(distinct aggregate_id) as anchors from outbox_events") == {"anchors": 1}
+
+
+def test_the_schemas_refuse_what_the_producer_never_sends(db, attributed):
+    """IDEMPOTENCY & EMISSION: versions: a payload that changes its shape needs a new one."""
+    for payload in values(db, "select payload from outbox_events"):
+        for change in (
+            {"version": 2},
+            {"extra": 1},
+            {"event_id": "no uuid"},
+            {"occurred_at": "yesterday"},
+            {"occurred_at": "2026-01-01T00:00:00+02:00"},
+            {"data": payload["data"] | {"extra": 1}},
+            {"data": payload["data"] | {"cart_id": "no uuid"}},
+            {"data": {name: value for name, value in payload["data"].items() if name != "checkout_group_id"}},
+        ):
+            changed = payload | change
+            schema = json.loads((DOCS / f"{payload['type']}.v1.schema.json").read_text(encoding="utf-8"))
+            with pytest.raises(ValidationError):
+                Draft202012Validator(schema, format_checker=FORMATS).validate(changed)
+
+
+def test_every_object_of_a_schema_is_closed_and_requires_its_members():
+    """IDEMPOTENCY & EMISSION: so a member that the producer adds or loses does not go unnoticed."""
+
+    def objects(schema):
+        if isinstance(schema, dict):
+            if "properties" in schema:
+                yield schema
+            for inner in schema.values():
+                yield from objects(inner)
+
+    for file in DOCS.glob("*.schema.json"):
+        assert re.fullmatch(r"checkout\.\w+\.v\d+\.schema\.json", file.name)
+        schema = json.loads(file.read_text(encoding="utf-8"))
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        found = list(objects(schema))
+        assert len(found) > 1
+        for each in found:
+            assert each["additionalProperties"] is False
+            assert sorted(each["required"]) == sorted(each["properties"])
