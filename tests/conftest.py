@@ -6,6 +6,7 @@ one is started.
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,6 +26,10 @@ from pytest_postgresql import factories as plugin
 import pycheckout
 from factories import add_cart, add_stock, checkout, checkout_sql, snapshot  # noqa: F401  (fixtures)
 from pycheckout._embedded import bundled_programs, embedded_server
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A mistake in a race test fails instead of hanging.
 _OPTIONS = "-c statement_timeout=30s"

@@ -9,7 +9,19 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from upgrade import IDS, ROOT, apply_until, connect, dump, load_legacy, run_yoyo, start_yoyo, value, yoyo_backend
+from upgrade import (
+    IDS,
+    ROOT,
+    apply_until,
+    connect,
+    dump,
+    load_legacy,
+    run_yoyo,
+    start_yoyo,
+    value,
+    waiting_backend,
+    yoyo_backend,
+)
 
 import pycheckout
 
@@ -135,22 +147,13 @@ def killed_while_waiting(url, table, until):
         holder.execute(f"update {table} set updated_at = updated_at")
         process = start_yoyo("apply", dsn=url)
         try:
-            waiter = wait_for_waiter(watcher, holder.info.backend_pid)
+            waiter = waiting_backend(watcher, holder.info.backend_pid)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         assert process.returncode == -signal.SIGKILL
         yield watcher, waiter
         holder.rollback()
-
-
-def wait_for_waiter(conn, holder):
-    deadline = time.monotonic() + 20
-    query = "select pid from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
-    while not (row := conn.execute(query, (holder,)).fetchone()):
-        assert time.monotonic() < deadline, "nobody waits"
-        time.sleep(0.01)
-    return row["pid"]
 
 
 def wait_for_end(conn, pid):

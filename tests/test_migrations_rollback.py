@@ -1,14 +1,27 @@
 """Apply, roll back, apply: the same schema each time, no row lost on the way."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from upgrade import IDS, apply_until, connect, dump, load_legacy, run_yoyo, start_yoyo, value, yoyo_backend
+from upgrade import (
+    IDS,
+    apply_until,
+    connect,
+    dump,
+    load_legacy,
+    run_yoyo,
+    start_yoyo,
+    value,
+    waiting_backend,
+    yoyo_backend,
+)
 
 import pycheckout
 from factories import ADDRESS
+from races import wait_until_blocked
 
 LABELS = ["'checkout.vendor_orders_created'", "'checkout.converted'"]
 
@@ -216,6 +229,20 @@ def test_rollback_that_would_lose_rows_says_which_and_changes_nothing(database, 
             assert dump(program, url) == schema
             assert rows(conn) == before
             assert value(conn, "select checkout_version() ->> 'version'")
+
+
+def test_row_that_is_still_uncommitted_is_not_lost(database):
+    """PF-168 to PF-171: the rollback waits for its transaction before it looks."""
+    url = database("fresh")
+    pycheckout.migrate(url)
+    with connect(url, autocommit=False) as other, connect(url) as watcher, ThreadPoolExecutor(1) as pool:
+        other.execute("insert into checkout_requests values (gen_random_uuid(), 'k', '', gen_random_uuid())")
+        rollback = pool.submit(pycheckout.rollback, url)
+        wait_until_blocked(watcher, waiting_backend(watcher, other.info.backend_pid))
+        other.commit()
+        with pytest.raises(pycheckout.MigrationError, match="would lose the rows of table checkout_requests"):
+            rollback.result(timeout=30)
+        assert value(watcher, "select count(*) from checkout_requests") == 1
 
 
 def test_rollback_names_the_rows_by_a_query(database):

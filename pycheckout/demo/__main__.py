@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -29,11 +30,15 @@ def main() -> None:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 100  # into a file or a pipe, where rich would take 80
-    try:
-        run(console)
-    except KeyboardInterrupt:
-        console.print("\nInterrupted; the server and its data are gone.")
-        sys.exit(130)
+    signal.signal(signal.SIGINT, _interrupted)
+    run(console)
+
+
+def _interrupted(*_: object) -> None:
+    """End at once. An exception could be lost in a finalizer; the server and its data go when their owner does."""
+    show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
+    os.write(sys.stdout.fileno(), show_cursor + b"\nInterrupted; the server and its data go as well.\n")
+    os._exit(130)
 
 
 def run(console: Console) -> None:
