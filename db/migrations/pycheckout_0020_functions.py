@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "478c47ee6f63a3e2bd2a24d2cd42712e628996d585378d7a100a7aaa01efd040"
+FUNCTIONS_HASH = "83c2b68f8f38da188e6dbad310795ebf30a4a170626a36b10d9eb00a6d808cde"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
