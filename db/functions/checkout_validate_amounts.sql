@@ -9,46 +9,47 @@ declare
   v_cart constant cart_records := checkout_validate_amounts.cart;
   v_problem jsonb;
 begin
-  select problem.what into v_problem
-    from (
-      select 1 as rank, item.id,
-             jsonb_build_object('problem', 'vendor_without_group', 'cart_item_id', item.id, 'vendor_store_id', item.vendor_store_id) as what
-        from cart_items as item
-       where item.cart_id = v_cart.id and item.status = 'ok'
-         and not exists (select from cart_vendor_groups as vendor
-                          where vendor.cart_id = v_cart.id and vendor.vendor_store_id = item.vendor_store_id)
-       union all
-      select 2, item.id, jsonb_build_object('problem', 'buyer_is_vendor', 'cart_item_id', item.id, 'vendor_store_id', item.vendor_store_id)
-        from checkout_orderable_items(v_cart.id) as item
-       where item.vendor_store_id = v_cart.buyer_store_id
-       union all
-      select 3, item.id, jsonb_build_object('problem', 'quantity', 'cart_item_id', item.id, 'expected', 'at least 1', 'found', item.quantity)
-        from checkout_orderable_items(v_cart.id) as item
-       where item.quantity < 1
-       union all
-      select 4, item.id,
-             jsonb_build_object('problem', 'line_amounts', 'cart_item_id', item.id,
-                                'expected', item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0),
-                                'found', coalesce(item.line_total_cents, item.line_subtotal_cents))
-        from checkout_orderable_items(v_cart.id) as item
-       where item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
-          or item.line_total_cents is not null and item.line_discounts_cents < 0
-          or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
-       union all
-      select 5, amounts.vendor_group_id,
-             jsonb_build_object('problem', 'vendor_subtotal', 'vendor_store_id', amounts.vendor_store_id,
-                                'expected', amounts.lines_subtotal_cents, 'found', amounts.quoted_subtotal_cents)
-        from checkout_vendor_amounts(v_cart.id, '{}') as amounts
-       where amounts.quoted_subtotal_cents <> amounts.lines_subtotal_cents
-       union all
-      select 6, amounts.vendor_group_id,
-             jsonb_build_object('problem', 'vendor_total', 'vendor_store_id', amounts.vendor_store_id,
-                                'expected', amounts.quoted_total_cents + amounts.promo_cents, 'found', amounts.quoted_total_cents)
-        from checkout_vendor_amounts(v_cart.id, '{}') as amounts
-       where amounts.promo_cents < 0 or amounts.quoted_total_cents < 0
-    ) as problem
-   order by problem.rank, problem.id
-   limit 1;
+  -- the worst first: an item with two faults is told of the one further up
+  with judged_items as (
+    select item.*,
+           case when vendor.id is null then 'vendor_without_group'
+                when vendor.status <> 'ok' then null
+                when item.vendor_store_id = v_cart.buyer_store_id then 'buyer_is_vendor'
+                when item.quantity < 1 then 'quantity'
+                when item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
+                     or item.line_total_cents is not null and item.line_discounts_cents < 0
+                     or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
+                then 'line_amounts'
+           end as problem
+      from cart_items as item
+      left join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
+     where item.cart_id = v_cart.id and item.status = 'ok'
+  ), problems as (
+    select array_position('{vendor_without_group,buyer_is_vendor,quantity,line_amounts}', item.problem) as rank, item.id,
+           jsonb_build_object('problem', item.problem, 'cart_item_id', item.id)
+           || case item.problem
+                when 'quantity' then jsonb_build_object('expected', 'at least 1', 'found', item.quantity)
+                when 'line_amounts' then jsonb_build_object(
+                  'expected', item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0),
+                  'found', coalesce(item.line_total_cents, item.line_subtotal_cents))
+                else jsonb_build_object('vendor_store_id', item.vendor_store_id)
+              end as what
+      from judged_items as item
+     where item.problem is not null
+     union all
+    select case when amounts.quoted_subtotal_cents <> amounts.lines_subtotal_cents then 5 else 6 end, amounts.vendor_group_id,
+           jsonb_build_object('vendor_store_id', amounts.vendor_store_id)
+           || case when amounts.quoted_subtotal_cents <> amounts.lines_subtotal_cents
+                   then jsonb_build_object('problem', 'vendor_subtotal', 'expected', amounts.lines_subtotal_cents,
+                                           'found', amounts.quoted_subtotal_cents)
+                   else jsonb_build_object('problem', 'vendor_total', 'expected', amounts.quoted_total_cents + amounts.promo_cents,
+                                           'found', amounts.quoted_total_cents)
+              end
+      from checkout_vendor_amounts(v_cart.id, '{}') as amounts
+     where amounts.quoted_subtotal_cents <> amounts.lines_subtotal_cents
+        or amounts.promo_cents < 0 or amounts.quoted_total_cents < 0
+  )
+  select problems.what into v_problem from problems order by problems.rank, problems.id limit 1;
 
   if v_problem is not null then
     perform cart_raise_inconsistent(v_cart.id, v_problem);

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "83c2b68f8f38da188e6dbad310795ebf30a4a170626a36b10d9eb00a6d808cde"
+FUNCTIONS_HASH = "9ab10f1578635b7d0fbce0384957881840179f0765fc73bebbdccd9f6c8c0823"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
