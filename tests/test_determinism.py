@@ -3,39 +3,17 @@
 import random
 from uuid import UUID
 
-import jwt
 import pytest
+from ads import KEY, ad_token
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from checks import values
 from factories import ADDRESS
 
-KEY = bytes(range(32))
 TABLES = ["cart_vendor_groups", "cart_items", "inventory_items"]
 # More digits than a session with a small extra_float_digits would show.
 ADDRESS_TO_THE_METRE = ADDRESS | {"lat": 36.153912345678901, "lng": -95.992775123456789}
-
-
-def token(cart, number, target_type, target, **claims):
-    return jwt.encode(
-        {
-            "token_id": f"70000000-0000-4000-8000-{number:012}",
-            "ad_id": "a0000000-0000-4000-8000-000000000001",
-            "creative_id": "c0000000-0000-4000-8000-000000000001",
-            "placement": "hero",
-            "target_type": target_type,
-            "target_id": str(target),
-            "buyer_store_id": str(cart.buyer_store_id),
-            "event_type": "click",
-            "occurred_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2126-01-01T00:00:00Z",
-        }
-        | claims,
-        KEY,
-        algorithm="HS256",
-        headers={"kid": "k1"},
-    )
 
 
 @pytest.fixture
@@ -56,8 +34,8 @@ def involved_cart(db, add_cart):
         groups={5: {"status": "invalid"}},
     )
     # three stores and products with two ads each that only the tie-break tells apart
-    ads = [token(cart, n, "store", cart.vendors[n % 3]) for n in range(6)]
-    ads += [token(cart, 10 + n, "product", scarce[n % 3]) for n in range(6)]
+    ads = [ad_token(cart, n, "store", cart.vendors[n % 3]) for n in range(6)]
+    ads += [ad_token(cart, 10 + n, "product", scarce[n % 3]) for n in range(6)]
     db.execute("update cart_records set ad_tokens = %s", (ads,))
     return cart
 

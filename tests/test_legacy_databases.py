@@ -1,15 +1,11 @@
 """Databases of the earlier system, as they really are: every row stays, and their carts check out right."""
 
-from pathlib import Path
-
 import psycopg
 import pytest
-from psycopg.rows import scalar_row
+from upgrade import load_legacy, value
 
 import pycheckout
 from factories import ADDRESS
-
-SHAPES = {"net": ["net.sql"], "gross": ["net.sql", "gross.sql"]}
 
 
 class Host:
@@ -18,14 +14,12 @@ class Host:
     def __init__(self, dsn, shape):
         self.shape = shape
         self.conn = psycopg.connect(dsn, autocommit=True)
-        for name in SHAPES[shape]:
-            self.conn.execute((Path(__file__).parent / "legacy" / name).read_text(encoding="utf-8"))
+        load_legacy(dsn, shape)
         self.before = self.rows()
         pycheckout.migrate(dsn)
 
     def value(self, query, *params):
-        with self.conn.cursor(row_factory=scalar_row) as cur:
-            return cur.execute(query, params).fetchone()
+        return value(self.conn, query, *params)
 
     def rows(self):
         tables = self.conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
@@ -45,7 +39,7 @@ class Host:
         )
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(params=["net", "gross"])
 def host(request, empty_database):
     host = Host(empty_database(), request.param)
     yield host
@@ -64,9 +58,9 @@ def test_every_row_keeps_every_value(host):
         assert len(kept) == len(rows)
         for row in rows:
             now = by_key[row[key]]
-            for column, value in row.items():
+            for column, before in row.items():
                 name = "discounts_cents" if (table, column) == ("vendor_orders", "discount_cents") else column
-                assert now[name] == value or ((table, column) in filled and value is None), (table, column)
+                assert now[name] == before or ((table, column) in filled and before is None), (table, column)
 
 
 def test_carts_and_orders_have_the_anchors_that_checkout_groups_knew(host):
@@ -197,7 +191,7 @@ def test_what_cannot_be_carried_over_is_refused_before_any_change(empty_database
     """Spec 3.1, PF-168: too old, or anchors that are not one to one: a sentence, and not one object more."""
     dsn = empty_database()
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute((Path(__file__).parent / "legacy" / "net.sql").read_text(encoding="utf-8"))
+        load_legacy(dsn, "net")
         conn.execute(damage)
 
         with pytest.raises(pycheckout.MigrationError, match=said):

@@ -1,4 +1,4 @@
-"""IDEMPOTENCY & EMISSION: what the two events of a conversion say (their number: test_event_schemas.py)."""
+"""IDEMPOTENCY & EMISSION: the two events of a conversion, how many there are and what they say."""
 
 import json
 import re
@@ -6,15 +6,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import jwt
+import psycopg
 import pytest
+from ads import KEY, ad_token
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
 from checks import refused, row, rows, values
 from factories import ADDRESS
 
 DOCS = Path(__file__).parents[1] / "docs" / "events"
-KEY = bytes(range(32))
 # jsonschema checks formats that it has a checker for, and passes the others over.
 FORMATS = FormatChecker(formats=["uuid"])
 
@@ -35,39 +35,17 @@ def events(db):
     return {payload["type"]: validate(payload)["data"] for payload in values(db, "select payload from outbox_events")}
 
 
-def ad(cart, number, target_type, target, **claims):
-    return jwt.encode(
-        {
-            "token_id": f"70000000-0000-4000-8000-{number:012}",
-            "ad_id": "a0000000-0000-4000-8000-000000000001",
-            "creative_id": "c0000000-0000-4000-8000-000000000001",
-            "placement": "hero",
-            "target_type": target_type,
-            "target_id": str(target),
-            "buyer_store_id": str(cart.buyer_store_id),
-            "event_type": "click",
-            "occurred_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2126-01-01T00:00:00Z",
-            "bid_cents": 125,
-        }
-        | claims,
-        KEY,
-        algorithm="HS256",
-        headers={"kid": "k1"},
-    )
-
-
 @pytest.fixture
 def attributed(db, add_cart, checkout_sql):
     """A cart with ads for a store and a product, one that lost, one for a store elsewhere, and three bad ones."""
     db.execute("select ad_signing_key_put('k1', %s)", (KEY,))
     cart = add_cart(vendors=2, stock=5, items={(1, 0): {"quantity": 6}})
     tokens = [
-        ad(cart, 1, "store", cart.vendors[0]),
-        ad(cart, 2, "product", cart.items[3].product_id),
-        ad(cart, 3, "store", cart.vendors[0], event_type="impression"),
-        ad(cart, 4, "store", UUID(int=9)),
-        ad(cart, 5, "store", cart.vendors[1], buyer_store_id=str(UUID(int=8))),
+        ad_token(cart, 1, "store", cart.vendors[0]),
+        ad_token(cart, 2, "product", cart.items[3].product_id),
+        ad_token(cart, 3, "store", cart.vendors[0], event_type="impression"),
+        ad_token(cart, 4, "store", UUID(int=9)),
+        ad_token(cart, 5, "store", cart.vendors[1], buyer_store_id=str(UUID(int=8))),
         "not a token",
         "nor.this.one",
     ]
@@ -221,3 +199,88 @@ def test_every_object_of_a_schema_is_closed_and_requires_its_members():
         for each in found:
             assert each["additionalProperties"] is False
             assert sorted(each["required"]) == sorted(each["properties"])
+
+
+def outbox(conn):
+    """Every row, oldest first."""
+    query = "select id, event_type, aggregate_type, aggregate_id, payload from outbox_events order by id"
+    return conn.execute(query).fetchall()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"vendors": 1, "lines": 1},
+        {"vendors": 3, "lines": 2, "amounts": "gross", "line_discount_cents": 70, "promo_cents": 100},
+        {"vendors": 2, "items": {(0, 0): {"quantity": 500}}},
+        {"vendors": 2, "groups": {1: {"status": "invalid"}}},
+        {"vendors": 2, "stock": 0},
+        {"vendors": 1, "unit_price_cents": 0},
+        {"vendors": 20, "lines": 1},
+        {"ad_tokens": ["no token", "a.b.c"]},
+    ],
+)
+def test_exactly_two_events_a_conversion_and_both_follow_their_schema(db, add_cart, checkout_sql, shape):
+    """IDEMPOTENCY & EMISSION, TESTS: exactly two events; on zero totals, one vendor, twenty, and rejections too."""
+    cart = add_cart(**shape)
+
+    answer = checkout_sql(db, cart)
+
+    found = outbox(db)
+    assert [event_type for _, event_type, *_ in found] == ["checkout.vendor_orders_created", "checkout.converted"]
+    for event_id, event_type, aggregate_type, aggregate_id, payload in found:
+        assert validate(payload)["type"] == event_type
+        assert (aggregate_type, str(aggregate_id)) == ("checkout_group", answer["checkout_group_id"])
+        assert payload["event_id"] == str(event_id)
+        assert payload["occurred_at"] == answer["converted_at"]
+
+
+def test_the_notification_names_carts_orders_and_vendors(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: the notification event has checkout_group_id, cart_id, buyer, vendors and orders."""
+    cart = add_cart(vendors=3, groups={2: {"status": "invalid"}})
+
+    answer = checkout_sql(db, cart)
+
+    data = outbox(db)[0][4]["data"]
+    assert data["cart_id"] == str(cart.id)
+    assert data["buyer_store_id"] == str(cart.buyer_store_id)
+    assert data["vendor_order_ids"] == [order["order_id"] for order in answer["vendor_orders"]]
+    assert data["vendor_store_ids"] == [str(vendor) for vendor in cart.vendors[:2]]
+    assert data["rejected_vendors"] == [{"vendor_store_id": str(cart.vendors[2]), "reason": "vendor_invalid"}]
+
+
+def test_the_analytics_event_has_the_totals_of_the_answer(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: the analytics event has quoted and confirmed totals."""
+    cart = add_cart(vendors=2, items={(0, 0): {"quantity": 500}})
+
+    answer = checkout_sql(db, cart)
+
+    data = outbox(db)[1][4]["data"]
+    assert data["totals"] == answer["totals"]
+    assert data["outcome"] == "partial"
+    assert data["totals"]["confirmed"]["total_cents"] < data["totals"]["quoted"]["total_cents"]
+
+
+def test_a_replay_emits_nothing(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: no duplicate outbox rows on retries."""
+    cart = add_cart()
+    checkout_sql(db, cart)
+    before = outbox(db)
+
+    checkout_sql(db, cart)
+    checkout_sql(db, cart, key="another")
+
+    assert outbox(db) == before
+
+
+def test_a_second_event_of_one_kind_for_an_anchor_cannot_be_written(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: the partial unique index holds against everyone."""
+    checkout_sql(db, add_cart())
+
+    with pytest.raises(psycopg.errors.UniqueViolation) as refused:
+        db.execute(
+            "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload)"
+            " select event_type, aggregate_type, aggregate_id, payload from outbox_events limit 1"
+        )
+
+    assert refused.value.diag.constraint_name == "idx_outbox_events_conversion"

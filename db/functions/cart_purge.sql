@@ -1,7 +1,7 @@
 -- cart_purge: deletes old converted carts whose orders have ended. The orders stay.
 --
--- One of the two ways past the triggers that guard converted carts: it writes a permit for each cart, valid in this
--- transaction alone.
+-- The one way past the triggers that guard converted carts: it writes a permit for each cart, valid in this transaction
+-- alone.
 
 create or replace function cart_purge(older_than interval)
 returns bigint

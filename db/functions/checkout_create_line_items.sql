@@ -20,7 +20,7 @@ begin
   select item.id, vendor.id, item.id, item.product_id, coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit,
          item.unit_price_cents, item.quantity, item.moq, item.max_qty,
          item.line_subtotal_cents,
-         case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end,
+         cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents),
          coalesce(item.line_total_cents, item.line_subtotal_cents),
          case when item.id = any (v_rejected) then 'rejected' else 'pending' end::line_item_status,
          case when item.id = any (v_rejected) then 'insufficient_inventory' end,

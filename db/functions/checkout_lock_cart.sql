@@ -17,10 +17,7 @@ begin
      for update;
 
   if not found then
-    raise exception 'buyer % has no cart %', checkout_lock_cart.buyer_store_id, checkout_lock_cart.cart_id
-      using errcode = 'OC001',
-            detail = jsonb_build_object('cart_id', checkout_lock_cart.cart_id),
-            hint = 'Check the cart id; another buyer''s cart is never found.';
+    perform cart_raise_not_found(checkout_lock_cart.buyer_store_id, checkout_lock_cart.cart_id);
   end if;
   return v_cart;
 end;

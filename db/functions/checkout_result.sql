@@ -18,10 +18,7 @@ begin
      and cart.buyer_store_id = checkout_result.buyer_store_id;
 
   if not found then
-    raise exception 'buyer % has no cart %', checkout_result.buyer_store_id, checkout_result.cart_id
-      using errcode = 'OC001',
-            detail = jsonb_build_object('cart_id', checkout_result.cart_id),
-            hint = 'Check the cart id; another buyer''s cart is never found.';
+    perform cart_raise_not_found(checkout_result.buyer_store_id, checkout_result.cart_id);
   end if;
 
   if v_cart.status = 'converted' then

@@ -25,7 +25,7 @@ as $$
   with lines as (
     select item.vendor_store_id,
            item.line_subtotal_cents as subtotal,
-           case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end as discounts,
+           cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents) as discounts,
            coalesce(item.line_total_cents, item.line_subtotal_cents) as total,
            item.id <> all (checkout_vendor_amounts.rejected_line_ids) as kept
       from checkout_orderable_items(checkout_vendor_amounts.cart_id) as item

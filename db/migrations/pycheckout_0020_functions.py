@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "9ab10f1578635b7d0fbce0384957881840179f0765fc73bebbdccd9f6c8c0823"
+FUNCTIONS_HASH = "4651f5ca21583b92ef7524e0d712fdafb1086c19ddc1ad7daf0489555c6e302c"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
