@@ -14,6 +14,8 @@ from ._errors import (
     MigrationError,
     NoOrderableItems,
     NotInstalled,
+    OrderNotFound,
+    OrderStateConflict,
     SnapshotImmutable,
     Unavailable,
 )
@@ -61,6 +63,8 @@ __all__ = [
     "MigrationError",
     "NoOrderableItems",
     "NotInstalled",
+    "OrderNotFound",
+    "OrderStateConflict",
     "PaymentIntent",
     "Promo",
     "QuotedTotals",

@@ -128,6 +128,23 @@ class InsufficientInventory(CheckoutError):
     http_status = 409
 
 
+class OrderNotFound(CheckoutError):
+    """No checkout made such an order or order line. Look at the id."""
+
+    code = "order_not_found"
+    http_status = 404
+
+
+class OrderStateConflict(CheckoutError):
+    """An order or a line is past what was asked of it: a delivered order cannot be canceled.
+
+    Read the order again; `detail` names the state that was found and those that are allowed.
+    """
+
+    code = "order_state_conflict"
+    http_status = 409
+
+
 class Busy(CheckoutError):
     """Others held the rows for too long, or won a deadlock or a serialization conflict.
 
@@ -183,6 +200,8 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "OC008": AdTokenInvalid,
     "OC009": SnapshotImmutable,
     "OC010": InsufficientInventory,
+    "OC011": OrderNotFound,
+    "OC012": OrderStateConflict,
     # PostgreSQL refused an argument before our functions saw it.
     "22021": InvalidRequest,  # a character that the database's encoding lacks
     "22P02": InvalidRequest,  # no uuid, no JSON

@@ -24,6 +24,9 @@ ENTRY_POINTS = {
     "inventory_restock",
     "inventory_set",
     "inventory_split",
+    "order_line_fulfil",
+    "order_line_release",
+    "vendor_order_cancel",
 }
 # They change rights or secrets, with the rights of whoever calls them.
 FOR_THE_OWNER = {
@@ -31,6 +34,7 @@ FOR_THE_OWNER = {
     "ad_signing_key_retire",
     "checkout_apply_grants",
     "checkout_grant",
+    "checkout_grant_orders",
     "checkout_grant_quotes",
 }
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}

@@ -22,6 +22,8 @@ from pycheckout import (
     MigrationError,
     NoOrderableItems,
     NotInstalled,
+    OrderNotFound,
+    OrderStateConflict,
     SnapshotImmutable,
     Unavailable,
 )
@@ -40,6 +42,8 @@ PROMISES = {
     AdTokenInvalid: ("ad_token_invalid", 422, False),
     SnapshotImmutable: ("snapshot_immutable", 409, False),
     InsufficientInventory: ("insufficient_inventory", 409, False),
+    OrderNotFound: ("order_not_found", 404, False),
+    OrderStateConflict: ("order_state_conflict", 409, False),
     Busy: ("busy", 503, True),
     Unavailable: ("unavailable", 503, True),
     NotInstalled: ("not_installed", 500, False),

@@ -198,3 +198,25 @@ def test_what_cannot_be_carried_over_is_refused_before_any_change(empty_database
             pycheckout.migrate(dsn)
 
         assert conn.execute("select to_regclass('checkout_ledger')").fetchone() == (None,)
+
+
+def test_orders_are_canceled_released_and_fulfilled_there_too(host):
+    """Section 12: enum types of events, int money, and history that is not ours to change."""
+    orders = [order for n in (13, 15) for order in host.check_out(n).vendor_orders]
+    lines = [item for order in orders for item in order.items if item.status == "pending"]
+    reserved = "select sum(reserved_qty) from inventory_items"
+    before = host.value(reserved)
+
+    host.value("select order_line_fulfil(%s)", lines[0].line_item_id)
+    assert host.value(reserved) == before - lines[0].qty
+    host.value("select order_line_release(%s, 'torn')", lines[1].line_item_id)
+    assert host.value(reserved) == before - lines[0].qty - lines[1].qty
+    assert host.value("select vendor_order_cancel(%s, 'x') ->> 'status'", orders[-1].order_id) == "canceled"
+    kinds = "select array_agg(event_type::text order by id) from outbox_events where event_type::text ~ %s"
+    assert host.value(kinds, "^(order_line|vendor_order)[.]") == [
+        "order_line.fulfilled",
+        "order_line.released",
+        "vendor_order.canceled",
+    ]
+    with pytest.raises(psycopg.DatabaseError, match="that a checkout made"):
+        host.value("select vendor_order_cancel(id('order', 11), 'history')")

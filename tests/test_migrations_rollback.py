@@ -16,20 +16,13 @@ from upgrade import (
     start_yoyo,
     value,
     waiting_backend,
+    without_labels,
     yoyo_backend,
 )
 
 import pycheckout
 from factories import ADDRESS
 from races import wait_until_blocked
-
-LABELS = ["'checkout.vendor_orders_created'", "'checkout.converted'"]
-
-
-def without_labels(text):
-    """A dump without the enum labels that were added: PostgreSQL cannot take one out again."""
-    lines = [line for line in text.splitlines() if line.strip().rstrip(",") not in LABELS]
-    return [line.rstrip(",") for line in lines]
 
 
 def rows(conn):

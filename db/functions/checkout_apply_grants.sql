@@ -30,6 +30,11 @@ begin
         ' update (shipping_address, currency, valid_until, subtotal_cents, discounts_cents, total_cents, ad_tokens, updated_at) on table cart_records',
         'select, insert, update, delete on table cart_vendor_groups',
         'select, insert, update, delete on table cart_items']
+      when 'orders' then array[
+        'execute on function vendor_order_cancel(uuid, text)',
+        'execute on function order_line_release(uuid, text)',
+        'execute on function order_line_fulfil(uuid)',
+        'execute on function checkout_version()']
       end
     loop
       execute format('grant %s to %I', v_grant, v_role.role_name);
@@ -40,4 +45,4 @@ $$;
 
 revoke execute on function checkout_apply_grants() from public;
 
-comment on function checkout_apply_grants() is 'Step of a deployment: grants again to every role that checkout_grant or checkout_grant_quotes was called for.';
+comment on function checkout_apply_grants() is 'Step of a deployment: grants again to every role that checkout_grant, checkout_grant_quotes or checkout_grant_orders was called for.';

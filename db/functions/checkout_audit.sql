@@ -71,7 +71,8 @@ as $$
    union all
   select 'intent_is_order_total', orders.id::text, orders.total_cents::text, intent.amount_cents::text
     from orders join payment_intents as intent on intent.order_id = orders.id
-   where intent.amount_cents <> orders.total_cents
+   where case when intent.status = 'unpaid' then intent.amount_cents <> orders.total_cents
+              else intent.amount_cents < orders.total_cents end   -- what was charged stays when a line is turned down later
    union all
   select 'intent_method_is_order_method', orders.id::text, orders.payment_method::text, intent.method::text
     from orders join payment_intents as intent on intent.order_id = orders.id

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "4651f5ca21583b92ef7524e0d712fdafb1086c19ddc1ad7daf0489555c6e302c"
+FUNCTIONS_HASH = "1c6786c03ed80e5d141c5f11dca080a2827424a41c54afec0e50ffeef734ecec"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

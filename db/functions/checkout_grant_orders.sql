@@ -1,0 +1,17 @@
+-- checkout_grant_orders: lets a role cancel orders, turn lines down and fulfil them.
+
+create or replace function checkout_grant_orders(role_name text)
+returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+  perform checkout_register_role(checkout_grant_orders.role_name, 'orders');
+end;
+$$;
+
+revoke execute on function checkout_grant_orders(text) from public;
+
+comment on function checkout_grant_orders(text) is
+  'Gives a role EXECUTE on vendor_order_cancel, order_line_release, order_line_fulfil and checkout_version, for any order: whose it is, the '
+  'service must know. Remembered: each deployment grants again. For the owner. Raises OC005 for an unknown role.';

@@ -1,0 +1,81 @@
+-- inventory_return: what lines hold stops being reserved; what comes back to the shelf is available again.
+--
+-- Locks all of the products' stock, in the order of checkouts, before it writes. A hold stands in its slot; a line
+-- without one holds its stock in slot 0, from where a split product's units go to the slot that has least.
+
+create or replace function inventory_return(line_ids uuid[], to_shelf boolean)
+returns void
+language plpgsql
+as $$
+declare
+  v_product_id uuid;
+  v_now timestamptz;
+  v_products uuid[];
+  v_slots integer[];
+  v_reserved integer[];
+  v_available integer[];
+begin
+  -- a loop, because each product must be locked before the next one is
+  for v_product_id in
+    select distinct line.product_id from order_line_items as line
+     where line.id = any (inventory_return.line_ids) and line.product_id is not null
+     order by line.product_id
+  loop
+    perform inventory_lock_product(v_product_id);
+  end loop;
+  v_now := clock_timestamp();
+
+  with parts as (
+    select line.product_id, coalesce(hold.slot, 0) as slot, coalesce(hold.qty, line.qty) as qty,
+           case when stock.slots = 1 then 0
+                when hold.slot is null then (
+                  select slot.slot from inventory_slots as slot
+                   where slot.product_id = line.product_id
+                   order by slot.available_qty, slot.slot
+                   limit 1)
+                else hold.slot
+           end as shelf
+      from order_line_items as line
+      join inventory_items as stock on stock.product_id = line.product_id
+      left join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
+     where line.id = any (inventory_return.line_ids)
+  ), moves as (
+    select product_id, slot, qty as reserved, 0 as available from parts
+     union all
+    select product_id, shelf, 0, qty from parts where inventory_return.to_shelf
+  ), sums as (
+    select product_id, slot, sum(reserved)::integer as reserved, sum(available)::integer as available from moves group by product_id, slot
+  )
+  select array_agg(product_id), array_agg(slot), array_agg(reserved), array_agg(available)
+    into v_products, v_slots, v_reserved, v_available
+    from sums;
+
+  update inventory_items as stock
+     set reserved_qty = stock.reserved_qty - move.reserved,
+         available_qty = stock.available_qty + move.available,
+         updated_at = v_now
+    from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
+   where stock.product_id = move.product_id and move.slot = 0;
+
+  update inventory_slots as stock
+     set reserved_qty = stock.reserved_qty - move.reserved,
+         available_qty = stock.available_qty + move.available,
+         updated_at = v_now
+    from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
+   where stock.product_id = move.product_id and stock.slot = move.slot;
+
+  delete from inventory_holds as hold where hold.product_id = any (v_products) and hold.line_item_id = any (inventory_return.line_ids);
+exception
+  when check_violation or numeric_value_out_of_range then
+    raise exception 'the stock of these lines cannot be given back: %', sqlerrm
+      using errcode = 'OC012',
+            detail = jsonb_build_object('what', 'stock', 'product_ids', v_products),
+            hint = 'Their products hold fewer reserved units than their open lines say: SELECT * FROM checkout_audit();';
+end;
+$$;
+
+revoke execute on function inventory_return(uuid[], boolean) from public;
+
+comment on function inventory_return(uuid[], boolean) is
+  'Step of the order functions: takes what lines hold off the reserved stock and, if it goes back to the shelf, adds it to the '
+  'available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is reserved.';

@@ -1,0 +1,20 @@
+-- order_check_reason: a reason becomes the line's notes. The word that the checkout writes there is not for others: it
+-- tells what was rejected for want of stock when the order was made.
+
+create or replace function order_check_reason(reason text)
+returns void
+language plpgsql
+stable
+as $$
+begin
+  if order_check_reason.reason is null or order_check_reason.reason !~ '[^[:space:]]' or length(order_check_reason.reason) > 1000 then
+    perform checkout_raise_invalid('reason', 'must be a text of 1 to 1000 characters');
+  elsif order_check_reason.reason = 'insufficient_inventory' then
+    perform checkout_raise_invalid('reason', 'is kept for lines that the checkout itself rejected');
+  end if;
+end;
+$$;
+
+revoke execute on function order_check_reason(text) from public;
+
+comment on function order_check_reason(text) is 'Step of the order functions: raises OC005 unless the reason is a text of 1 to 1000 characters.';

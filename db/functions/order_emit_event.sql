@@ -1,0 +1,26 @@
+-- order_emit_event: the one outbox event of a change to an order, in its transaction. Its data is also the answer.
+
+create or replace function order_emit_event(vendor_order vendor_orders, event_type text, reason text, line_ids uuid[])
+returns jsonb
+language plpgsql
+as $$
+declare
+  -- the columns' own types: an existing database may have enum types here
+  v_event_type constant outbox_events.event_type%type := order_emit_event.event_type;
+  v_event_id constant uuid := checkout_uuid();
+  v_order constant vendor_orders := order_emit_event.vendor_order;
+  v_data constant jsonb := order_describe(v_order, order_emit_event.line_ids) || jsonb_build_object('reason', order_emit_event.reason);
+begin
+  insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at)
+  values (v_event_id, v_event_type, 'vendor_order', v_order.id,
+          jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_order.updated_at),
+                             'type', order_emit_event.event_type, 'data', v_data),
+          v_order.updated_at);
+  return v_data || jsonb_build_object('replayed', false);
+end;
+$$;
+
+revoke execute on function order_emit_event(vendor_orders, text, text, uuid[]) from public;
+
+comment on function order_emit_event(vendor_orders, text, text, uuid[]) is
+  'Step of the order functions: writes vendor_order.canceled, order_line.released or order_line.fulfilled, version 1, and returns its data with replayed = false.';

@@ -1,0 +1,45 @@
+-- vendor_order_cancel: an order is called off, and what its open lines hold goes back to the shelf, once.
+--
+-- An order that the host's code set to canceled or expired by itself still holds its stock: canceling it gives that back.
+
+create or replace function vendor_order_cancel(order_id uuid, reason text)
+returns jsonb
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_allowed constant text[] := array['created_pending', 'accepted', 'partially_accepted', 'hold'];
+  v_order vendor_orders;
+  v_line_ids uuid[];
+begin
+  if vendor_order_cancel.order_id is null then
+    perform checkout_raise_invalid('order_id', 'is required');
+  end if;
+  perform order_check_reason(vendor_order_cancel.reason);
+
+  v_order := order_lock(vendor_order_cancel.order_id);
+  select coalesce(array_agg(line.id order by line.id), '{}') into v_line_ids
+    from order_line_items as line
+   where line.order_id = v_order.id and line.cart_item_id = line.id and line.status in ('pending', 'accepted', 'hold');
+
+  if v_order.status = 'canceled' and v_line_ids = '{}' then
+    return order_describe(v_order, v_line_ids) || jsonb_build_object('reason', vendor_order_cancel.reason, 'replayed', true);
+  elsif v_order.status::text <> all (v_allowed) and (v_order.status not in ('canceled', 'expired') or v_line_ids = '{}') then
+    perform order_raise_state('order', v_order.id, v_order.status::text, v_allowed);
+  end if;
+
+  update vendor_orders as canceled set status = 'canceled' where canceled.id = v_order.id returning canceled.* into v_order;
+  v_order := order_end_lines(v_order, v_line_ids, 'rejected', vendor_order_cancel.reason);
+  return order_emit_event(v_order, 'vendor_order.canceled', vendor_order_cancel.reason, v_line_ids);
+end;
+$$;
+
+revoke execute on function vendor_order_cancel(uuid, text) from public;
+
+comment on function vendor_order_cancel(uuid, text) is
+  'Cancels a vendor order that is created_pending, accepted, partially_accepted or on hold (or that was set to canceled or expired '
+  'while its lines still hold stock): its open lines are rejected, their stock is available again, its amounts (cents) and its unpaid intent '
+  'are 0, and one event vendor_order.canceled is written. Canceling it again changes nothing and answers replayed = true. '
+  'Locks the order, then stock in (product_id, slot) order, until the commit. Raises OC005 for a bad reason, OC011 for an unknown order, OC012 for '
+  'another state; 55P03, 40001 and 40P01 are safe to retry.';
