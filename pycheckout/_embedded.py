@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -202,6 +203,8 @@ def _serve(folder: Path, programs: Path, settings: dict[str, str], output: IO[st
         return
 
     server = subprocess.Popen([programs / "postgres", "-D", data], **run)
+    # Reaped at once if somebody kills it: a dead process that is still listed keeps the next server from starting.
+    threading.Thread(target=server.wait, daemon=True).start()
     try:
         _answer(json.dumps(told) if _wait_until_ready(server, data) else log.read_text())
         sys.stdin.readline()

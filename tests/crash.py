@@ -1,0 +1,145 @@
+"""A checkout that stops at a step of the test's choice, so that it can be killed there, and a server that can be.
+
+Nothing of this is in the shipped functions. Triggers and one wrapper, installed into the test's own database, take an
+advisory lock that is free, unless the test holds the one of that step.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from pycheckout._embedded import EmbeddedServer
+
+# The steps at which a checkout can be stopped, in its order, and the write that each comes after.
+STOPS = {
+    "cart locked": None,
+    "key bound": ("insert", "checkout_requests"),
+    "cart converted": ("update", "cart_records"),
+    "stock reserved": ("update", "inventory_items"),
+    "order without lines": ("insert", "vendor_orders"),
+    "lines without intents": ("insert", "order_line_items"),
+    "intents written": ("insert", "payment_intents"),
+    "events written": ("insert", "outbox_events"),
+    "before the commit": None,
+}
+
+
+def install_stops(conn: psycopg.Connection) -> None:
+    """Make every checkout of this database stop where `stopped_at` says. `conn` must be in autocommit mode."""
+    conn.execute(
+        """
+        create function crash_stop(step text) returns void language sql
+        as $$ select pg_advisory_xact_lock_shared(hashtext('crash'), hashtext(step)) $$;
+
+        create function crash_stop() returns trigger language plpgsql
+        as $$ begin perform crash_stop(tg_argv[0]); return null; end $$;
+
+        -- the first thing that happens under the cart's lock; its body names its arguments by its own name
+        create schema crash;
+        alter function checkout_check_key set schema crash;
+        create function checkout_check_key(cart cart_records, key text, hash bytea) returns void language plpgsql
+        as $$ begin perform crash_stop('cart locked'); perform crash.checkout_check_key(cart, key, hash); end $$;
+
+        create constraint trigger crash_stop_commit after insert on outbox_events deferrable initially deferred
+        for each row execute function crash_stop('before the commit');
+        """
+    )
+    for step, write in STOPS.items():
+        if write:
+            event, table = write
+            conn.execute(
+                f"create trigger crash_stop_{table} after {event} on {table} "
+                f"for each statement execute function crash_stop('{step}')"
+            )
+
+
+@contextmanager
+def stopped_at(conn: psycopg.Connection, step: str) -> Iterator[None]:
+    """Inside the block, or until `release`, every checkout of the database stops at this step."""
+    conn.execute("select pg_advisory_lock(hashtext('crash'), hashtext(%s))", (step,))
+    try:
+        yield
+    finally:
+        # with the server, the lock is gone
+        with contextlib.suppress(psycopg.OperationalError):
+            release(conn)
+
+
+def release(conn: psycopg.Connection) -> None:
+    conn.execute("select pg_advisory_unlock_all()")
+
+
+def wait_for_stop(conn: psycopg.Connection) -> int:
+    """The process id of a backend that stands at the stop, once there is one."""
+    return _wait_for(conn, "select max(pid) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))")
+
+
+def wait_until_gone(conn: psycopg.Connection, pid: int) -> None:
+    _wait_for(conn, "select 1 where not exists (select from pg_stat_activity where pid = %s)", pid)
+
+
+def _wait_for(conn: psycopg.Connection, query: str, *params: object) -> int:
+    deadline = time.monotonic() + 20
+    while not (found := conn.execute(query, params).fetchone()) or found[0] is None:
+        assert time.monotonic() < deadline, query
+        time.sleep(0.01)
+    return int(found[0])
+
+
+@dataclass
+class CrashServer:
+    """An embedded server, durable as a real one, whose postmaster can be killed and started again."""
+
+    embedded: EmbeddedServer
+    bindir: Path
+
+    @classmethod
+    def of(cls, embedded: EmbeddedServer) -> "CrashServer":
+        with psycopg.connect(embedded.dsn()) as conn:
+            [[bindir]] = conn.execute("select setting from pg_config where name = 'BINDIR'")
+        return cls(embedded, Path(bindir))
+
+    @property
+    def pid(self) -> int:
+        return int((self.embedded.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster: its backends lose their parent, the write-ahead log is all that is left."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        """Start it again on the same data. The backends of the killed one may still be on their way out."""
+        owner = self.embedded.data.stat()
+        who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [self.bindir / "pg_ctl", "-D", self.embedded.data, "-w", "start"]
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            command,
+            cwd="/",
+            env={"PATH": os.defpath, "TZ": "UTC"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            **who,
+        ).returncode:
+            assert time.monotonic() < deadline, "the server did not start again"
+            time.sleep(0.05)
+
+    def wait_until_ready(self) -> None:
+        """After a crash of one backend the postmaster starts all of them anew, by itself."""
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.embedded.dsn()).close()
+                return
+            assert time.monotonic() < deadline, "the server did not recover"
+            time.sleep(0.05)
