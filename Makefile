@@ -16,6 +16,8 @@ help:
 	@echo 'make format          let ruff format the Python files'
 	@echo 'make lock            refresh requirements.lock'
 	@echo 'make functions-hash  record the hash of db/functions/ in its migration'
+	@echo 'make mutants         the suite against copies with one lock, index or check taken out; ARGS=--only inventory'
+	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
 	@echo 'make clean           remove .venv, caches and builds'
 
 demo: $(VENV)/demo
@@ -68,6 +70,11 @@ $(VENV)/demo: $(VENV)/made pyproject.toml requirements.lock
 $(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
 	$(PIP) install --constraint requirements.lock --editable '.[dev]'
 	@touch $@ $(VENV)/demo
+
+# Half an hour or so: 100,000 checkouts, with the server dying under them.
+.PHONY: soak
+soak: $(VENV)/dev
+	@$(BIN)/python tests/soak.py $(ARGS)
 
 # Minutes; what it measures is in the script's head.
 .PHONY: bench

@@ -115,14 +115,22 @@ class CrashServer:
         """SIGKILL the postmaster: its backends lose their parent, the write-ahead log is all that is left."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def stop(self) -> None:
+        """Shut down in order, throwing clients out."""
+        self._pg_ctl("-m", "fast", "stop")
+
     def start(self) -> None:
-        """Start it again on the same data. The backends of the killed one may still be on their way out."""
+        """Start it again on the same data. The backends of a killed one may still be on their way out."""
+        deadline = time.monotonic() + 60
+        while not self._pg_ctl("start"):
+            assert time.monotonic() < deadline, "the server did not start again"
+            time.sleep(0.05)
+
+    def _pg_ctl(self, *command: str) -> bool:
         owner = self.embedded.data.stat()
         who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        command = [self.bindir / "pg_ctl", "-D", self.embedded.data, "-w", "start"]
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            command,
+        done = subprocess.run(
+            [self.bindir / "pg_ctl", "-D", self.embedded.data, "-w", *command],
             cwd="/",
             env={"PATH": os.defpath, "TZ": "UTC"},
             stdin=subprocess.DEVNULL,
@@ -130,9 +138,8 @@ class CrashServer:
             stderr=subprocess.DEVNULL,
             check=False,
             **who,
-        ).returncode:
-            assert time.monotonic() < deadline, "the server did not start again"
-            time.sleep(0.05)
+        )
+        return done.returncode == 0
 
     def wait_until_ready(self) -> None:
         """After a crash of one backend the postmaster starts all of them anew, by itself."""
