@@ -101,6 +101,31 @@ def test_the_physical_order_of_rows_does_not_matter(connect, involved_cart, poli
     assert all(other == seen[0] for other in seen)
 
 
+def test_clustered_tables_and_parallel_plans_do_not_matter(connect, involved_cart):
+    """PF-179: CLUSTER rewrites a table in the order of an index; parallel workers hand rows over as they come."""
+    indexes = {
+        "cart_items": ["cart_items_pkey", "idx_cart_items_cart_id"],
+        "cart_vendor_groups": ["cart_vendor_groups_pkey"],
+    }
+    seen = []
+    for seed in range(6):
+        with connect() as conn:
+            if seed % 2:
+                version = conn.info.server_version
+                conn.execute(f"set local {'debug_parallel_query' if version >= 160000 else 'force_parallel_mode'} = on")
+                for cost in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
+                    conn.execute(f"set local {cost} = 0")
+                conn.execute("set local min_parallel_index_scan_size = 0")
+                conn.execute("set local max_parallel_workers_per_gather = 4")
+            if seed:
+                shuffle_rows(conn, seed)
+            for table, names in indexes.items():
+                conn.execute(f"cluster {table} using {names[seed % len(names)]}")
+            seen.append(output(conn, involved_cart, "partial"))
+            conn.rollback()
+    assert all(other == seen[0] for other in seen)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
