@@ -1,0 +1,24 @@
+"""docs/guarantees.md names tests; they are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+TEXT = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(test_\w+(?:::test_\w+)?)`", TEXT)))
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_a_test_that_the_guarantees_name_exists(named):
+    module, _, function = named.partition("::")
+    text = (TESTS / f"{module}.py").read_text(encoding="utf-8")
+    assert not function or re.search(rf"^(async )?def {function}\(", text, re.M)
+
+
+def test_every_promise_names_a_test():
+    promises = TEXT.split("## What is promised")[1].split("## What is not promised")[0]
+    table = [line for line in promises.splitlines() if line.startswith("|")][2:]
+    assert len(table) > 10
+    assert [line for line in table if "`test_" not in line.rsplit("|", 2)[1]] == []

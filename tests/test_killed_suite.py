@@ -1,0 +1,48 @@
+"""A run of the suite that is killed leaves databases behind on a server that lives on; the next run is green: B113."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+
+from pycheckout._embedded import embedded_server
+
+HERE = Path(__file__).parent
+SOME_TESTS = "test_payment_intents.py"
+
+
+def start_suite(dsn):
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", str(HERE / SOME_TESTS)]
+    return subprocess.Popen(
+        command,
+        cwd=HERE.parent,
+        env=os.environ | {"TEST_DATABASE_URL": dsn},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # the workers of xdist are killed with it
+    )
+
+
+def test_the_suite_runs_after_it_was_killed_half_way():
+    with embedded_server(max_connections=50, fsync=False) as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            killed = start_suite(server.dsn())
+            # a test is running: its clone of the template is there
+            query = "select count(*) from pg_database where datname ~ '^pycheckout_test.*gw[01]$'"
+            deadline = time.monotonic() + 60
+            while conn.execute(query).fetchone() == (0,):
+                assert killed.poll() is None, killed.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.killpg(killed.pid, signal.SIGKILL)
+            killed.communicate()
+            assert conn.execute("select count(*) from pg_database where datname ~ '^pycheckout'").fetchone()[0] > 0
+
+        again = start_suite(server.dsn())
+        output, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, output
