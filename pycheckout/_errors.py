@@ -242,7 +242,8 @@ def error_from(exc: psycopg.Error) -> CheckoutError | None:
     if kind is None:
         return None
     return kind(
-        exc.diag.message_primary or str(exc),
+        # PostgreSQL repeats a value that it cannot read: megabytes of it, or a token in the wrong place.
+        (exc.diag.message_primary or str(exc))[:200],
         sqlstate=sqlstate,
         detail=json_object(exc.diag.message_detail),
         hint=exc.diag.message_hint,

@@ -200,7 +200,10 @@ def _arguments(
 
 def _id(name: str, value: object) -> str | None:
     # Any class of UUID, not only the standard library's.
-    return None if value is None else _text(name, value if isinstance(value, str) else str(value))
+    try:
+        return None if value is None else _text(name, value if isinstance(value, str) else str(value))
+    except (ValueError, RecursionError) as exc:  # an int of 5,000 digits, a list of 1,000 levels
+        raise _invalid(name, "has no text form") from exc
 
 
 def _text(name: str, value: object) -> str | None:
@@ -305,5 +308,5 @@ def _loggable(cart_id: object) -> str:
     # What is no UUID may be anything, a token in the wrong place too.
     try:
         return str(UUID(str(cart_id)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return "invalid"

@@ -27,7 +27,15 @@ declare
   v_total numeric;
 begin
   perform cart_check_fields('cart', v_quote, '{id,buyer_store_id,currency,valid_until,shipping_address,ad_tokens,subtotal_cents,discounts_cents,total_cents,vendor_groups}');
-  if jsonb_typeof(v_quote -> 'vendor_groups') is distinct from 'array' then
+  -- Warnings and their like travel on into orders and events, and many a JSON reader ends at a depth that jsonb still takes.
+  if jsonb_path_exists(v_quote, 'strict $.**{33}') then
+    perform checkout_raise_invalid('cart', 'must not be nested deeper than 32 levels');
+  -- PostgreSQL takes its own text form of an array or a record as well, and when it cannot, repeats it
+  elsif jsonb_typeof(v_quote -> 'ad_tokens') not in ('array', 'null') then
+    perform checkout_raise_invalid('cart.ad_tokens', 'must be an array');
+  elsif jsonb_typeof(v_quote -> 'shipping_address') not in ('object', 'null') then
+    perform checkout_raise_invalid('cart.shipping_address', 'must be an object');
+  elsif jsonb_typeof(v_quote -> 'vendor_groups') is distinct from 'array' then
     perform checkout_raise_invalid('cart.vendor_groups', 'must be an array');
   elsif exists (select from jsonb_array_elements(v_quote -> 'vendor_groups') as part (body)
                  where jsonb_typeof(part.body -> 'items') not in ('array', 'null')) then
@@ -38,6 +46,8 @@ begin
     v_cart := jsonb_populate_record(null::cart_records, v_quote - 'vendor_groups');
     if v_cart.id is null or v_cart.buyer_store_id is null or v_cart.currency is null or v_cart.valid_until is null then
       perform checkout_raise_invalid('cart', 'must have id, buyer_store_id, currency and valid_until');
+    elsif isfinite(v_cart.valid_until) and (v_cart.valid_until < '0001-01-01Z' or v_cart.valid_until >= '10000-01-01Z') then
+      perform checkout_raise_invalid('cart.valid_until', 'must be in the years 1 to 9999');   -- as RFC 3339 has them
     end if;
 
     select array_agg(jsonb_populate_record(null::cart_vendor_groups,
@@ -55,7 +65,8 @@ begin
      cross join jsonb_array_elements(case jsonb_typeof(part.body -> 'items') when 'array' then part.body -> 'items' else '[]' end) with ordinality as item (body, position)
      where cart_check_fields('cart.vendor_groups[].items[]', item.body, '{id,product_id,title,category,unit,quantity,moq,max_qty,unit_price_cents,line_subtotal_cents,line_discounts_cents,line_total_cents,applied_volume_discount,warnings,status}');
   exception when data_exception then
-    raise exception 'the quote has a value of the wrong type: %', sqlerrm
+    -- cut short: it repeats the value, which may be endless, or a token in the wrong place
+    raise exception 'the quote has a value of the wrong type: %', left(sqlerrm, 100)
       using errcode = 'OC005',
             detail = jsonb_build_object('field', 'cart', 'problem', 'has a value of the wrong type'),
             hint = 'Correct the request and send it again.';
