@@ -17,6 +17,7 @@ help:
 	@echo 'make lock            refresh requirements.lock'
 	@echo 'make functions-hash  record the hash of db/functions/ in its migration'
 	@echo 'make mutants         the suite against copies with one lock, index or check taken out; ARGS=--only inventory'
+	@echo 'make test-pgbouncer  the tests of the wrapper behind a pgbouncer; PGBOUNCER names another than that of the PATH'
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
 	@echo 'make clean           remove .venv, caches and builds'
 
@@ -70,6 +71,16 @@ $(VENV)/demo: $(VENV)/made pyproject.toml requirements.lock
 $(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
 	$(PIP) install --constraint requirements.lock --editable '.[dev]'
 	@touch $@ $(VENV)/demo
+
+# In each mode that this pgbouncer can do: prepared statements off, and on from 1.21.
+.PHONY: test-pgbouncer
+test-pgbouncer: $(VENV)/dev
+	@$(BIN)/python tests/pgbouncer.py -n $(WORKERS) $(ARGS)
+
+# About an hour: hundreds of copies of db/, each with one guard taken out, and the suite red for each.
+.PHONY: mutants
+mutants: $(VENV)/dev
+	@$(BIN)/python tests/mutants.py --workers $(WORKERS) $(ARGS)
 
 # Half an hour or so: 100,000 checkouts, with the server dying under them.
 .PHONY: soak

@@ -51,6 +51,14 @@ end
 $$
 """
 
+# Whom the owner's default privileges (ALTER DEFAULT PRIVILEGES) let into a new function.
+_FOREIGN = """
+select distinct acl.grantee::regrole::text
+  from pg_proc
+ cross join aclexplode(proacl) as acl
+ where pg_proc.oid = %s::regprocedure and acl.grantee not in (0, proowner)
+"""
+
 _SIGNATURES = """
 select oid::regprocedure::text
   from pg_proc
@@ -140,7 +148,12 @@ def _create(conn: psycopg.Connection[Any], file: Path, ours: set[str]) -> str:
         raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {sorted(created)}")
     for signature in before - created:
         conn.execute(sql.SQL("drop function {}").format(sql.SQL(signature)))
-    return created.pop()
+    [signature] = created
+    if signature not in before:
+        for row in conn.execute(_FOREIGN, (signature,)).fetchall():
+            revoke = sql.SQL("revoke all on function {} from {} cascade")
+            conn.execute(revoke.format(sql.SQL(signature), sql.SQL(_value(row))))
+    return signature
 
 
 def _signatures(conn: psycopg.Connection[Any], name: str) -> set[str]:

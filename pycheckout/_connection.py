@@ -164,6 +164,7 @@ def _borrowed(conn: Conn, attempts: Attempts) -> Iterator[psycopg.Connection[Any
             connection.autocommit = True
         try:
             yield connection
+            connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
         finally:
             attempts.lost = connection.closed
             if borrow_autocommit:
@@ -184,6 +185,7 @@ async def _borrowed_async(conn: AsyncConn, attempts: Attempts) -> AsyncIterator[
             await connection.set_autocommit(True)
         try:
             yield connection
+            await connection.commit()
         finally:
             attempts.lost = connection.closed
             if borrow_autocommit:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from pgbouncer import Pooler, as_the_way_in, pgbouncer_for, skip_what_needs_a_session
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
@@ -33,6 +34,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A mistake in a race test fails instead of hanging.
 _OPTIONS = "-c statement_timeout=30s"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "TEST_PGBOUNCER" in os.environ:
+        skip_what_needs_a_session(items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +114,24 @@ def postgresql(
         assert broken == [], "checkout_audit() found broken invariants"
 
 
+@pytest.fixture(scope="session")
+def pooler(server: Server) -> Iterator[Pooler | None]:
+    """The pgbouncer between the tests and the server, where TEST_PGBOUNCER asks for one (see pgbouncer.py)."""
+    if not (prepare := os.environ.get("TEST_PGBOUNCER")):
+        yield None
+        return
+    with pgbouncer_for(server) as pooler, as_the_way_in(pooler, prepare=prepare == "on"):
+        yield pooler
+
+
 @pytest.fixture
-def dsn(postgresql: psycopg.Connection, server: Server) -> str:
-    """The URL of this test's database."""
-    return server.dsn(postgresql.info.dbname)
+def dsn(postgresql: psycopg.Connection, server: Server, pooler: Pooler | None) -> str:
+    """How to reach this test's database."""
+    dbname = postgresql.info.dbname
+    if pooler is None:
+        return server.dsn(dbname)
+    pooler.fill(dbname)
+    return pooler.dsn(dbname)
 
 
 @pytest.fixture

@@ -163,6 +163,31 @@ def test_of_two_purges_at_once_one_deletes_and_the_other_finds_nothing_left(db, 
         assert waiting.result(timeout=10) == 0
 
 
+def test_carts_are_locked_in_the_order_of_their_ids(db, connect, add_cart, checkout_sql):
+    """PF-174: so that two purges, or a purge and whoever else keeps that order, cannot lock each other out."""
+    for _ in range(2):
+        checkout_sql(db, add_cart(stock=0))
+    lower, higher = ids(db)
+    lock = "select from cart_records where id = %s for update"
+    with connect() as holder, connect(autocommit=True) as owner, connect() as other:
+        holder.execute(lock, (lower,))
+        with blocked(db, purge, owner) as waiting:
+            other.execute(lock + " nowait", (higher,))
+            other.rollback()
+            holder.rollback()
+        assert waiting.result(timeout=10) == 2
+
+
+def test_a_permit_that_the_transaction_has_already_is_no_obstacle(db, connect, add_cart, checkout_sql):
+    """PF-174: an owner who changes a converted cart by hand may purge it in the same transaction."""
+    cart = add_cart(stock=0)
+    checkout_sql(db, cart)
+    with connect() as owner:
+        owner.execute("insert into cart_change_permits (cart_id) values (%s)", (cart.id,))
+        owner.execute("update cart_records set shipping_address = null")
+        assert purge(owner) == 1
+
+
 def test_a_purge_that_is_rolled_back_leaves_all(db, connect, add_cart, checkout_sql, snapshot):
     """PF-174: all or nothing."""
     checkout_sql(db, add_cart(stock=0))

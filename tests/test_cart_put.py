@@ -227,13 +227,65 @@ def test_a_malformed_quote_is_refused(db, snapshot, path, value):
     assert snapshot(db) == before
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("vendor_groups", {}),
+        ("vendor_groups", None),
+        # PostgreSQL's own ways to write an array, a record and a date
+        ("ad_tokens", '{"a token"}'),
+        ("shipping_address", '("1 Main Street",,Tulsa,,,US,,)'),
+        ("valid_until", "4000-01-01 BC"),
+        ("valid_until", "10000-01-01"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(db, snapshot, field, value):
+    """PF-173: also where a cast would have made something of it."""
+    before = snapshot(db)
+    with refused("OC005") as refusal:
+        put(db, quote(**{field: value}))
+    assert refusal.detail["field"] == f"cart.{field}"
+    assert snapshot(db) == before
+
+
+@pytest.mark.parametrize("field", ["id", "buyer_store_id", "currency", "valid_until"])
+def test_what_every_quote_must_have_is_named(db, field):
+    """PF-173: whatever of it is missing."""
+    with refused("OC005") as refusal:
+        put(db, quote(**{field: None}))
+    assert refusal.detail["problem"] == "must have id, buyer_store_id, currency and valid_until"
+
+
+def test_a_foreign_key_of_the_host_is_named(db, snapshot):
+    """PF-174: an existing database has its own tables of products and vendors."""
+    db.execute("create table products (id uuid primary key)")
+    db.execute("alter table cart_items add constraint items_product_fk foreign key (product_id) references products")
+    before = snapshot(db)
+    with refused("OC007") as refusal:
+        put(db, quote())
+    assert refusal.detail == {"cart_id": str(CART), "problem": "constraint", "constraint": "items_product_fk"}
+    assert snapshot(db) == before
+
+
+def test_a_quote_is_dated_when_it_is_written(connect):
+    """PF-174: not when its transaction began, which may have waited for long."""
+    with connect() as conn:
+        for _ in range(2):
+            conn.execute("select now()")
+            put(conn, quote())
+            [dates] = rows(
+                conn, "select created_at > now() as created, updated_at > now() as updated from cart_records"
+            )
+            assert dates == {"created": True, "updated": True}
+
+
 @pytest.mark.parametrize("body", [None, [], "text", 7])
 def test_what_is_no_object_is_refused(db, body):
     """PF-173: OC005, not an error of the JSON functions."""
-    with refused("OC005"):
-        put(db, body)
-    with refused("OC005"):
-        db.execute("select cart_put(null)")
+    for argument in (Jsonb(body), None):
+        with refused("OC005") as refusal:
+            db.execute("select cart_put(%s)", (argument,))
+        assert refusal.detail["field"] == "cart"
 
 
 def test_lines_that_cannot_be_ordered_are_kept_beside_those_that_can(db, stocked):
@@ -265,8 +317,9 @@ def test_a_converted_cart_cannot_be_quoted_again(db, stocked, snapshot):
     put(db, quote())
     checkout(db)
     before = snapshot(db)
-    with refused("OC009"):
+    with refused("OC009") as refusal:
         put(db, quote())
+    assert refusal.detail == {"cart_id": str(CART)}, "said before anything was tried"
     assert snapshot(db) == before
 
     db.execute("alter type cart_status add value 'abandoned'")

@@ -256,6 +256,23 @@ def test_purging_keys_removes_old_ones_alone(db, add_cart, checkout_sql):
     assert values(db, "select checkout_requests_purge(interval '0')") == [1]
 
 
+def test_an_age_counts_to_the_moment_of_the_purge(db, connect, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: not to the beginning of its transaction."""
+    with connect() as owner:
+        owner.execute("select now()")
+        checkout_sql(db, add_cart())
+        assert values(owner, "select checkout_requests_purge(interval '0')") == [1]
+
+
+def test_a_key_of_another_request_is_told_before_what_is_wrong_with_the_cart(db, add_cart, checkout_sql):
+    """IDEMPOTENCY & EMISSION: a retry with the wrong cart is no reason to ask for a new quote of it."""
+    bound = add_cart()
+    checkout_sql(db, bound)
+    late = add_cart(buyer_store_id=bound.buyer_store_id, cart={"valid_until": "2020-01-01T00:00:00Z"})
+    with refused("OC006"):
+        checkout_sql(db, late)
+
+
 def test_a_converted_cart_replays_after_its_key_is_purged(db, add_cart, checkout_sql):
     """IDEMPOTENCY & EMISSION: the anchor, not the key, is what keeps a cart from being ordered twice."""
     cart = add_cart()

@@ -65,6 +65,25 @@ def test_the_level_names_the_product_and_the_last_change(db, shelf):
     assert changed["updated_at"] > before
 
 
+def test_stock_is_dated_when_it_is_written(db, connect, add_cart, checkout_sql, shelf, slots):
+    """Not when the transaction began, which may have waited for long: each row that changed."""
+    shelf(10)
+    cart = add_cart(vendors=1, lines=1, products=[PRODUCT], quantity=3)
+    checkout_sql(db, cart)
+    changes = ["order_line_fulfil(%(line)s)", "inventory_set(%(product)s, 8)",
+               "inventory_restock(%(product)s, 1)", "inventory_adjust(%(product)s, 1)",
+               "inventory_split(%(product)s, %(slots)s)"]  # fmt: skip
+    for change in changes:
+        with connect() as conn:
+            conn.execute(f"select {change}", {"product": PRODUCT, "slots": slots, "line": cart.items[0].id})
+            dates = values(
+                conn,
+                "select updated_at > now() from inventory_items where slots = 1 union all"
+                " select bool_or(updated_at > now()) from inventory_slots having count(*) > 0",
+            )
+            assert dates == [True], change
+
+
 @pytest.mark.parametrize(
     ("function", "argument", "available"),
     [("inventory_set", 7, 7), ("inventory_set", 0, 0), ("inventory_restock", 7, 7), ("inventory_adjust", 7, 7)],

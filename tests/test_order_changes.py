@@ -374,6 +374,40 @@ def test_stock_that_somebody_took_off_by_hand_is_said_and_not_made_up(db, add_ca
     assert snapshot(db) == before
 
 
+def test_stock_that_no_row_could_hold_is_not_given_back(db, add_cart, checkout_sql, call, snapshot):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    call("inventory_set", cart.items[0].product_id, 2**31 - 1)
+    before = snapshot(db)
+    with refused("OC012") as refusal:
+        call("vendor_order_cancel", cart.groups[0].id, "why")
+    assert refusal.detail == {"what": "stock", "product_ids": [str(cart.items[0].product_id)]}
+    assert snapshot(db) == before
+
+
+@pytest.mark.parametrize(("function", "args"), [("order_line_fulfil", ()), ("order_line_release", ("why",))])
+def test_a_line_that_the_host_is_changing_is_waited_for(db, connect, add_cart, checkout_sql, call, function, args):
+    """The host's own statement has no lock on the order; what it made of the line is what counts."""
+    cart = add_cart(vendors=1, lines=2)
+    checkout_sql(db, cart)
+    line = cart.items[0].id
+    with connect() as host, connect(autocommit=True) as vendor:
+        host.execute("update order_line_items set status = 'fulfilled' where id = %s", (line,))
+        host.execute("update inventory_items set reserved_qty = 0 where product_id = %s", (cart.items[0].product_id,))
+        with blocked(db, lambda conn: outcome(call, function, line, *args, conn=conn), vendor) as waiting:
+            host.commit()
+        assert waiting.result(timeout=10) in ("replayed", "OC012")
+    assert level(db, cart.items[0].product_id)[1] == 0
+    assert values(db, "select status::text from order_line_items where id = %s", line) == ["fulfilled"]
+
+
+def outcome(call, function, *args, conn):
+    try:
+        return "replayed" if call(function, *args, conn=conn)["replayed"] else "done"
+    except psycopg.DatabaseError as error:
+        return error.sqlstate
+
+
 def test_a_product_that_the_host_deleted_takes_nothing_back(db, add_cart, checkout_sql, call):
     cart = add_cart(vendors=1, lines=2)
     checkout_sql(db, cart)

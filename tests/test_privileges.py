@@ -469,3 +469,30 @@ def test_a_quoting_role_cannot_touch_a_converted_cart(quoter, db, add_cart, chec
     ):
         with refused("OC009"):
             quoter.execute(statement, [cart.id])
+
+
+def test_default_privileges_of_the_host_open_neither_keys_nor_functions(new_role, empty_database, connect):
+    """Some hosts give every new table and function to their web role (ALTER DEFAULT PRIVILEGES)."""
+    role, url = new_role(" it's"), empty_database()
+    with psycopg.connect(url, autocommit=True) as conn:
+        for kind in ("tables", "functions"):
+            conn.execute(
+                sql.SQL("alter default privileges in schema public grant all on {} to {}, public").format(
+                    sql.SQL(kind), sql.Identifier(role)
+                )
+            )
+        pycheckout.migrate(url)
+        pycheckout.migrate(url)
+        for table in ("ad_signing_keys", "cart_change_permits"):
+            for privilege in ("select", "insert", "update", "delete", "truncate"):
+                assert values(conn, "select has_table_privilege(%s, %s, %s)", role, table, privilege) == [False]
+        open_to_it = """
+            select proname::text from pg_proc join checkout_functions on oid = to_regprocedure(signature)
+             where has_function_privilege(%s, oid, 'execute')
+        """
+        assert values(conn, open_to_it, role) == []
+        # what it is given afterwards, it keeps
+        conn.execute(sql.SQL("grant execute on function inventory_set to {}").format(sql.Identifier(role)))
+        pycheckout.migrate(url)
+        assert values(conn, open_to_it, role) == ["inventory_set"]
+        conn.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(role)))

@@ -1,4 +1,4 @@
-"""A caller's search_path, temporary objects and settings reach nothing inside; an install may be in any schema."""
+"""A caller's search_path, temporary objects, settings and rights reach nothing inside; any schema may hold it all."""
 
 import jwt
 import psycopg
@@ -51,6 +51,8 @@ CALLS = {
     "checkout_requests_purge": "('1 day')",
     "checkout_grant": "(%(role)s)",
     "checkout_grant_quotes": "(%(role)s)",
+    "checkout_grant_orders": "(%(role)s)",
+    "checkout_apply_grants": "()",
     "cart_purge": "('1 day')",
     "cart_put": "(%(quote)s)",
     "inventory_split": "(%(product)s, 3)",
@@ -59,6 +61,18 @@ CALLS = {
     "inventory_adjust": "(%(product)s, -1)",
     "ad_signing_key_put": "('k1', %(secret)s)",
     "ad_signing_key_retire": "('k0')",
+    "vendor_order_cancel": "(%(order)s, 'why')",
+    "order_line_release": "(%(line)s, 'why')",
+    "order_line_fulfil": "(%(line)s)",
+}
+# They run with the rights of whoever calls them.
+FOR_THE_OWNER = {
+    "ad_signing_key_put",
+    "ad_signing_key_retire",
+    "checkout_apply_grants",
+    "checkout_grant",
+    "checkout_grant_orders",
+    "checkout_grant_quotes",
 }
 
 
@@ -67,9 +81,11 @@ def call(function, schema="public"):
 
 
 @pytest.fixture
-def arguments(db, add_cart):
+def arguments(db, add_cart, checkout_sql):
     """What CALLS name, ready to be called with."""
     cart = add_cart(ad_tokens=[token()])
+    ordered = add_cart(vendors=1, lines=1)
+    checkout_sql(db, ordered, key="ordered")
     db.execute("select ad_signing_key_put('k0', %s)", [KEY])
     quote = {
         "id": "ca000000-0000-4000-8000-000000000099",
@@ -86,6 +102,8 @@ def arguments(db, add_cart):
         "quote": Jsonb(quote),
         "secret": KEY,
         "role": db.info.user,
+        "order": ordered.groups[0].id,
+        "line": ordered.items[0].id,
     }
 
 
@@ -124,6 +142,11 @@ def test_a_callers_search_path_reaches_no_function(db, connect, arguments, funct
     caller.execute(call(function), arguments)
 
 
+def test_every_function_that_is_called_from_outside_is_tried(db):
+    pinned = "select proname::text from pg_proc where proconfig::text ~ 'search_path=' and prorettype <> 2279"
+    assert set(values(db, pinned + " and pronamespace = 'public'::regnamespace")) == set(CALLS)
+
+
 @pytest.mark.parametrize("function", CALLS)
 def test_temporary_objects_of_our_names_reach_no_function(connect, arguments, function):
     """PostgreSQL looks in pg_temp first, unless a path puts it last."""
@@ -160,6 +183,23 @@ def test_triggers_keep_to_their_path(connect, add_cart, checkout, db):
         with pytest.raises(psycopg.Error) as refused:
             caller.execute(statement)
         assert refused.value.sqlstate == "OC009"
+
+
+# Rights
+
+
+@pytest.mark.parametrize("function", sorted(set(CALLS) - FOR_THE_OWNER))
+def test_whoever_may_call_it_needs_no_other_right(connect, arguments, function):
+    """A DBA may grant any of them alone, to a role that stocks shelves or deletes what is old."""
+    caller = connect()
+    caller.execute("create role pycheckout_of_a_test")  # rolled back in the end
+    caller.execute(
+        sql.SQL("do $$ begin execute (select format('grant execute on function %s to pycheckout_of_a_test',"
+                " oid::regprocedure) from pg_proc where proname = {}); end $$").format(function)
+    )  # fmt: skip
+    caller.execute("set local role pycheckout_of_a_test")
+
+    caller.execute(call(function), arguments)
 
 
 # Settings

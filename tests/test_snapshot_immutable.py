@@ -158,6 +158,34 @@ def test_a_checkout_waits_for_a_quote_under_way_and_takes_all_of_it(db, connect,
     assert sorted(item["total_cents"] for item in result["vendor_orders"][0]["items"]) == [500, 1000, 1000]
 
 
+def test_carts_are_looked_at_in_the_order_of_their_ids(db, connect, add_cart):
+    """PF-174: so that two who move items to and fro do not lock each other out."""
+    carts = [add_cart(vendors=1, lines=1) for _ in range(2)]
+    lower, higher = sorted(carts, key=lambda cart: cart.id)
+    lock = "select from cart_records where id = %s for update"
+    move = "update cart_items set cart_id = %s where id = %s"
+    with connect() as holder, connect() as editor, connect() as other:
+        holder.execute(lock, (lower.id,))
+        with blocked(db, lambda conn: conn.execute(move, (lower.id, higher.items[0].id)), editor) as waiting:
+            other.execute(lock + " nowait", (higher.id,))
+            other.rollback()
+            holder.rollback()
+        waiting.result(timeout=10)
+        editor.rollback()
+
+
+def test_who_may_truncate_a_table_of_carts_need_not_read_it(connect, converted):
+    """PF-174: the trigger sees converted carts with its owner's rights, under its own path."""
+    with connect() as conn:
+        conn.execute("create role pycheckout_of_a_test")  # rolled back in the end
+        conn.execute("grant truncate on cart_items to pycheckout_of_a_test")
+        conn.execute("set local role pycheckout_of_a_test")
+        conn.execute("create temporary table cart_records (id int)")
+        with refused("OC009"):
+            conn.execute("truncate public.cart_items")
+        conn.rollback()
+
+
 def test_a_permit_of_another_transaction_opens_nothing(db, connect, converted):
     """PF-174: the way past that cart_purge takes is one transaction long."""
     db.execute("insert into cart_change_permits (cart_id) values (%s)", (converted.id,))

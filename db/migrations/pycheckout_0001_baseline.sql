@@ -288,6 +288,26 @@ as $$
             and ledger.name = checkout_is_ours.column_name));
 $$;
 
+-- A new table is open to whom the owner's default privileges say (ALTER DEFAULT PRIVILEGES); this one is the owner's alone.
+create or replace function checkout_table_private(table_name text)
+returns void
+language plpgsql
+as $$
+declare
+  v_grantee text;
+begin
+  -- a loop, because every role takes a REVOKE
+  for v_grantee in
+    select distinct case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
+      from pg_class as class
+     cross join aclexplode(class.relacl) as acl
+     where class.oid = quote_ident(checkout_table_private.table_name)::regclass and acl.grantee <> class.relowner
+  loop
+    execute format('revoke all on table %I from %s cascade', checkout_table_private.table_name, v_grantee);
+  end loop;
+end;
+$$;
+
 -- A comment on a column that is ours; one of the host keeps what it has.
 create or replace function checkout_column_comment(table_name text, column_name text, comment text)
 returns void
@@ -376,6 +396,7 @@ begin
       ('checkout_column_type(text, text)', 'Type of a column, as SQL.'),
       ('checkout_column_comment(text, text, text)', 'Step of a migration: comments a column, unless it is the host''s.'),
       ('checkout_is_ours(text, text)', 'Whether a migration of pycheckout created this table or column.'),
+      ('checkout_table_private(text)', 'Step of a migration: takes every right on a table from everybody but its owner.'),
       ('checkout_index_prepare(text, text, text)', 'Step of a migration: drops an invalid index of this name, notes a valid one as the host''s.'),
       ('checkout_index_confirm(text, text, text, text, boolean, text)', 'Step of a migration: raises unless the index is valid and right.')
     ) as step (signature, comment)

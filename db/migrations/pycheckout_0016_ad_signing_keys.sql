@@ -30,12 +30,15 @@ create table if not exists ad_signing_keys (
   retired_at timestamptz
 );
 
-revoke all on table ad_signing_keys from public;
-
 comment on type ad_event_type is 'What an ad token attests, strongest first: a click is preferred to an impression.';
 comment on table ad_signing_keys is 'Secrets that ad tokens are signed with. Written by ad_signing_key_put() and ad_signing_key_retire() alone.';
 comment on column ad_signing_keys.inner_pad is 'Key xor 0x36 (RFC 2104), as secret as the key.';
 comment on column ad_signing_keys.outer_pad is 'Key xor 0x5c (RFC 2104), as secret as the key.';
 comment on column ad_signing_keys.accepts_unnamed is 'Whether tokens whose header names no kid are checked with this key.';
 
-do $$ begin perform checkout_migration_close('pycheckout_0016_ad_signing_keys'); end $$;
+do $$
+begin
+  perform checkout_table_private('ad_signing_keys');
+  perform checkout_migration_close('pycheckout_0016_ad_signing_keys');
+end
+$$;

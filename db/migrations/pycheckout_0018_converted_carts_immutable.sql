@@ -17,7 +17,7 @@ create table if not exists cart_change_permits (
   transaction_id xid8 not null default pg_current_xact_id()
 );
 
-revoke all on table cart_change_permits from public;
+do $$ begin perform checkout_table_private('cart_change_permits'); end $$;
 comment on table cart_change_permits is 'Carts that the running transaction may change although they are converted. Empty between transactions.';
 
 create or replace function cart_refuse_change()

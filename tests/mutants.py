@@ -1,0 +1,652 @@
+"""Break db/ in one place after another, and see the test suite go red each time.
+
+    python tests/mutants.py                        all of them (make mutants)
+    python tests/mutants.py --list                 only their names
+    python tests/mutants.py --only inventory       those whose names match this regular expression
+
+A mutant lacks one lock, SKIP LOCKED, ON CONFLICT, constraint, unique index, trigger, validation, privilege or pinned
+path, or locks in another order. Rules over the SQL text find them, so what is added to db/ tomorrow has its mutants
+too. Each is made in a copy of the repository. First run the tests that speak of what was taken out, then, if these
+pass, the whole suite.
+
+Exit status 1: a mutant survived, hung or did not load, or one that is said to be equivalent was caught. 2: the suite is
+red before anything was taken out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pycheckout._embedded import EmbeddedServer, embedded_server  # noqa: E402
+
+# What no mutant can change, what changes with every edit, and what is about servers and networks that fail.
+_LEFT_OUT = {
+    "test_catalogue",  # compares texts and lists; whether a guard works is for the others to say
+    "test_connection_cut",
+    "test_crashes",
+    "test_demo",
+    "test_embedded",
+    "test_functions_hash",
+    "test_packaging",
+    "test_pgbouncer",
+    "test_pgspot",
+    "test_plpgsql_check",
+    "test_readme",
+    "test_repository",
+}
+# Slow, and only a mutant of a migration can change their outcome.
+_OF_MIGRATIONS = re.compile(r"test_(migrat|deploy|legacy)")
+
+# Mutants that no test can tell from the original, and why.
+EQUIVALENT: dict[str, str] = {}
+
+_TEST_SECONDS = 90
+_SUITE_SECONDS = 1800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    file: Path
+    start: int
+    end: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    name: str
+    rule: str
+    edits: tuple[Edit, ...]
+    words: frozenset[str]
+    hints: frozenset[str]
+
+    @property
+    def file(self) -> Path:
+        return self.edits[0].file
+
+    @property
+    def is_function(self) -> bool:
+        return self.file.parent.name == "functions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    verdict: str
+    by: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run of pytest said: `by` is the test that failed; `seconds` are those of slow tests."""
+
+    verdict: str
+    by: str
+    seconds: dict[str, float]
+
+
+# The rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file, and the same text with comments and the contents of string literals blanked out."""
+
+    file: Path
+    text: str
+    code: str
+
+    @classmethod
+    def read(cls, file: Path) -> Source:
+        text = file.read_text(encoding="utf-8")
+
+        def blank(found: re.Match[str]) -> str:
+            inner = re.sub(r"[^\n]", " ", found[0])
+            return f"'{inner[1:-1]}'" if found[0][0] == "'" else inner
+
+        return cls(file=file, text=text, code=re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", blank, text, flags=re.S))
+
+    @property
+    def is_function(self) -> bool:
+        return self.file.parent.name == "functions"
+
+    @property
+    def stem(self) -> str:
+        return self.file.name.removesuffix(".sql").removeprefix("pycheckout_")
+
+    def finditer(self, pattern: str) -> Iterator[re.Match[str]]:
+        return re.finditer(pattern, self.code, re.S)
+
+    def edit(self, start: int, end: int, text: str = "") -> Edit:
+        return Edit(file=self.file, start=start, end=end, text=text)
+
+    def top_level(self, pattern: str, start: int, end: int) -> Iterator[re.Match[str]]:
+        """Matches between two places that stand in no parentheses opened there."""
+        depth, at = 0, start
+        for found in re.compile(rf"[()]|{pattern}", re.S).finditer(self.code, start, end):
+            if found[0] in "()":
+                depth += 1 if found[0] == "(" else -1
+            elif depth == 0 and found.start() >= at:
+                at = found.end()
+                yield found
+
+    def close(self, opened: int) -> int:
+        """The place after the parenthesis that closes the one at `opened`."""
+        depth = 0
+        for at in range(opened, len(self.code)):
+            depth += {"(": 1, ")": -1}.get(self.code[at], 0)
+            if depth == 0:
+                return at + 1
+        raise ValueError(f"{self.file.name}: parenthesis at {opened} is never closed")
+
+
+# What a rule yields: a label, and the edits.
+Found = Iterator[tuple[str, list[Edit]]]
+
+_LOCK = r"\bfor\s+(?:no\s+key\s+)?(?:update|key\s+share|share)\b(?:\s+of\s+\w+)?(?:\s+(?:skip\s+locked|nowait))?"
+_REFUSAL = r"\b(?:raise\s+exception\b|perform\s+\w*(?:_raise_|_check|_validate_|_confirm)\w*\s*\()"
+
+
+def locks(source: Source) -> Found:
+    for found in source.finditer(_LOCK):
+        yield found[0], [source.edit(*found.span())]
+    for found in source.finditer(r"\s+skip\s+locked"):
+        yield "skip locked", [source.edit(*found.span())]
+    for found in source.finditer(r"\bperform\s+pg_advisory\w+\s*\([^;]*|\block\s+table\b[^;]*"):
+        yield found[0], [source.edit(*found.span(), "null")]
+
+
+def lock_order(source: Source) -> Found:
+    """Where rows are locked one after another, the other way round. (Migrations are alone, but for their triggers.)"""
+    for found in source.finditer(r"\border\s+by\s+[\w.]+(?=(?:\s*,\s*[\w.]+)*\s+(?:for|loop)\b)"):
+        if source.is_function or re.match(r"[^;]*?\bfor\b", source.code[found.end() :]):
+            yield f"{found[0]} desc", [source.edit(found.end(), found.end(), " desc")]
+
+
+def locked_conditions(source: Source) -> Found:
+    """What a locked read asks of the row besides its key, such as whose it is and what is left of it."""
+    for lock in source.finditer(_LOCK):
+        start = _query_start(source, lock.start())
+        clauses = r"\bwhere\b|\band\b|\border\s+by\b|\blimit\b|\bgroup\s+by\b"
+        joints = list(source.top_level(clauses, start, lock.start()))
+        for joint, after in zip(joints, [*joints[1:], lock], strict=True):
+            if joint[0] == "and":
+                yield source.text[joint.start() : after.start()], [source.edit(joint.start(), after.start())]
+    for found in source.finditer(r"\b(where|and)\s+(?:\w+\.)?buyer_store_id\s*=\s*[\w.()]+"):
+        if not re.search(_LOCK, source.code[found.end() : source.code.index(";", found.end())]):
+            yield found[0], [source.edit(*found.span(), "where true" if found[1] == "where" else "")]
+
+
+def _query_start(source: Source, at: int) -> int:
+    depth = 0
+    while at > 0:
+        at -= 1
+        depth += {")": 1, "(": -1}.get(source.code[at], 0)
+        if depth < 0 or source.code[at] == ";":
+            break
+    return at + 1
+
+
+def on_conflict(source: Source) -> Found:
+    for found in source.finditer(r"\bon\s+conflict\b[^;]*"):
+        yield found[0], [source.edit(*found.span())]
+
+
+def refusals(source: Source) -> Found:
+    for found in source.finditer(_REFUSAL + r"[^;]*"):
+        yield source.text[found.start() : found.end()], [source.edit(*found.span(), "null")]
+
+
+def conditions(source: Source) -> Found:
+    """Every alternative of a condition that refuses; the whole of it where no refusal follows in the same branch."""
+    for found in source.finditer(r"(?<!end )\b(?:els)?if\b"):
+        then = next(source.top_level(r"\bthen\b", found.end(), len(source.code)), None)
+        if then is None or ";" in source.code[found.end() : then.start()]:
+            continue
+        branch = source.code[then.end() : _branch_end(source, then.end())]
+        if re.search(_REFUSAL, branch):
+            yield from _alternatives(source, found.end(), then.start())
+        elif "v_problem :=" in branch or (source.is_function and branch.strip() == "return;"):
+            yield from _alternatives(source, found.end(), then.start())
+            yield (
+                f"never {source.text[found.end() : then.start()].strip()}",
+                [source.edit(found.end(), then.start(), " false ")],
+            )
+    if not re.search(r"_(check|validate)_", source.stem):
+        return
+    for found in source.finditer(r"\bwhen\b"):
+        then = next(source.top_level(r"\bthen\b", found.end(), len(source.code)), None)
+        if then is None:
+            continue
+        condition = source.code[found.end() : then.start()]
+        verdict = source.code[then.end() :].lstrip()
+        if re.search(r"[<>=]|\bis\s+null\b", condition) and re.match(r"'|null\b", verdict):
+            yield (
+                f"never {source.text[found.end() : then.start()].strip()}",
+                [source.edit(found.end(), then.start(), " false ")],
+            )
+            yield from _alternatives(source, found.end(), then.start())
+    for found in source.finditer(r"\bwhere\b"):
+        depth, end = 0, found.end()
+        while end < len(source.code) and depth >= 0 and source.code[end] != ";":
+            depth += {"(": 1, ")": -1}.get(source.code[end], 0)
+            end += 1
+        ends = next(source.top_level(r"\bunion\b|\border\s+by\b|\bgroup\s+by\b", found.end(), end - 1), None)
+        yield from _alternatives(source, found.end(), ends.start() if ends else end - 1)
+
+
+def _branch_end(source: Source, start: int) -> int:
+    found = re.compile(r"\b(?:elsif|else|end\s+if)\b").search(source.code, start)
+    return found.start() if found else len(source.code)
+
+
+def _alternatives(source: Source, start: int, end: int) -> Found:
+    """One without each operand of `a or b`, and of `(a and b) is not true`."""
+    word = "or"
+    while source.code[start].isspace():
+        start += 1
+    if source.code[start] == "(" and source.code[source.close(start) : end].strip() == "is not true":
+        word, start, end = "and", start + 1, source.close(start) - 1
+    joints = list(source.top_level(rf"\b{word}\b", start, end))
+    if not joints:
+        return
+    bounds = [start, *(joint.start() for joint in joints), end]
+    for number, (left, right) in enumerate(itertools.pairwise(bounds)):
+        removed = (left, right) if number else (left, joints[0].end())
+        operand = source.text[removed[0] : removed[1]].strip()
+        operand = operand.removeprefix(word) if number else operand.removesuffix(word)
+        yield f"without {operand.strip()}", [source.edit(*removed)]
+
+
+def handlers(source: Source) -> Found:
+    for found in source.finditer(r"\bwhen\s+((?!v_)[a-z]+(?:_[a-z]+)+(?:\s+or\s+[a-z_]+)*)\s+then\b"):
+        for name in re.compile(r"\b(?!or\b)[a-z_]+").finditer(source.code, *found.span(1)):
+            yield f"exception when {name[0]}", [source.edit(*name.span(), "sqlstate 'ZZZZZ'")]
+
+
+def paths(source: Source) -> Found:
+    for found in source.finditer(r"\bsecurity\s+definer\n|\bset\s+search_path\s+from\s+current\n"):
+        name = re.findall(r"function\s+(\w+)", source.code[: found.start()])[-1]
+        yield f"{name} {found[0].strip()}", [source.edit(*found.span())]
+
+
+def rights(source: Source) -> Found:
+    for found in source.finditer(r"\brevoke\s+execute\s+on\s+function\s+(\w+)[^;]*;"):
+        yield f"revoke execute on {found[1]}", [source.edit(*found.span())]
+
+
+def clocks(source: Source) -> Found:
+    for found in source.finditer(r"\bclock_timestamp\(\)"):
+        yield "now() for clock_timestamp()", [source.edit(*found.span(), "now()")]
+
+
+def constraints(source: Source) -> Found:
+    """Those of a migration; with each goes what later migrations say of it."""
+    if source.is_function or source.file.name.endswith(".rollback.sql"):
+        return
+    for found in source.finditer(r"\bcheck\s*\("):
+        named = re.search(r"\bconstraint\s+(\w+)\s+$", source.code[: found.start()])
+        if named is None:
+            continue
+        opened = found.end() - 1
+        edits = [source.edit(opened, source.close(opened), "(true)")]
+        yield f"check {named[1]}", edits
+    for found in source.finditer(r"\bconstraint\s+(\w+)\s+unique\s*\([^)]*\)"):
+        yield f"unique {found[1]}", [source.edit(found.start(), found.end(), f"constraint {found[1]} check (true)")]
+    for found in source.finditer(r"\bprimary\s+key\b(\s*\([^)]*\))?"):
+        table = re.findall(r"\bcreate\s+table\s+(?:if\s+not\s+exists\s+)?(\w+)", source.code[: found.start()])[-1]
+        edits = [source.edit(*found.span(), "check (true)" if found[1] else "not null")]
+        if "identity" in source.code[found.start() - 30 : found.start()]:
+            edits = [source.edit(*found.span())]
+        on_delete = r"(\s+on\s+delete\s+(cascade|set\s+null))?"
+        for key in source.finditer(rf"\bconstraint\s+\w+\s+references\s+{table}\s*\(\w+\){on_delete}"):
+            edits.append(source.edit(*key.span()))
+        yield f"primary key of {table}", edits
+    for found in source.finditer(r"\bcreate\s+unique\s+index\b[^;]*?(\w+)\s+on\s+\w+[^;]*;"):
+        unique = source.code.index("unique ", found.start())
+        edits = [source.edit(unique, unique + len("unique "))]
+        for later in sorted(source.file.parent.glob("*.sql")):
+            text = later.read_text(encoding="utf-8")
+            for confirm in re.finditer(rf"checkout_index_confirm\('\w+', '{found[1]}',[^;]*?\btrue\b", text):
+                edits.append(Edit(file=later, start=confirm.end() - 4, end=confirm.end(), text="false"))
+        yield f"unique index {found[1]}", edits
+    for found in source.finditer(r"\bcreate\s+(?:or\s+replace\s+)?trigger\s+(\w+)[^;]*;"):
+        yield f"trigger {found[1]}", [source.edit(*found.span())]
+
+
+# With words that tests of such guards, and the names of their files, are likely to have.
+RULES: dict[Callable[[Source], Found], str] = {
+    locks: "races busy overselling concurrent blocked wait_until_blocked waits at_once lock_timeout",
+    lock_order: "lock order deadlock opposite blocked",
+    locked_conditions: "races busy blocked wait_until_blocked waits meanwhile another buyer",
+    on_conflict: "races twice again at_once blocked",
+    refusals: "validation refused raises sqlstate detail problem field",
+    conditions: "validation refused raises sqlstate detail problem field none",
+    handlers: "refused raises sqlstate detail",
+    constraints: "violation refused duplicate",
+    clocks: "races waited clock blocked transaction begun",
+    paths: "search path callers reaches definer privileges shadow",
+    rights: "privileges exactly each kind role public denied",
+}
+
+
+def mutants() -> list[Mutant]:
+    found: list[Mutant] = []
+    names: Counter[str] = Counter()
+    for file in [*sorted((ROOT / "db/functions").glob("*.sql")), *sorted((ROOT / "db/migrations").glob("*.sql"))]:
+        source = Source.read(file)
+        for rule, hints in RULES.items():
+            for label, edits in rule(source):
+                name = f"{source.stem}: {' '.join(label.split())[:110]}"
+                names[name] += 1
+                if names[name] > 1:
+                    name += f" #{names[name]}"
+                touched = " ".join(source.text[max(edit.start - 60, 0) : edit.end + 60] for edit in edits[:1])
+                words = frozenset(_words(f"{touched} {label} {source.stem} {hints}"))
+                clues = frozenset(hints.split())
+                found.append(Mutant(name=name, rule=rule.__name__, edits=tuple(edits), words=words, hints=clues))
+    return found
+
+
+# Running them
+
+
+class Ranking:
+    """The tests, the likely killers of a mutant first: with the rarest of its words, or killers of its like before."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tests: dict[str, set[str]] = {}
+        self._files: list[str] = []
+        for file in sorted(folder.glob("test_*.py")):
+            if file.stem in _LEFT_OUT:
+                continue
+            text = file.read_text(encoding="utf-8")
+            self._files.append(file.name)
+            for found in re.finditer(
+                r"^(?:@[^\n]*\n(?:[ )][^\n]*\n)*)*def (test_\w+).*?(?=^\S(?<!\))|\Z)", text, re.M | re.S
+            ):
+                self._tests[f"{file.name}::{found[1]}"] = _words(found[0])
+        seen = Counter(word for words in self._tests.values() for word in words)
+        self._rarity = {word: math.log(len(self._tests) / count) for word, count in seen.items()}
+        self._killed: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
+        self._seconds: dict[str, float] = {}
+
+    def killed(self, mutant: Mutant, by: str) -> None:
+        for like in ((mutant.file, mutant.rule), (mutant.file, ""), (Path(), mutant.rule)):
+            self._killed[like][by.partition("[")[0]] += 1
+
+    def took(self, seconds: dict[str, float]) -> None:
+        """Learn which tests are slow."""
+        self._seconds.update(seconds)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        def score(name: str) -> float:
+            alike = {(mutant.file, mutant.rule): 6, (mutant.file, ""): 3, (Path(), mutant.rule): 3}
+            before = sum(weight * min(self._killed[like][name], 3) for like, weight in alike.items())
+            told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
+            return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
+
+        of_files = set(self.files(mutant))
+        names = [name for name in self._tests if name.partition("::")[0] in of_files]
+        return sorted(names, key=score, reverse=True)
+
+    def files(self, mutant: Mutant) -> list[str]:
+        """All test files that say something about this kind of mutant."""
+        return [name for name in self._files if not (mutant.is_function and _OF_MIGRATIONS.match(name))]
+
+    def _rarities(self, mutant: Mutant, words: set[str]) -> float:
+        # Long tests have many words, and take long.
+        return sum(self._rarity.get(word, 0.0) for word in mutant.words & words) / math.sqrt(len(words))
+
+    def _akin(self, mutant: Mutant, test: str) -> float:
+        ours, theirs = ({part.rstrip("s") for part in re.split(r"[_.:]+", name)} for name in (mutant.file.stem, test))
+        hinted = len({hint.rstrip("s") for hint in mutant.hints} & theirs)
+        return 4.0 * len((ours & theirs) - {"test", "checkout"}) + 3.0 * hinted
+
+
+def _words(text: str) -> set[str]:
+    """Words as they stand, and their parts: of `wait_until_blocked` also `wait`, `until` and `blocked`."""
+    whole = set(re.findall(r"\w{3,}", text))
+    return whole | {part for word in whole for part in word.split("_") if len(part) > 3}
+
+
+class Copy:
+    """A copy of the repository with a server of its own."""
+
+    def __init__(self, folder: Path, server: EmbeddedServer) -> None:
+        self._folder = folder
+        self._server = server
+        listed = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
+        for name in subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0")[:-1]:
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self._environment = os.environ | {"TEST_DATABASE_URL": server.dsn(), "PYTHONPATH": str(folder)}
+        self._create("mutants_pristine")
+        if problem := self._migrate("mutants_pristine"):
+            raise RuntimeError(problem)
+
+    def apply(self, edits: tuple[Edit, ...]) -> None:
+        """Write the files with these edits."""
+        for file in {edit.file for edit in edits}:
+            text = file.read_text(encoding="utf-8")
+            for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
+                if edit.file == file:
+                    text = text[: edit.start] + edit.text + text[edit.end :]
+            (self._folder / file.relative_to(ROOT)).write_text(text, encoding="utf-8")
+
+    def restore(self, edits: tuple[Edit, ...]) -> None:
+        for file in {edit.file for edit in edits}:
+            shutil.copy2(file, self._folder / file.relative_to(ROOT))
+
+    def load(self, mutant: Mutant) -> str:
+        """Why the mutant is no SQL that a server takes; empty if it is."""
+        if not mutant.is_function:
+            self._create("mutants_load")
+            return self._migrate("mutants_load")
+        text = (self._folder / mutant.file.relative_to(ROOT)).read_text(encoding="utf-8")
+        try:
+            with psycopg.connect(self._server.dsn("mutants_pristine")) as conn:
+                conn.execute("set local check_function_bodies = on")
+                conn.execute(text)
+                conn.rollback()
+        except psycopg.Error as exc:
+            return str(exc).splitlines()[0]
+        return ""
+
+    def test(self, names: list[str]) -> Report:
+        """What test files, or single tests, say."""
+        options = [
+            "--durations=0",
+            "--durations-min=0.05",
+            "-x",
+            "-q",
+            "--tb=no",
+            "-rfE",
+            "-p",
+            "no:cacheprovider",
+            f"--timeout={_TEST_SECONDS}",
+        ]
+        command = [sys.executable, "-m", "pytest", *options, *(f"tests/{name}" for name in names)]
+        try:
+            run = subprocess.run(
+                command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=_SUITE_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return Report(verdict="hangs", by="", seconds={})
+        seconds: Counter[str] = Counter()
+        for took, name in re.findall(r"^([\d.]+)s \w+ +tests/([^\s\[]+)", run.stdout, re.M):
+            seconds[name] += float(took)
+        failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - (.*))?$", run.stdout, re.M)
+        by = failed[1] if failed else ""
+        if run.returncode == 0:
+            verdict = "green"
+        elif failed and "::" in by:
+            verdict = "hangs" if "pytest-timeout" in (failed[2] or "") else "red"
+        else:
+            verdict, by = "does not run", by or (run.stdout + run.stderr).strip().splitlines()[-1]
+        return Report(verdict=verdict, by=by, seconds=seconds)
+
+    def tidy(self) -> None:
+        """What a test that was cut short left on the server must not fail the next one."""
+        with psycopg.connect(self._server.dsn(), autocommit=True) as conn:
+            databases = "select datname from pg_database where datname !~ '^(postgres|template[01]|mutants_pristine)$'"
+            for (name,) in conn.execute(databases).fetchall():
+                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            for (name,) in conn.execute("select rolname from pg_roles where rolname !~ '^(postgres$|pg_)'").fetchall():
+                conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+    def _create(self, name: str) -> None:
+        with psycopg.connect(self._server.dsn(), autocommit=True) as conn:
+            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+
+    def _migrate(self, name: str) -> str:
+        program = "import sys, pycheckout; pycheckout.migrate(sys.argv[1])"
+        command = [sys.executable, "-c", program, self._server.dsn(name)]
+        run = subprocess.run(command, cwd=self._folder, env=self._environment, capture_output=True, text=True)
+        return run.stderr.strip().splitlines()[-1] if run.returncode else ""
+
+
+class Run:
+    def __init__(self, todo: list[Mutant], ranking: Ranking, first: int, quick: bool) -> None:
+        self._todo: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
+        for mutant in todo:
+            self._todo.put(mutant)
+        self._ranking = ranking
+        self._first = first
+        self._quick = quick
+        self._printing = threading.Lock()
+        self.outcomes: dict[str, Outcome] = {}
+
+    def work(self, copy: Copy) -> None:
+        while not self._todo.empty():
+            try:
+                mutant = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            self._one(copy, mutant)
+
+    def _one(self, copy: Copy, mutant: Mutant) -> None:
+        began = time.monotonic()
+        copy.apply(mutant.edits)
+        try:
+            verdict, by = "does not load", copy.load(mutant)
+            if not by:
+                tests = self._ranking.tests(mutant)
+                stages = [tests[:20], tests[20 : self._first]]
+                if not self._quick:
+                    stages.append(self._ranking.files(mutant))
+                for stage in filter(None, stages):
+                    report = copy.test(stage)
+                    verdict, by = report.verdict, report.by
+                    self._ranking.took(report.seconds)
+                    if verdict != "green":
+                        break
+        finally:
+            copy.restore(mutant.edits)
+            copy.tidy()
+        if verdict == "red":
+            self._ranking.killed(mutant, by)
+        if verdict == "green":
+            verdict = "equivalent" if mutant.name in EQUIVALENT else "SURVIVED"
+        elif mutant.name in EQUIVALENT:
+            verdict = "NOT EQUIVALENT"
+        with self._printing:
+            outcome = self.outcomes[mutant.name] = Outcome(verdict=verdict, by=by, seconds=time.monotonic() - began)
+            print(f"{outcome.verdict:<14} {outcome.seconds:5.0f} s  {mutant.name}", flush=True)
+            reason = EQUIVALENT.get(mutant.name, "") if verdict == "equivalent" else by
+            if reason:
+                print(f"{'':<24}{reason}", flush=True)
+
+
+def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant]) -> str:
+    """The test that is red although only blank lines were added to the files; empty if there is none."""
+    edits = tuple(
+        Edit(file=file, start=size, end=size, text="\n")
+        for file in {mutant.file for mutant in todo}
+        for size in [len(file.read_text(encoding="utf-8"))]
+    )
+    copy.apply(edits)
+    try:
+        widest = min(todo, key=lambda mutant: mutant.is_function)
+        report = copy.test(ranking.files(widest))
+    finally:
+        copy.restore(edits)
+        copy.tidy()
+    ranking.took(report.seconds)
+    return "" if report.verdict == "green" else f"{report.verdict}: {report.by}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="REGEX", default="", help="mutants whose names it matches")
+    parser.add_argument("--list", action="store_true", help="print the names and end")
+    parser.add_argument("--workers", type=int, default=2, help="mutants at once, each on a server of its own")
+    parser.add_argument(
+        "--first", type=int, default=120, help="how many of the likeliest tests to run before the suite"
+    )
+    parser.add_argument("--quick", action="store_true", help="run no others: survivors are only suspects then")
+    parser.add_argument("--no-baseline", action="store_true", help="do not see first that the suite is green")
+    args = parser.parse_args()
+
+    every = mutants()
+    if unknown := EQUIVALENT.keys() - {mutant.name for mutant in every}:
+        parser.error(f"said to be equivalent, but no such mutants: {', '.join(sorted(unknown))}")
+    todo = [mutant for mutant in every if re.search(args.only, mutant.name)]
+    if args.list:
+        print(*(mutant.name for mutant in todo), sep="\n")
+        return 0
+
+    began = time.monotonic()
+    ranking = Ranking(ROOT / "tests")
+    with ExitStack() as stack:
+        copies = [
+            Copy(
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pycheckout-mutants-"))),
+                stack.enter_context(embedded_server(max_connections=200, fsync=False, full_page_writes=False)),
+            )
+            for _ in range(args.workers)
+        ]
+        if not args.no_baseline and (problem := baseline(copies[0], ranking, todo)):
+            print(f"The suite is not green without mutants. {problem}", file=sys.stderr)
+            return 2
+        run = Run(todo, ranking, args.first, args.quick)
+        threads = [threading.Thread(target=run.work, args=(copy,)) for copy in copies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    counts = Counter(outcome.verdict for outcome in run.outcomes.values())
+    print(f"\n{len(todo)} mutants in {time.monotonic() - began:.0f} s: ", end="")
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+    for name, outcome in run.outcomes.items():
+        if outcome.verdict not in ("red", "equivalent"):
+            print(f"{outcome.verdict}: {name}")
+    return 0 if set(counts) <= {"red", "equivalent"} and len(run.outcomes) == len(todo) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
