@@ -406,6 +406,25 @@ def test_a_quote_that_contradicts_itself_is_refused_with_both_figures(
     )
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"items": {(0, 0): {"unit_price_cents": -1}}},
+        {"items": {(0, 0): {"line_subtotal_cents": -1}}, "groups": {0: {"subtotal_cents": -1, "total_cents": -1}}},
+        {"amounts": "gross", "line_discount_cents": 1001},
+    ],
+    ids=["a price below zero", "a subtotal below zero", "a total below zero"],
+)
+def test_each_amount_of_a_line_is_looked_at_where_no_constraint_does(db, add_cart, checkout_sql, columns):
+    """PF-173: an existing database has constraints of its own, or none; the other figures may add up."""
+    for constraint in ("cart_items_price_not_negative", "cart_items_gross_adds_up"):
+        db.execute(without(constraint, "cart_items"))
+    cart = add_cart(vendors=1, lines=1, **columns)
+    with refused("OC007") as refusal:
+        checkout_sql(db, cart)
+    assert (refusal.detail["problem"], refusal.detail["cart_item_id"]) == ("line_amounts", str(cart.items[0].id))
+
+
 def test_the_first_of_several_contradictions_is_told_whatever_the_row_order(db, add_cart, checkout_sql):
     """PF-173: deterministic validation errors."""
     ids = [UUID(int=number) for number in (3, 1, 2)]
@@ -423,6 +442,9 @@ def test_the_first_of_several_contradictions_is_told_whatever_the_row_order(db, 
 
 def test_contradictions_of_what_is_not_ordered_do_not_matter(db, add_cart, checkout_sql):
     """PF-173: only ordered vendors and lines are validated."""
+    own = add_cart(vendors=[UUID(int=1), NOBODY], buyer_store_id=NOBODY, groups={1: {"status": "invalid"}})
+    assert len(checkout_sql(db, own)["vendor_orders"]) == 1
+
     cart = add_cart(
         vendors=2,
         items={(0, 1): {"status": "invalid", "quantity": 0, "unit_price_cents": 0}},

@@ -401,6 +401,35 @@ def test_a_line_that_the_host_is_changing_is_waited_for(db, connect, add_cart, c
     assert values(db, "select status::text from order_line_items where id = %s", line) == ["fulfilled"]
 
 
+def test_the_sums_are_of_lines_that_the_host_is_done_with(db, connect, add_cart, checkout_sql, call):
+    """An uncommitted change to any line of the order is waited for before its lines are added up."""
+    cart = add_cart(vendors=1, lines=2)
+    checkout_sql(db, cart)
+    mine, others = cart.items
+    with connect() as host, connect(autocommit=True) as vendor:
+        host.execute("update order_line_items set status = 'rejected' where id = %s", (others.id,))
+        host.execute("update inventory_items set reserved_qty = 0 where product_id = %s", (others.product_id,))
+        with blocked(db, lambda conn: call("order_line_release", mine.id, "why", conn=conn), vendor) as waiting:
+            host.commit()
+        assert waiting.result(timeout=10)["total_cents"] == 0
+
+
+def test_lines_are_locked_in_the_order_of_their_ids(db, connect, add_cart, checkout_sql, call):
+    """So that a host that keeps to it and a cancel cannot lock each other out."""
+    cart = add_cart(vendors=1, lines=2)
+    checkout_sql(db, cart)
+    lower, higher = sorted(item.id for item in cart.items)
+    lock = "select from order_line_items where id = %s for update"
+    with connect() as host, connect(autocommit=True) as vendor, connect() as other:
+        host.execute(lock, (lower,))
+        cancel = ("vendor_order_cancel", cart.groups[0].id, "why")
+        with blocked(db, lambda conn: call(*cancel, conn=conn), vendor) as waiting:
+            other.execute(lock + " nowait", (higher,))
+            other.rollback()
+            host.rollback()
+        assert waiting.result(timeout=10)["replayed"] is False
+
+
 def outcome(call, function, *args, conn):
     try:
         return "replayed" if call(function, *args, conn=conn)["replayed"] else "done"

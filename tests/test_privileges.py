@@ -332,6 +332,17 @@ def test_grants_survive_a_deployment(db, dsn, new_role):
     assert values(db, "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute')", kept) == [True]
 
 
+def test_granting_twice_is_granting_once(db, new_role):
+    name = new_role()
+    for _ in range(2):
+        db.execute("select checkout_grant(%s), checkout_grant_quotes(%s)", [name, name])
+
+    assert values(db, "select scope from checkout_roles where role_name = %s order by 1", name) == [
+        "checkout",
+        "quotes",
+    ]
+
+
 def test_two_grants_at_once_queue(db, connect, new_role):
     """Both write the same rows of pg_proc; without a lock the second one fails as "tuple concurrently updated"."""
     first, second = connect(), connect()
