@@ -364,7 +364,7 @@ RULES: dict[Callable[[Source], Found], str] = {
     refusals: "validation refused raises sqlstate detail problem field",
     conditions: "validation refused raises sqlstate detail problem field none",
     handlers: "refused raises sqlstate detail",
-    constraints: "violation refused duplicate",
+    constraints: "constraints violation refused identity duplicate",
     clocks: "races waited clock blocked transaction begun",
     paths: "search path callers reaches definer privileges shadow",
     rights: "privileges exactly each kind role public denied",
