@@ -15,15 +15,8 @@ declare
   v_promo numeric;
   v_total numeric;
 begin
-  -- every line of the order stays locked until the commit: the sums below are of what will be there
-  perform from order_line_items as line where line.order_id = v_order.id order by line.id for update;
   perform inventory_return(order_end_lines.line_ids, order_end_lines.line_status = 'rejected');
   v_now := clock_timestamp();
-
-  select coalesce(sum(line.discount_cents), 0) as discounts into v_lines
-    from order_line_items as line
-   where line.order_id = v_order.id and line.status <> 'rejected';
-  v_promo := v_order.discounts_cents - v_lines.discounts;
 
   update order_line_items as line
      set status = order_end_lines.line_status,
@@ -35,6 +28,7 @@ begin
          count(*) filter (where line.status = 'fulfilled') as fulfilled,
          coalesce(sum(line.line_subtotal_cents) filter (where line.status <> 'rejected'), 0) as subtotal,
          coalesce(sum(line.discount_cents) filter (where line.status <> 'rejected'), 0) as discounts,
+         coalesce(sum(line.discount_cents) filter (where line.status <> 'rejected' or line.id = any (order_end_lines.line_ids)), 0) as discounts_before,
          coalesce(sum(line.total_cents) filter (where line.status <> 'rejected'), 0) as total
     into v_lines
     from order_line_items as line
@@ -44,7 +38,7 @@ begin
     v_order.tax_cents := 0;
     v_order.transport_fee_cents := 0;
   end if;
-  v_promo := least(v_promo, v_lines.total);
+  v_promo := least(v_order.discounts_cents - v_lines.discounts_before, v_lines.total);
   v_total := v_lines.total - v_promo + v_order.tax_cents + v_order.transport_fee_cents;
 
   update vendor_orders as ended

@@ -6,29 +6,16 @@ language plpgsql
 security definer
 set search_path from current
 as $$
-declare
-  v_allowed constant text[] := array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'hold', 'canceled', 'expired'];
-  v_line order_line_items;
-  v_order vendor_orders;
 begin
   if order_line_release.line_id is null then
     perform checkout_raise_invalid('line_id', 'is required');
   end if;
   perform order_check_reason(order_line_release.reason);
-
-  v_line := order_lock_line(order_line_release.line_id);
-  select vendor_order.* into v_order from vendor_orders as vendor_order where vendor_order.id = v_line.order_id;
-
-  if v_line.status = 'rejected' then
-    return order_describe(v_order, array[v_line.id]) || jsonb_build_object('reason', v_line.notes, 'replayed', true);
-  elsif v_line.status not in ('pending', 'accepted', 'hold') then
-    perform order_raise_state('order line', v_line.id, v_line.status::text, array['pending', 'accepted', 'hold']);
-  elsif v_order.status::text <> all (v_allowed) then
-    perform order_raise_state('order', v_order.id, v_order.status::text, v_allowed);
-  end if;
-
-  v_order := order_end_lines(v_order, array[v_line.id], 'rejected', order_line_release.reason);
-  return order_emit_event(v_order, 'order_line.released', order_line_release.reason, array[v_line.id]);
+  return order_line_end(
+    order_line_release.line_id, 'rejected',
+    array['pending', 'accepted', 'hold'],
+    array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'hold', 'canceled', 'expired'],
+    'order_line.released', order_line_release.reason);
 end;
 $$;
 

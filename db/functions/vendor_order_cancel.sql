@@ -29,7 +29,7 @@ begin
     perform order_raise_state('order', v_order.id, v_order.status::text, v_allowed);
   end if;
 
-  update vendor_orders as canceled set status = 'canceled' where canceled.id = v_order.id returning canceled.* into v_order;
+  v_order.status := 'canceled';   -- which order_end_lines writes
   v_order := order_end_lines(v_order, v_line_ids, 'rejected', vendor_order_cancel.reason);
   return order_emit_event(v_order, 'vendor_order.canceled', vendor_order_cancel.reason, v_line_ids);
 end;

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "1c6786c03ed80e5d141c5f11dca080a2827424a41c54afec0e50ffeef734ecec"
+FUNCTIONS_HASH = "e2919d72769c171b3a4f7d0f4bcc44292f8ec9dc5d15f721ef3176bd1f0cc2d4"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
