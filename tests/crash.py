@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import psycopg
 
 from pycheckout._embedded import EmbeddedServer
+from races import wait_for_waiter, wait_until
 
 # The steps at which a checkout can be stopped, in its order, and the write that each comes after.
 STOPS = {
@@ -79,19 +79,7 @@ def release(conn: psycopg.Connection) -> None:
 
 def wait_for_stop(conn: psycopg.Connection) -> int:
     """The process id of a backend that stands at the stop, once there is one."""
-    return _wait_for(conn, "select max(pid) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))")
-
-
-def wait_until_gone(conn: psycopg.Connection, pid: int) -> None:
-    _wait_for(conn, "select 1 where not exists (select from pg_stat_activity where pid = %s)", pid)
-
-
-def _wait_for(conn: psycopg.Connection, query: str, *params: object) -> int:
-    deadline = time.monotonic() + 20
-    while not (found := conn.execute(query, params).fetchone()) or found[0] is None:
-        assert time.monotonic() < deadline, query
-        time.sleep(0.01)
-    return int(found[0])
+    return wait_for_waiter(conn, conn.info.backend_pid)
 
 
 @dataclass
@@ -121,10 +109,7 @@ class CrashServer:
 
     def start(self) -> None:
         """Start it again on the same data. The backends of a killed one may still be on their way out."""
-        deadline = time.monotonic() + 60
-        while not self._pg_ctl("start"):
-            assert time.monotonic() < deadline, "the server did not start again"
-            time.sleep(0.05)
+        wait_until(lambda: self._pg_ctl("start"), "the server did not start again", timeout=60)
 
     def _pg_ctl(self, *command: str) -> bool:
         owner = self.embedded.data.stat()
@@ -143,10 +128,11 @@ class CrashServer:
 
     def wait_until_ready(self) -> None:
         """After a crash of one backend the postmaster starts all of them anew, by itself."""
-        deadline = time.monotonic() + 60
-        while True:
+
+        def answers() -> bool:
             with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(self.embedded.dsn()).close()
-                return
-            assert time.monotonic() < deadline, "the server did not recover"
-            time.sleep(0.05)
+                return True
+            return False
+
+        wait_until(answers, "the server did not recover", timeout=60)

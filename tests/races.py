@@ -10,14 +10,34 @@ from typing import Any
 import psycopg
 
 
-def wait_until_blocked(conn: psycopg.Connection, pid: int, timeout: float = 5.0) -> None:
-    """Return once backend `pid` waits for a lock; no test has to guess a sleep."""
+def wait_until(true: Callable[[], Any], otherwise: str = "it never became true", timeout: float = 10.0) -> Any:
+    """What `true` answers once that is true; no test has to guess a sleep. Fails, saying `otherwise`, after seconds."""
     deadline = time.monotonic() + timeout
+    while not (found := true()):
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.01)
+    return found
+
+
+def wait_until_blocked(conn: psycopg.Connection, pid: int, timeout: float = 5.0) -> None:
+    """Return once backend `pid` waits for a lock."""
     query = "select cardinality(pg_blocking_pids(%s)) > 0 as blocked"
     with psycopg.Cursor(conn, row_factory=psycopg.rows.scalar_row) as cur:
-        while not cur.execute(query, (pid,)).fetchone():
-            assert time.monotonic() < deadline, f"backend {pid} never blocked"
-            time.sleep(0.01)
+        wait_until(lambda: cur.execute(query, (pid,)).fetchone(), f"backend {pid} never blocked", timeout)
+
+
+def wait_for_waiter(conn: psycopg.Connection, holder: int, timeout: float = 20.0) -> int:
+    """The backend that waits for a lock of backend `holder`, once there is one."""
+    query = "select pid from pg_stat_activity where %s = any (pg_blocking_pids(pid)) limit 1"
+    with psycopg.Cursor(conn, row_factory=psycopg.rows.scalar_row) as cur:
+        nobody = f"nobody waits for backend {holder}"
+        return int(wait_until(lambda: cur.execute(query, (holder,)).fetchone(), nobody, timeout))
+
+
+def wait_until_gone(conn: psycopg.Connection, pid: int, timeout: float = 20.0) -> None:
+    """Return once backend `pid` has ended."""
+    query = "select from pg_stat_activity where pid = %s"
+    wait_until(lambda: not conn.execute(query, (pid,)).fetchall(), f"backend {pid} never ended", timeout)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import logging
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ import pycheckout
 from checks import row, values
 from factories import ADDRESS
 from pycheckout import Unavailable, _connection
-from races import at_once
+from races import at_once, wait_until
 
 RESETS = (True, False)
 # Of the answer: nothing, a part of its first message, half of it, all but the last byte.
@@ -398,13 +397,6 @@ def test_lost_answer_and_a_new_key_is_still_one_order(proxy, proxied, db, add_ca
 
 
 # Helpers
-
-
-def wait_until(true, timeout=10):
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "never became true"
-        time.sleep(0.01)
 
 
 def wait_until_waiting(db, event):

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from crash import STOPS, CrashServer, install_stops, release, stopped_at, wait_for_stop, wait_until_gone
+from crash import STOPS, CrashServer, install_stops, release, stopped_at, wait_for_stop
 from psycopg_pool import ConnectionPool
 
 import pycheckout
 from checks import rows, values
 from pycheckout._embedded import embedded_server
+from races import wait_until_gone
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pycheckout.demo.report import money
+from races import wait_until
 
 
 def environment(folder):
@@ -98,10 +99,7 @@ def test_a_demo_that_is_cut_short_leaves_nothing_behind(demo_folder, how, status
 
 def test_ctrl_c_while_the_server_starts_leaves_nothing_behind(demo_folder):
     demo = subprocess.Popen([sys.executable, "-m", "pycheckout.demo"], env=environment(demo_folder))
-    deadline = time.monotonic() + 30
-    while not list(demo_folder.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list(demo_folder.iterdir()), timeout=30)
     demo.send_signal(signal.SIGINT)
 
     assert demo.wait(timeout=30) == 130

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pycheckout._embedded import embedded_server
+from races import wait_until
 
 OWNER = """
 import time
@@ -66,10 +66,7 @@ def test_an_owner_that_is_stopped_leaves_nothing_behind(end: signal.Signals) -> 
         finally:
             owner.kill()
 
-    deadline = time.monotonic() + 10
-    while is_running(pid) or data.parent.exists():
-        assert time.monotonic() < deadline, f"{data} is still there"
-        time.sleep(0.05)
+    wait_until(lambda: not is_running(pid) and not data.parent.exists(), f"{data} is still there")
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

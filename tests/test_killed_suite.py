@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
 
 from pycheckout._embedded import embedded_server
+from races import wait_until
 
 HERE = Path(__file__).parent
 SOME_TESTS = "test_payment_intents.py"
@@ -34,11 +34,12 @@ def test_the_suite_runs_after_it_was_killed_half_way():
             killed = start_suite(server.dsn())
             # a test is running: its clone of the template is there
             query = "select count(*) from pg_database where datname ~ '^pycheckout_test.*gw[01]$'"
-            deadline = time.monotonic() + 60
-            while conn.execute(query).fetchone() == (0,):
+
+            def started():
                 assert killed.poll() is None, killed.stdout.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+                return conn.execute(query).fetchone() != (0,)
+
+            wait_until(started, timeout=60)
             os.killpg(killed.pid, signal.SIGKILL)
             killed.communicate()
             assert conn.execute("select count(*) from pg_database where datname ~ '^pycheckout'").fetchone()[0] > 0

@@ -4,7 +4,6 @@ So checkouts, restocks and splits cannot deadlock. Reported elsewhere as: two ca
 order lock each other out.
 """
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import psycopg
 import pytest
 
 from checks import values
-from races import blocked, wait_until_blocked
+from races import blocked, wait_until
 
 LOCK_ITEM = "select from inventory_items where product_id = %s for update"
 LOCK_SLOT = "select from inventory_slots where product_id = %s and slot = %s for update"
@@ -223,11 +222,9 @@ def test_a_rush_for_the_last_units_of_several_slots_does_not_deadlock(db, pool, 
 
 
 def wait_until_blocked_by(conn, waiter, holder):
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        wait_until_blocked(conn, waiter.info.backend_pid)
-        [pids] = values(conn, "select pg_blocking_pids(%s)", waiter.info.backend_pid)
-        if pids == [holder.info.backend_pid]:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the other backend never waited for this one")
+    blockers = "select pg_blocking_pids(%s)"
+    wait_until(
+        lambda: values(conn, blockers, waiter.info.backend_pid) == [[holder.info.backend_pid]],
+        "the other backend never waited for this one",
+        timeout=5,
+    )

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -19,12 +18,12 @@ from upgrade import (
     run_yoyo,
     start_yoyo,
     value,
-    waiting_backend,
     without_labels,
     yoyo_backend,
 )
 
 import pycheckout
+from races import wait_for_waiter, wait_until_gone
 
 
 def applied(conn):
@@ -146,20 +145,13 @@ def killed_while_waiting(url, table, until):
         holder.execute(f"update {table} set updated_at = updated_at")
         process = start_yoyo("apply", dsn=url)
         try:
-            waiter = waiting_backend(watcher, holder.info.backend_pid)
+            waiter = wait_for_waiter(watcher, holder.info.backend_pid)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         assert process.returncode == -signal.SIGKILL
         yield watcher, waiter
         holder.rollback()
-
-
-def wait_for_end(conn, pid):
-    deadline = time.monotonic() + 20
-    while conn.execute("select from pg_stat_activity where pid = %s", (pid,)).fetchone():
-        assert time.monotonic() < deadline, f"backend {pid} never ended"
-        time.sleep(0.01)
 
 
 KILLED = [
@@ -176,7 +168,7 @@ def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, t
     with killed_while_waiting(url, table, until) as (watcher, waiter):
         before = value(watcher, "select count(*) from yoyo_lock")
     with connect(url) as conn:
-        wait_for_end(conn, waiter)
+        wait_until_gone(conn, waiter)
         pycheckout.migrate(url, timeout=30)
         assert before == 1
         assert value(conn, "select count(*) from yoyo_lock") == 0
@@ -210,7 +202,7 @@ def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_d
     url = empty_database()
     with killed_while_waiting(url, "vendor_orders", "0006") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))
-        wait_for_end(watcher, waiter)
+        wait_until_gone(watcher, waiter)
 
     with pytest.raises(pycheckout.MigrationError, match="missing, invalid") as caught:
         pycheckout.migrate(url, timeout=30)

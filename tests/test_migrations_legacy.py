@@ -16,13 +16,12 @@ from upgrade import (
     run_yoyo,
     start_yoyo,
     value,
-    waiting_backend,
     without_labels,
 )
 
 import pycheckout
 from factories import ADDRESS
-from races import wait_until_blocked
+from races import wait_for_waiter, wait_until_blocked
 
 SHAPES = ["net", "gross"]
 
@@ -237,7 +236,7 @@ def test_checkout_of_the_earlier_system_that_still_runs_is_waited_for(legacy):
     with connect(url, autocommit=False) as running, ThreadPoolExecutor(1) as pool:
         add_order_as_the_earlier_system(running, 50, cart=value(conn, "select id('cart', 9)"))
         rest = pool.submit(pycheckout.migrate, url)
-        wait_until_blocked(conn, waiting_backend(conn, running.info.backend_pid))
+        wait_until_blocked(conn, wait_for_waiter(conn, running.info.backend_pid))
         running.commit()
         rest.result(timeout=30)
 

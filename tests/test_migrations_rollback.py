@@ -15,14 +15,13 @@ from upgrade import (
     run_yoyo,
     start_yoyo,
     value,
-    waiting_backend,
     without_labels,
     yoyo_backend,
 )
 
 import pycheckout
 from factories import ADDRESS
-from races import wait_until_blocked
+from races import wait_for_waiter, wait_until_blocked
 
 
 def rows(conn):
@@ -231,7 +230,7 @@ def test_row_that_is_still_uncommitted_is_not_lost(database):
     with connect(url, autocommit=False) as other, connect(url) as watcher, ThreadPoolExecutor(1) as pool:
         other.execute("insert into checkout_requests values (gen_random_uuid(), 'k', '', gen_random_uuid())")
         rollback = pool.submit(pycheckout.rollback, url)
-        wait_until_blocked(watcher, waiting_backend(watcher, other.info.backend_pid))
+        wait_until_blocked(watcher, wait_for_waiter(watcher, other.info.backend_pid))
         other.commit()
         with pytest.raises(pycheckout.MigrationError, match="would lose the rows of table checkout_requests"):
             rollback.result(timeout=30)

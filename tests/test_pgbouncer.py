@@ -5,7 +5,6 @@ Reported elsewhere as: prepared statements that clash, or vanish, behind a trans
 
 import itertools
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +19,7 @@ from psycopg_pool import ConnectionPool
 import pycheckout
 from checks import values
 from pycheckout import Busy, CheckoutError
-from races import at_once
+from races import at_once, wait_until
 
 CLIENTS = 4
 CALLS = 20
@@ -236,10 +235,3 @@ PREPARED_ELSEWHERE = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.Dup
 
 FROM_WAITING = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 WAITING = f"select count(*) {FROM_WAITING}"
-
-
-def wait_until(true, timeout=10):
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "never became true"
-        time.sleep(0.01)

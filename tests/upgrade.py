@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,17 +77,6 @@ def value(conn: psycopg.Connection[Any], query: str, *params: object) -> Any:
     with conn.cursor(row_factory=scalar_row) as cur:
         [found] = cur.execute(query, params).fetchall()
         return found
-
-
-def waiting_backend(conn: psycopg.Connection[Any], holder: int, seconds: float = 20) -> int:
-    """The backend that waits for a lock of backend `holder`, once there is one."""
-    deadline = time.monotonic() + seconds
-    query = "select pid from pg_stat_activity where %s = any (pg_blocking_pids(pid)) limit 1"
-    with conn.cursor(row_factory=scalar_row) as cur:
-        while (pid := cur.execute(query, (holder,)).fetchone()) is None:
-            assert time.monotonic() < deadline, f"nobody waits for backend {holder}"
-            time.sleep(0.01)
-    return int(pid)
 
 
 def dump(program: Callable[[str], str], dsn: str, *options: str) -> str:
