@@ -482,6 +482,23 @@ def test_a_quoting_role_cannot_touch_a_converted_cart(quoter, db, add_cart, chec
             quoter.execute(statement, [cart.id])
 
 
+def test_a_role_for_orders_may_change_them_and_nothing_else(db, new_role, login, add_cart, checkout_sql):
+    cart = add_cart(vendors=1)
+    checkout_sql(db, cart)
+    name = new_role()
+    db.execute("select checkout_grant_orders(%s)", [name])
+    orders = login(name)
+    [fulfilled] = values(orders, "select order_line_fulfil(%s)", cart.items[0].id)
+    assert fulfilled["status"] == "partially_fulfilled"
+    for forbidden in (
+        "select from vendor_orders",
+        "update inventory_items set reserved_qty = 0",
+        f"select inventory_return(array['{cart.items[1].id}']::uuid[], true)",
+        f"select checkout_result('{cart.buyer_store_id}', '{cart.id}')",
+    ):
+        assert denied(orders, forbidden), forbidden
+
+
 def test_default_privileges_of_the_host_open_neither_keys_nor_functions(new_role, empty_database, connect):
     """Some hosts give every new table and function to their web role (ALTER DEFAULT PRIVILEGES)."""
     role, url = new_role(" it's"), empty_database()
