@@ -185,6 +185,23 @@ def test_triggers_keep_to_their_path(connect, add_cart, checkout, db):
         assert refused.value.sqlstate == "OC009"
 
 
+@pytest.mark.parametrize(
+    "statement", ["update public.cart_records set total_cents = 0", "delete from public.cart_items"]
+)
+def test_a_permit_of_the_callers_own_making_opens_nothing(connect, add_cart, checkout, db, statement):
+    """A temporary table of that name, with the running transaction in it, is not the one that counts."""
+    checkout(db, add_cart())
+    with connect() as caller:
+        caller.execute(
+            "create temporary table cart_change_permits as"
+            " select id as cart_id, pg_current_xact_id() as transaction_id from cart_records;"
+            " grant select on cart_change_permits to public"
+        )
+        with pytest.raises(psycopg.Error) as refused:
+            caller.execute(statement)
+        assert refused.value.sqlstate == "OC009"
+
+
 # Rights
 
 
