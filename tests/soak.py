@@ -283,13 +283,14 @@ class Faults(threading.Thread):
                     product, slots = self.random.choice(self.hot), self.random.choice([1, 2, 4, 8])
                     conn.execute("select inventory_split(%s, %s)", (product, slots))
                 else:
-                    # for choice somebody in the middle of a statement
-                    [pid] = conn.execute(
-                        """
+                    # for choice somebody in the middle of a statement; after a restart nobody is back for a moment
+                    busiest = """
                         select pid from pg_stat_activity where application_name = 'soak'
                          order by state = 'active' desc, random() limit 1
                         """
-                    ).fetchone()
+                    while not (found := conn.execute(busiest).fetchone()):
+                        time.sleep(0.01)
+                    [pid] = found
                     os.kill(pid, signal.SIGTERM if name == "session terminated" else signal.SIGKILL)
             self.server.wait_until_ready()
 
