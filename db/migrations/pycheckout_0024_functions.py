@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "e2919d72769c171b3a4f7d0f4bcc44292f8ec9dc5d15f721ef3176bd1f0cc2d4"
+FUNCTIONS_HASH = "5fd6c86069b7602e47b9dbd745a8a69a3ff4e28513f2bf85376ec8ecf7a1468b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
