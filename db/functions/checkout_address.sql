@@ -11,36 +11,36 @@ as $$
 declare
   v_fields constant jsonb := to_jsonb(jsonb_populate_record(null::address_t, '{}'));   -- every field, and null
   v_field text;
-  v_value jsonb;
+  v_problem text;
 begin
   if checkout_address.address is null or jsonb_typeof(checkout_address.address) <> 'object' then
     perform checkout_raise_invalid('shipping_address', 'must be a JSON object');
   end if;
 
-  -- a loop, so that the first wrong field is named
-  for v_field, v_value in select member.key, member.value from jsonb_each(checkout_address.address) as member loop
-    if not v_fields ? v_field then
-      perform checkout_raise_invalid('shipping_address.' || left(v_field, 60), 'is not a field of an address');
-    elsif v_value = 'null' then
-      continue;
-    elsif v_field in ('lat', 'lng') then
-      if jsonb_typeof(v_value) <> 'number' then
-        perform checkout_raise_invalid('shipping_address.' || v_field, 'must be a number of degrees');
-      end if;
-      -- a number so small that it has no double precision would be an overflow later
-      if abs(v_value::numeric) > (case v_field when 'lat' then 90 else 180 end) or scale(v_value::numeric) > 30 then
-        perform checkout_raise_invalid('shipping_address.' || v_field, 'must be a number of degrees');
-      end if;
-    elsif jsonb_typeof(v_value) <> 'string' or length(v_value #>> '{}') > 500 then
-      perform checkout_raise_invalid('shipping_address.' || v_field, 'must be a text of at most 500 characters');
-    end if;
-  end loop;
-
-  foreach v_field in array '{line1,city,country}'::text[] loop
-    if coalesce(checkout_address.address ->> v_field, '') !~ '[^[:space:]]' then
-      perform checkout_raise_invalid('shipping_address.' || v_field, 'is required');
-    end if;
-  end loop;
+  select problem.field, problem.what into v_field, v_problem
+    from (
+      select left(member.key, 60) as field,
+             case when not v_fields ? member.key then 'is not a field of an address'
+                  when member.value = 'null' then null
+                  when member.key in ('lat', 'lng') then
+                    case when jsonb_typeof(member.value) <> 'number' then 'must be a number of degrees'
+                         -- a number so small that it has no double precision would be an overflow later
+                         when abs(member.value::numeric) > (case member.key when 'lat' then 90 else 180 end) or scale(member.value::numeric) > 30
+                         then 'must be a number of degrees' end
+                  when jsonb_typeof(member.value) <> 'string' or length(member.value #>> '{}') > 500
+                  then 'must be a text of at most 500 characters'
+             end as what
+        from jsonb_each(checkout_address.address) as member
+       union all
+      select required.field, 'is required'
+        from unnest('{line1,city,country}'::text[]) as required (field)
+       where coalesce(checkout_address.address ->> required.field, '') !~ '[^[:space:]]'
+    ) as problem
+   where problem.what is not null
+   limit 1;
+  if found then
+    perform checkout_raise_invalid('shipping_address.' || v_field, v_problem);
+  end if;
 
   return jsonb_populate_record(null::address_t, checkout_address.address);
 end;

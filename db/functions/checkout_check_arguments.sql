@@ -15,35 +15,25 @@ language plpgsql
 stable
 as $$
 declare
-  v_field text;
-  v_problem text;
+  v_field constant text :=
+    case when checkout_check_arguments.buyer_store_id is null then 'buyer_store_id'
+         when checkout_check_arguments.cart_id is null then 'cart_id'
+         when (length(checkout_check_arguments.idempotency_key) <= 255
+               and checkout_check_arguments.idempotency_key ~ '^[!-~]+$' collate "C") is not true then 'idempotency_key'
+         when (checkout_check_arguments.payment_method = any (enum_range(null::payment_method)::text[])) is not true then 'payment_method'
+         when (checkout_check_arguments.ad_token_policy in ('drop', 'error')) is not true then 'ad_token_policy'
+         when (checkout_check_arguments.reservation_policy in ('partial', 'vendor', 'all')) is not true then 'reservation_policy'
+    end;
 begin
-  if checkout_check_arguments.buyer_store_id is null then
-    v_field := 'buyer_store_id';
-    v_problem := 'is required';
-  elsif checkout_check_arguments.cart_id is null then
-    v_field := 'cart_id';
-    v_problem := 'is required';
-  elsif (length(checkout_check_arguments.idempotency_key) <= 255
-         and checkout_check_arguments.idempotency_key ~ '^[!-~]+$' collate "C") is not true then
-    v_field := 'idempotency_key';
-    v_problem := 'must be 1 to 255 visible ASCII characters';
-  elsif not exists (select from pg_enum as method
-                     where method.enumtypid = 'payment_method'::regtype and method.enumlabel = checkout_check_arguments.payment_method) then
-    v_field := 'payment_method';
-    v_problem := 'must be one of ' || array_to_string(enum_range(null::payment_method), ', ');
-  elsif checkout_check_arguments.ad_token_policy is null or checkout_check_arguments.ad_token_policy not in ('drop', 'error') then
-    v_field := 'ad_token_policy';
-    v_problem := 'must be drop or error';
-  elsif checkout_check_arguments.reservation_policy is null
-        or checkout_check_arguments.reservation_policy not in ('partial', 'vendor', 'all') then
-    v_field := 'reservation_policy';
-    v_problem := 'must be partial, vendor or all';
-  else
-    return;
+  if v_field is not null then
+    perform checkout_raise_invalid(v_field, case v_field
+      when 'idempotency_key' then 'must be 1 to 255 visible ASCII characters'
+      when 'payment_method' then 'must be one of ' || array_to_string(enum_range(null::payment_method), ', ')
+      when 'ad_token_policy' then 'must be drop or error'
+      when 'reservation_policy' then 'must be partial, vendor or all'
+      else 'is required'
+    end);
   end if;
-
-  perform checkout_raise_invalid(v_field, v_problem);
 end;
 $$;
 

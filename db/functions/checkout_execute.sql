@@ -33,6 +33,7 @@ declare
   v_attribution jsonb;
   v_short_line_ids uuid[];
   v_result jsonb;
+  v_event_orders json;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
                                    checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
@@ -47,7 +48,7 @@ begin
   perform checkout_check_key(v_cart, checkout_execute.idempotency_key, v_request_hash);
   if v_cart.status = 'converted' then
     perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
-    return checkout_build_result(v_cart, true);
+    return (checkout_build_result(v_cart, true)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);
@@ -60,8 +61,8 @@ begin
   v_short_line_ids := inventory_reserve(v_cart.id, checkout_execute.reservation_policy, v_now);
   perform checkout_create_orders(v_cart, v_short_line_ids, v_attribution);
 
-  v_result := checkout_build_result(v_cart, false);
-  perform checkout_emit_events(v_cart, v_result, v_attribution);
+  select built.result, built.event_orders into v_result, v_event_orders from checkout_build_result(v_cart, false) as built;
+  perform checkout_emit_events(v_cart, v_result, v_event_orders, v_attribution);
   return v_result;
 end;
 $$;

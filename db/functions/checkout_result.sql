@@ -22,7 +22,7 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return checkout_build_result(v_cart, true);
+    return (checkout_build_result(v_cart, true)).result;
   end if;
   return jsonb_build_object(
     'status', v_cart.status,

@@ -22,27 +22,26 @@ returns table (
 language sql
 stable
 as $$
-  with lines as (
-    select item.vendor_store_id,
-           item.line_subtotal_cents as subtotal,
-           cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents) as discounts,
-           coalesce(item.line_total_cents, item.line_subtotal_cents) as total,
-           item.id <> all (checkout_vendor_amounts.rejected_line_ids) as kept
-      from checkout_orderable_items(checkout_vendor_amounts.cart_id) as item
-  ), vendors as (
+  with vendors as (
     select vendor.id, vendor.vendor_store_id,
            vendor.subtotal_cents::numeric as quoted_subtotal,
            vendor.total_cents::numeric as quoted_total,
-           sum(lines.subtotal)::numeric as lines_subtotal,
-           vendor.subtotal_cents::numeric - vendor.total_cents - sum(lines.discounts) as promo,
-           coalesce(sum(lines.subtotal) filter (where lines.kept), 0)::numeric as kept_subtotal,
-           coalesce(sum(lines.discounts) filter (where lines.kept), 0)::numeric as kept_discounts,
-           coalesce(sum(lines.total) filter (where lines.kept), 0)::numeric as kept_total,
-           not bool_or(lines.kept) as all_rejected
-      from lines
-      join cart_vendor_groups as vendor
-        on vendor.cart_id = checkout_vendor_amounts.cart_id
-       and vendor.vendor_store_id = lines.vendor_store_id
+           sum(line.subtotal) as lines_subtotal,
+           vendor.subtotal_cents::numeric - vendor.total_cents - sum(line.discounts) as promo,
+           coalesce(sum(line.subtotal) filter (where line.kept), 0) as kept_subtotal,
+           coalesce(sum(line.discounts) filter (where line.kept), 0) as kept_discounts,
+           coalesce(sum(line.total) filter (where line.kept), 0) as kept_total,
+           not bool_or(line.kept) as all_rejected
+      from cart_vendor_groups as vendor
+     cross join lateral (
+       select item.line_subtotal_cents::numeric as subtotal,
+              cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)::numeric as discounts,
+              coalesce(item.line_total_cents, item.line_subtotal_cents)::numeric as total,
+              item.id <> all (checkout_vendor_amounts.rejected_line_ids) as kept
+         from checkout_orderable_items(checkout_vendor_amounts.cart_id) as item
+        where item.vendor_store_id = vendor.vendor_store_id
+     ) as line
+     where vendor.cart_id = checkout_vendor_amounts.cart_id
      group by vendor.id
   )
   select id, vendor_store_id, quoted_subtotal, quoted_total, lines_subtotal, promo,

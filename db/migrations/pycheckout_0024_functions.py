@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0019_operations"}
 
-FUNCTIONS_HASH = "5fd6c86069b7602e47b9dbd745a8a69a3ff4e28513f2bf85376ec8ecf7a1468b"
+FUNCTIONS_HASH = "afd3d4fdc78b9c590313f8a4e208e2954a8a41f3dd70623d8d8c8afe289a8c75"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,82 @@
+-- checkout_describe_orders: the orders of a conversion in JSON, once as buyers see them and once as the event
+-- checkout.converted has them, with the sums and counts that go beside them.
+--
+-- Both come from one pass over the rows, so no consumer is told other figures than the buyer. Vendors are ordered by id, and
+-- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone. JSON as
+-- text nests without being copied level by level; it becomes jsonb once, when it is whole.
+
+create or replace function checkout_describe_orders(checkout_group_id uuid)
+returns table (
+  orders json,
+  event_orders json,
+  vendor_store_ids uuid[],
+  confirmed_totals json,
+  line_count bigint,
+  short_count bigint,
+  short_vendors json
+)
+language sql
+stable
+as $$
+  select coalesce(json_agg(ordered order by ordered.vendor_store_id), '[]'),
+         coalesce(json_agg(event order by event.vendor_store_id), '[]'),
+         coalesce(array_agg(ordered.vendor_store_id), '{}'),
+         json_build_object(
+           'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
+           'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
+           'total_cents', coalesce(sum(ordered.total_cents), 0)),
+         coalesce(sum(lines.line_count), 0)::bigint,
+         coalesce(sum(lines.short_count), 0)::bigint,
+         coalesce(json_agg(json_build_object(
+             'vendor_store_id', ordered.vendor_store_id,
+             'reason', 'insufficient_inventory',
+             'warnings', ordered.warnings,
+             'items', lines.short_items) order by ordered.vendor_store_id)
+           filter (where lines.short_count = lines.line_count and lines.line_count > 0), '[]')
+    from vendor_orders as vendor_order
+   cross join lateral (
+     select coalesce(json_agg(line order by line.line_item_id), '[]') as items,
+            coalesce(json_agg(event_line order by line.line_item_id), '[]') as event_items,
+            count(*) as line_count,
+            count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_count,
+            json_agg(short_line order by line.line_item_id)
+              filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_items
+       from (
+         select own.id as line_item_id, own.cart_item_id, own.product_id, own.name, own.category, own.qty, own.unit, own.unit_price_cents,
+                own.line_subtotal_cents, own.discount_cents, own.total_cents, own.status, own.notes,
+                coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
+                ad_token_public(own.attributed_token) as attributed_token
+           from order_line_items as own
+          where own.order_id = vendor_order.id
+       ) as line
+      cross join lateral (
+        select line.line_item_id, line.product_id, line.qty, line.total_cents, line.status,
+               line.attributed_token -> 'token_id' as attributed_token_id
+      ) as event_line
+      cross join lateral (
+        select line.cart_item_id, line.product_id, line.name, line.qty, line.status, line.notes as reason, line.warnings
+      ) as short_line
+   ) as lines
+   cross join lateral (
+     select vendor_order.id as order_id, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
+            vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents, vendor_order.promo,
+            coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
+            ad_token_public(vendor_order.attributed_token) as attributed_token,
+            (select intent
+               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
+                       from payment_intents as payment
+                      where payment.order_id = vendor_order.id) as intent) as payment_intent,
+            lines.items
+   ) as ordered
+   cross join lateral (
+     select ordered.order_id, ordered.vendor_store_id, ordered.status, ordered.subtotal_cents, ordered.discounts_cents, ordered.total_cents,
+            ordered.attributed_token -> 'token_id' as attributed_token_id, lines.event_items as items
+   ) as event
+   where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id;
+$$;
+
+revoke execute on function checkout_describe_orders(uuid) from public;
+
+comment on function checkout_describe_orders(uuid) is
+  'Step of checkout_execute and checkout_result: the orders of an anchor in JSON as the result and as the event checkout.converted show '
+  'them, amounts in cents, in a fixed order.';
