@@ -292,6 +292,9 @@ class Faults(threading.Thread):
                         time.sleep(0.01)
                     [pid] = found
                     os.kill(pid, signal.SIGTERM if name == "session terminated" else signal.SIGKILL)
+                    # once it is gone, the postmaster knows of it, and a crash has begun
+                    while Path(f"/proc/{pid}").exists():
+                        time.sleep(0.01)
             self.server.wait_until_ready()
 
 
