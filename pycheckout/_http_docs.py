@@ -1,0 +1,255 @@
+"""What the OpenAPI document of `pycheckout.http` says: schemas, texts and an example of every status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
+"""Visible ASCII (RFC 5234 VCHAR) but for quote and backslash: bare, or an RFC 9651 string."""
+
+RETRY_AFTER = {"busy": "1", "unavailable": "5"}
+"""Seconds. The routes have tried a busy call again themselves by then."""
+
+CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id")
+ITEM = ("cart_item_id", "product_id", "requested")
+"""What goes out of an error's DETAIL."""
+
+DETAILS = {
+    "ad_token_invalid": "The cart has ad tokens that cannot be used: ask for a new quote without them.",
+    "busy": "Others held the cart or its stock for too long. Make the same call again, with the same key.",
+    "cart_expired": "The quote ran out: ask for a new one.",
+    "cart_inconsistent": "The quote contradicts itself: ask for a new one.",
+    "cart_not_active": "The cart is neither active nor ordered.",
+    "cart_not_found": "There is no such cart.",
+    "content_too_large": "The body is larger than a checkout can be.",
+    "idempotency_key_invalid": "Idempotency-Key must be one key of 1 to 255 visible ASCII characters, bare or in "
+    "double quotes, without a quote or a backslash inside.",
+    "idempotency_key_required": "The header Idempotency-Key is missing.",
+    "idempotency_key_reused": "The key stands for another request. Repeat that one to the letter, or take a new key.",
+    "insufficient_inventory": "There is not enough stock for these lines, and nothing was ordered.",
+    "internal_error": "The checkout failed, and it is not the request's fault. The same call may be made again.",
+    "invalid_request": "The request has to be corrected.",
+    "malformed_json": "The body is not JSON.",
+    "no_orderable_items": "Nothing in the cart can be ordered: ask for a new quote, or replace the items.",
+    "not_installed": "The service is not set up for checkouts.",
+    "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
+    "unsupported_media_type": "The body must be application/json.",
+}
+
+
+def text(most: int, *, blank: bool = False, least: int | None = None) -> dict[str, Any]:
+    """The schema of a text that the database can store, with something to read in it unless it may be `blank`."""
+    pattern = r"^[^\u0000]*$" if blank else r"^[^\u0000]*[^\u0000\s][^\u0000]*$"
+    return {"type": "string", "maxLength": most, "pattern": pattern} | ({} if least is None else {"minLength": least})
+
+
+def optional_text(most: int) -> dict[str, Any]:
+    return {"anyOf": [text(most, blank=True), {"type": "null"}]}
+
+
+def _degrees(most: int) -> dict[str, Any]:
+    return {"anyOf": [{"type": "number", "minimum": -most, "maximum": most}, {"type": "null"}]}
+
+
+ADDRESS: dict[str, Any] = {
+    "description": "The confirmed address: the fields of the database's address type.",
+    "properties": {
+        "line1": text(500),
+        "line2": optional_text(500),
+        "city": text(500),
+        "state": optional_text(500),
+        "postal_code": optional_text(500),
+        "country": text(500),
+        "lat": _degrees(90),
+        "lng": _degrees(180),
+    },
+    "required": ["line1", "city", "country"],
+    "additionalProperties": False,
+}
+
+_BUYER = "11111111-1111-4111-8111-111111111111"
+_CART = "22222222-2222-4222-8222-222222222222"
+_VENDOR = "33333333-3333-4333-8333-333333333333"
+_PRODUCT = "44444444-4444-4444-8444-444444444444"
+_GROUP = "66666666-6666-4666-8666-666666666666"
+_ITEM = "77777777-7777-4777-8777-777777777777"
+_ADDRESS = {
+    "line1": "12 Main Street",
+    "line2": None,
+    "city": "Tulsa",
+    "state": "OK",
+    "postal_code": "74103",
+    "country": "US",
+    "lat": None,
+    "lng": None,
+}
+_AMOUNTS = {"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}
+
+_REQUEST = {
+    "cart_id": _CART,
+    "shipping_address": {name: value for name, value in _ADDRESS.items() if value},
+    "payment_method": "ach",
+    "shipping_line": {"code": "standard", "title": "Standard"},
+}
+
+_RESULT: dict[str, Any] = {
+    "status": "converted",
+    "outcome": "complete",
+    "checkout_group_id": "019ab8c0-0000-7000-8000-000000000001",
+    "cart_id": _CART,
+    "buyer_store_id": _BUYER,
+    "currency": "USD",
+    "converted_at": "2026-01-01T12:00:00.123456Z",
+    "replayed": False,
+    "shipping_address": _ADDRESS,
+    "payment_method": "ach",
+    "shipping_line": {"code": "standard", "title": "Standard", "price_cents": None},
+    "totals": {"quoted": _AMOUNTS, "confirmed": _AMOUNTS},
+    "vendor_orders": [
+        {
+            "order_id": _GROUP,
+            "vendor_store_id": _VENDOR,
+            "status": "created_pending",
+            **_AMOUNTS,
+            "balance_due_cents": 2000,
+            "promo": None,
+            "warnings": [],
+            "attributed_token": None,
+            "payment_intent": {
+                "payment_intent_id": _GROUP,
+                "method": "ach",
+                "status": "unpaid",
+                "amount_cents": 2000,
+            },
+            "items": [
+                {
+                    "line_item_id": _ITEM,
+                    "cart_item_id": _ITEM,
+                    "product_id": _PRODUCT,
+                    "name": "Basil",
+                    "category": "herbs",
+                    "qty": 5,
+                    "unit": "bunch",
+                    "unit_price_cents": 400,
+                    "line_subtotal_cents": 2000,
+                    "discount_cents": 0,
+                    "total_cents": 2000,
+                    "status": "pending",
+                    "notes": None,
+                    "warnings": [],
+                    "applied_volume_discount": None,
+                    "attributed_token": None,
+                }
+            ],
+        }
+    ],
+    "rejected_vendors": [],
+}
+
+_ACTIVE = {
+    "status": "active",
+    "cart_id": _CART,
+    "buyer_store_id": _BUYER,
+    "currency": "USD",
+    "valid_until": "2026-01-01T12:30:00Z",
+    "totals": {"quoted": _AMOUNTS},
+}
+
+REQUEST = {"requestBody": {"content": {"application/json": {"example": _REQUEST}}}}
+
+PROBLEM: dict[str, Any] = {
+    "title": "Problem",
+    "description": "RFC 9457 problem details. Act on `code`.",
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "detail": {"type": "string", "description": "For a person."},
+        "errors": {
+            "type": "array",
+            "description": "What has to be corrected.",
+            "items": {
+                "type": "object",
+                "required": ["field", "problem"],
+                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+        "context": {"description": "What the problem is about: ids, a status, the lines that are short."},
+    },
+}
+
+_CODES: dict[int, tuple[str, tuple[str, ...]]] = {
+    400: (
+        "No key, a malformed key, or no JSON",
+        ("idempotency_key_required", "idempotency_key_invalid", "malformed_json"),
+    ),
+    401: ("The buyer is not known", ("unauthorized",)),
+    403: ("This buyer may not", ("forbidden",)),
+    404: ("This buyer has no such cart", ("cart_not_found",)),
+    409: (
+        "Look at the cart",
+        ("cart_expired", "cart_not_active", "no_orderable_items", "cart_inconsistent", "insufficient_inventory"),
+    ),
+    413: ("The body is too large", ("content_too_large",)),
+    415: ("The body is not JSON by its Content-Type", ("unsupported_media_type",)),
+    422: ("Correct the request", ("invalid_request", "idempotency_key_reused", "ad_token_invalid")),
+    500: ("Not the request's fault", ("internal_error", "not_installed")),
+    503: ("The same call again, with the same key", ("busy", "unavailable")),
+}
+
+_ABOUT_CART: dict[str, Any] = {"cart_id": _CART}
+
+_MORE: dict[str, dict[str, Any]] = {
+    "cart_expired": {"context": _ABOUT_CART | {"valid_until": "2026-01-01T12:30:00Z", "now": "2026-01-01T12:30:01Z"}},
+    "cart_inconsistent": {"context": _ABOUT_CART},
+    "cart_not_active": {"context": _ABOUT_CART | {"status": "abandoned"}},
+    "cart_not_found": {"context": _ABOUT_CART},
+    "forbidden": {"detail": "Forbidden"},
+    "idempotency_key_reused": {"context": _ABOUT_CART | {"bound_cart_id": "99999999-9999-4999-8999-999999999999"}},
+    "insufficient_inventory": {
+        "context": _ABOUT_CART | {"items": [{"cart_item_id": _ITEM, "product_id": _PRODUCT, "requested": 5}]}
+    },
+    "invalid_request": {"errors": [{"field": "shipping_address.city", "problem": "is required"}]},
+    "no_orderable_items": {"context": _ABOUT_CART},
+    "unauthorized": {"detail": "Not authenticated"},
+}
+
+
+def responses(document: Callable[..., dict[str, Any]], *which: int | str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route; `document` makes a problem of a status and a code."""
+    return {(200 if status == "200 read" else status): _response(document, status) for status in which}
+
+
+def _response(document: Callable[..., dict[str, Any]], status: int | str) -> dict[str, Any]:
+    if status == 201:
+        return _success("The cart is converted", {"converted": _RESULT}, {"Location": "Where to read it again."})
+    if status == 200:
+        replay = {"replayed": _RESULT | {"replayed": True}}
+        answer = _success("It was converted already", replay, {"Idempotent-Replayed": "`true`"})
+        answer["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/CheckoutResult"}
+        return answer
+    if status == "200 read":
+        return _success("What became of it", {"active": _ACTIVE, "converted": _RESULT | {"replayed": True}}, {})
+    assert isinstance(status, int)
+    description, codes = _CODES[status]
+    examples = {code: {"value": document(status, code, **_MORE.get(code, {}))} for code in codes}
+    headers = {"Retry-After": "Seconds."} if status == 503 else {}
+    return {
+        "description": description,
+        "headers": _headers(headers),
+        "content": {"application/problem+json": {"schema": PROBLEM, "examples": examples}},
+    }
+
+
+def _success(description: str, examples: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    content = {"examples": {name: {"value": value} for name, value in examples.items()}}
+    return {"description": description, "headers": _headers(headers), "content": {"application/json": content}}
+
+
+def _headers(described: Mapping[str, str]) -> dict[str, Any]:
+    named = {"Cache-Control": "`no-store`"} | dict(described)
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in named.items()}

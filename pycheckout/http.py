@@ -1,0 +1,363 @@
+"""The checkout as two HTTP routes for a FastAPI service. Needs the extra `http`.
+
+`POST /checkout` converts a cart or replays what it became, `GET /checkout/{cart_id}`
+says what became of it. docs/services.md tells how to mount them, and what a client
+has to do.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of functions
+# that are made inside checkout_router, and could not find the names in text.
+
+import json
+import logging
+import re
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+from http.client import responses as phrases
+from inspect import isawaitable
+from typing import Annotated, Any, TypeAlias, TypeGuard
+from uuid import UUID
+
+import psycopg
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import ConfigDict, Field
+from pydantic_core import to_json, to_jsonable_python
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from . import _http_docs as docs
+from ._connection import AsyncPool, Pool
+from ._errors import CheckoutError
+from ._execute import execute, execute_async, result, result_async
+from ._types import ActiveCart, CheckoutResult, ShippingLine
+
+__all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router"]
+
+logger = logging.getLogger("pycheckout")
+
+# What a shipping line or an address may hold, the database judges; the schemas only say so.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippingChoice:
+    """The shipping that the buyer chose. What it costs is not the buyer's to say."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    code: Annotated[str, Field(json_schema_extra=docs.text(200, blank=True, least=1))]
+    title: Annotated[str | None, Field(json_schema_extra=docs.optional_text(500))] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutRequest:
+    """The body of `POST /checkout`. Who the buyer is, and which ads count, it does not say."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    cart_id: UUID
+    shipping_address: Annotated[dict[str, Any], Field(json_schema_extra=docs.ADDRESS)]
+    payment_method: Annotated[str, Field(examples=["ach", "cash"])]
+    """a value of the database's enum"""
+    shipping_line: ShippingChoice | None = None
+
+
+_Line: TypeAlias = ShippingLine | Mapping[str, Any] | None
+ShippingCallback: TypeAlias = Callable[[UUID, CheckoutRequest], _Line | Awaitable[_Line]]
+
+
+def checkout_router(
+    *,
+    buyer: Callable[..., Any],
+    pool: Pool | AsyncPool | Callable[..., Any],
+    reservation_policy: str = "partial",
+    ad_token_policy: str = "drop",
+    shipping_line: ShippingCallback | None = None,
+    problem_base: str = "urn:pycheckout:problem:",
+    max_body_bytes: int = 65536,
+) -> APIRouter:
+    """A router with `POST /checkout` and `GET /checkout/{cart_id}`.
+
+    `buyer`: a FastAPI dependency that answers the buyer's store id (a UUID, or its
+    text) from the host's own authentication, and raises HTTPException where there is
+    none; None is a 401 as well. `pool`: a psycopg ConnectionPool or
+    AsyncConnectionPool, or a dependency that answers one, as a pool that is opened in
+    the lifespan needs. `reservation_policy`, `ad_token_policy`: as in
+    `pycheckout.execute`, for every request.
+
+    `shipping_line(buyer_store_id, request)`: makes the stored shipping line, with its
+    price, of `request.shipping_line`, which names a code and a title; called only
+    where there is one, plain (then in a thread) or async. It has to answer the same
+    for the same cart, or a retry under one key is another request. Raise InvalidRequest
+    for a code that does not exist. Without it, code and title are stored alone.
+
+    Every error of these routes is problem+json (RFC 9457), `type` being `problem_base`
+    and the error's code; the host's other routes stay as they are, and so does an
+    exception that the host has a handler of its own for. A body above `max_body_bytes`
+    is a 413. The header X-Request-ID goes into the log record of the call.
+    """
+    problems = _Problems(problem_base)
+    router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["checkout"])
+
+    async def the_pool() -> Any:
+        return pool
+
+    async def buyer_store(store: Annotated[Any, Depends(buyer)]) -> UUID:
+        if store is None:
+            raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+        return store if isinstance(store, UUID) else UUID(str(store))
+
+    Buyer: TypeAlias = Annotated[UUID, Depends(buyer_store)]
+    Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+
+    @router.post(
+        "/checkout",
+        status_code=201,
+        response_model=CheckoutResult,
+        responses=docs.responses(problems.document, 200, 201, 400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
+        openapi_extra=docs.REQUEST,
+        summary="Turn a quoted cart into orders",
+    )
+    async def checkout(
+        request: Request,
+        store: Buyer,
+        key: Annotated[str, Depends(_idempotency_key)],
+        connections: Connections,
+        body: CheckoutRequest,
+    ) -> Response:
+        """Orders the cart, once: the same call again, with the same key or another, answers with the same orders."""
+        arguments: dict[str, Any] = {
+            "buyer_store_id": store,
+            "cart_id": body.cart_id,
+            "idempotency_key": key,
+            "shipping_address": body.shipping_address,
+            "payment_method": body.payment_method,
+            "shipping_line": await _shipping_line(shipping_line, store, body),
+            "ad_token_policy": ad_token_policy,
+            "reservation_policy": reservation_policy,
+            "request_id": _request_id(request),
+        }
+        if _is_async(connections):
+            answer = await execute_async(connections, **arguments)
+        else:
+            answer = await run_in_threadpool(execute, connections, **arguments)
+        if answer.replayed:
+            return _json(200, answer, {"Idempotent-Replayed": "true"})
+        # Relative to the request's own URL: right behind any prefix that a proxy takes away.
+        return _json(201, answer, {"Location": f"checkout/{answer.cart_id}"})
+
+    @router.get(
+        "/checkout/{cart_id}",
+        response_model=CheckoutResult | ActiveCart,
+        responses=docs.responses(problems.document, "200 read", 401, 403, 404, 422, 500, 503),
+        summary="What became of a cart",
+    )
+    async def read_checkout(request: Request, store: Buyer, connections: Connections, cart_id: UUID) -> Response:
+        """The cart's orders, or its status while it is not converted."""
+        request_id = _request_id(request)
+        answer: CheckoutResult | ActiveCart
+        if _is_async(connections):
+            answer = await result_async(connections, store, cart_id, request_id=request_id)
+        else:
+            answer = await run_in_threadpool(result, connections, store, cart_id, request_id=request_id)
+        return _json(200, answer, {})
+
+    return router
+
+
+def _is_async(pool: Pool | AsyncPool) -> TypeGuard[AsyncPool]:
+    return isinstance(pool, AbstractAsyncContextManager)
+
+
+async def _shipping_line(
+    callback: ShippingCallback | None, store: UUID, body: CheckoutRequest
+) -> Mapping[str, Any] | None:
+    if body.shipping_line is None:
+        return None
+    if callback is None:
+        return asdict(body.shipping_line)
+    line: Any = await run_in_threadpool(callback, store, body)
+    if isawaitable(line):
+        line = await line
+    return asdict(line) if isinstance(line, ShippingLine) else line
+
+
+async def _idempotency_key(
+    request: Request,
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            description="New for each intent of the buyer, the same for each retry of it. Bare or in double quotes.",
+            pattern=docs.KEY,
+            examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+        ),
+    ],
+) -> str:
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise _Refusal(400, "idempotency_key_invalid")
+    return key.strip('"')
+
+
+def _request_id(request: Request) -> str | None:
+    given = request.headers.get("X-Request-ID")
+    return given[:128] if given else None
+
+
+def _json(status: int, answer: CheckoutResult | ActiveCart, headers: Mapping[str, str]) -> Response:
+    # Written as it is, not checked against the model: what is committed must not become an error.
+    return Response(to_json(answer), status, {**_HEADERS, **headers}, "application/json")
+
+
+_HEADERS: dict[str, str] = {"Cache-Control": "no-store"}
+
+
+class _Refusal(HTTPException):
+    """An error of the boundary itself, with its code."""
+
+    def __init__(self, status: int, code: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(status)
+        self.code = code
+        self.errors = errors or []
+
+
+class _Problems:
+    """Exceptions as problem+json. `base` and a problem's code are its type."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+
+    def document(self, status: int, code: str, detail: str | None = None, **more: Any) -> dict[str, Any]:
+        title = code.replace("_", " ").capitalize()
+        known = {"type": self.base + code, "title": title, "status": status, "code": code}
+        said = {"detail": detail or docs.DETAILS.get(code, title)}
+        return known | said | {name: value for name, value in more.items() if value}
+
+    def response(self, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+        return Response(
+            to_json(document), document["status"], {**(headers or {}), **_HEADERS}, "application/problem+json"
+        )
+
+    def of(self, exc: Exception) -> Response:
+        if isinstance(exc, RequestValidationError):
+            exc = _refusal(exc)
+        if isinstance(exc, _Refusal):
+            return self.response(self.document(exc.status_code, exc.code, errors=exc.errors))
+        if isinstance(exc, HTTPException):
+            return self._of_the_host(exc)
+        if isinstance(exc, CheckoutError) and (exc.http_status < 500 or exc.retryable):
+            return self._of_the_checkout(exc)
+        _report(exc)
+        return self.response(self.document(500, exc.code if isinstance(exc, CheckoutError) else "internal_error"))
+
+    def _of_the_host(self, exc: HTTPException) -> Response:
+        phrase = phrases.get(exc.status_code, "Refused")
+        detail: Any = exc.detail  # FastAPI lets it be any JSON
+        said, context = (detail, None) if isinstance(detail, str) else (phrase, to_jsonable_python(detail))
+        code = re.sub(r"\W+", "_", phrase.lower())
+        return self.response(self.document(exc.status_code, code, said, context=context), exc.headers)
+
+    def _of_the_checkout(self, exc: CheckoutError) -> Response:
+        detail = exc.detail
+        errors = [detail] if detail.keys() == {"field", "problem"} else []
+        context = {name: detail[name] for name in docs.CONTEXT if name in detail}
+        if lines := detail.get("items"):
+            # The lines that are short, without what is left of them: stock is nobody's business.
+            context["items"] = [{name: line[name] for name in docs.ITEM} for line in lines]
+        document = self.document(exc.http_status, exc.code, errors=errors, context=context)
+        return self.response(document, {"Retry-After": docs.RETRY_AFTER[exc.code]} if exc.retryable else None)
+
+
+_PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of a checkout"}
+
+
+def _refusal(exc: RequestValidationError) -> _Refusal:
+    """What FastAPI found wrong with a request, under the code that it has here."""
+    errors = exc.errors()
+    for error in errors:
+        if error["loc"] == ("header", "Idempotency-Key"):
+            return _Refusal(400, f"idempotency_key_{'required' if error['type'] == 'missing' else 'invalid'}")
+    # A name may be as long as the body, and there may be as many as fit in.
+    found = [
+        {
+            "field": ".".join(map(str, error["loc"][1:] or error["loc"]))[:200],
+            "problem": _PROBLEMS.get(error["type"], error["msg"]),
+        }
+        for error in errors[:20]
+    ]
+    return _Refusal(422, "invalid_request", found)
+
+
+def _report(exc: Exception) -> None:
+    """Log what the client is not told."""
+    # DETAIL of an error of PostgreSQL may quote a row, and so an address: its message alone.
+    said = exc.diag.message_primary if isinstance(exc, psycopg.Error) else exc
+    where = "".join(traceback.format_tb(exc.__traceback__))
+    logger.error("a checkout route failed: %s: %s\n%s", type(exc).__name__, said, where)
+
+
+def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
+    class CheckoutRoute(APIRoute):
+        """Answers its own errors, 401, 403 and 405 included, so that the host's other routes stay as they are."""
+
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handler = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                try:
+                    if request.method == "POST":
+                        request = await _json_request(request, max_body_bytes)
+                    return await handler(request)
+                except (RequestValidationError, HTTPException, CheckoutError) as exc:
+                    return problems.of(exc)
+                except Exception as exc:
+                    if _is_the_hosts(exc, request):
+                        raise
+                    return problems.of(exc)
+
+            return handle
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await super().handle(scope, receive, send)
+            except HTTPException as exc:  # 405: no handler was reached
+                await problems.of(exc)(scope, receive, send)
+
+    return CheckoutRoute
+
+
+def _is_the_hosts(exc: Exception, request: Request) -> bool:
+    handlers = request.app.exception_handlers
+    return any(kind in handlers for kind in type(exc).__mro__ if kind is not Exception)
+
+
+async def _json_request(request: Request, max_body_bytes: int) -> Request:
+    """The same request, if its body is JSON and not longer than it may be."""
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _Refusal(415, "unsupported_media_type")
+    length = request.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > max_body_bytes:
+        raise _Refusal(413, "content_too_large")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_body_bytes:  # chunked
+                raise _Refusal(413, "content_too_large")
+        json.loads(body, parse_constant=_not_json)
+    except (ValueError, RecursionError, ClientDisconnect):
+        raise _Refusal(400, "malformed_json") from None
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    return Request(request.scope, receive)
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
