@@ -1,14 +1,64 @@
-"""A real HTTP server around an application, for the length of a `with` block."""
+"""A real HTTP server, and an application with the checkout's routes as a host would mount them."""
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+from uuid import UUID
 
+import httpx
 import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from factories import ADDRESS, Cart
+from pycheckout.http import checkout_router
 from races import wait_until
+
+_bearer = HTTPBearer()
+
+
+def buyer(token: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> UUID:
+    """The bearer token is the buyer's store id; "closed" is a store that may not buy."""
+    if token.credentials == "closed":
+        raise HTTPException(403, "this store is closed")
+    try:
+        return UUID(token.credentials)
+    except ValueError:
+        raise HTTPException(401, "unknown token", {"WWW-Authenticate": "Bearer"}) from None
+
+
+def app(dsn: str, *, kind: str = "async", settings: str = "", pool: dict[str, Any] | None = None, **router: Any) -> Any:
+    """A host with a route of its own, a pool of this kind that lives as long as it, and the checkout under /shop."""
+    pools = {"async": AsyncConnectionPool, "sync": ConnectionPool}
+    options: dict[str, Any] = {"min_size": 1, "max_size": 16, "timeout": 10, "open": False}
+    options |= {"kwargs": {"options": f"-c statement_timeout=30s {settings}"}} | (pool or {})
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        opened: Any = pools[kind](dsn, **options)
+        if kind == "async":
+            async with opened:
+                yield {"pool": opened}
+        else:
+            with opened:
+                yield {"pool": opened}
+
+    async def the_pool(request: Request) -> Any:
+        return request.state.pool
+
+    host = FastAPI(lifespan=lifespan)
+    host.include_router(checkout_router(**({"buyer": buyer, "pool": the_pool} | router)), prefix="/shop")
+
+    @host.get("/own/{number}", include_in_schema=False)
+    def own(number: int) -> int:
+        if number == 0:
+            raise HTTPException(404, "no such number")
+        return number
+
+    return host
 
 
 @contextmanager
@@ -26,3 +76,38 @@ def serving(app: Any, **options: Any) -> Iterator[str]:
             server.should_exit = True
             thread.join(timeout=30)
             assert not thread.is_alive(), "the server never ended"
+
+
+def headers(buyer_store_id: Any, key: str | None = None, **more: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {buyer_store_id}"} | ({"Idempotency-Key": key} if key else {}) | more
+
+
+def body(cart: Cart, **overrides: Any) -> dict[str, Any]:
+    return {"cart_id": str(cart.id), "shipping_address": ADDRESS, "payment_method": "ach"} | overrides
+
+
+class Api:
+    """A client with sockets of its own, for the routes under /shop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=f"{url}/shop", timeout=30)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
+    def post(
+        self, cart: Cart, key: str | None = "k1", *, json: Any = None, more: Any = None, **overrides: Any
+    ) -> httpx.Response:
+        """The cart's checkout; `more` headers, another body as `json`, or other fields in it."""
+        request = body(cart, **overrides) if json is None else json
+        return self.http.post("/checkout", json=request, headers=headers(cart.buyer_store_id, key) | (more or {}))
+
+    def post_raw(self, cart: Cart, content: Any, media_type: str | None = "application/json") -> httpx.Response:
+        named = {} if media_type is None else {"Content-Type": media_type}
+        return self.http.post("/checkout", content=content, headers=headers(cart.buyer_store_id, "k1", **named))
+
+    def get(self, cart: Cart, *, buyer_store_id: UUID | None = None) -> httpx.Response:
+        return self.http.get(f"/checkout/{cart.id}", headers=headers(buyer_store_id or cart.buyer_store_id))
