@@ -1,0 +1,181 @@
+"""A pytest plugin for services that call pycheckout. Needs pytest, and the extra `demo` where there is no server.
+
+Load it with `pytest_plugins = ["pycheckout.testing"]` in the service's root conftest,
+or `-p pycheckout.testing`. A template database is migrated once a test process; each
+test that asks for `pycheckout_dsn` gets a clone of it, and `checkout_audit()` has to
+find nothing in that clone when the test is over.
+
+The server is the one that PYCHECKOUT_TEST_DATABASE_URL names, by the URL of a role
+that may create databases, or else an embedded PostgreSQL that ends with the tests.
+Databases whose names begin with `pycheckout_service_` are made and dropped there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from ._execute import put_cart
+from ._migrate import migrate
+
+__all__ = [
+    "ADDRESS",
+    "QuotedCart",
+    "pycheckout_cart",
+    "pycheckout_dsn",
+    "pycheckout_prepare",
+    "pycheckout_server",
+    "pycheckout_template",
+]
+
+ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotedCart:
+    """A cart as `pycheckout_cart` wrote it."""
+
+    id: UUID
+    buyer_store_id: UUID
+    vendor_store_ids: tuple[UUID, ...]
+    product_ids: tuple[UUID, ...]
+    total_cents: int
+
+    def request(self, idempotency_key: str = "k1", **overrides: Any) -> dict[str, Any]:
+        """The arguments of a checkout that should succeed: `pycheckout.execute(conn, **cart.request())`."""
+        return {
+            "buyer_store_id": self.buyer_store_id,
+            "cart_id": self.id,
+            "idempotency_key": idempotency_key,
+            "shipping_address": ADDRESS,
+            "payment_method": "ach",
+        } | overrides
+
+
+@pytest.fixture(scope="session")
+def pycheckout_server() -> Iterator[str]:
+    """The URL of the server to make databases on. Override it to bring your own."""
+    if url := os.environ.get("PYCHECKOUT_TEST_DATABASE_URL"):
+        yield url
+        return
+    from ._embedded import embedded_server
+
+    with embedded_server(fsync=False, full_page_writes=False) as server:
+        yield server.dsn()
+
+
+@pytest.fixture(scope="session")
+def pycheckout_prepare() -> Callable[[str], object]:
+    """Called once with the URL of the migrated template. Override it to make the service's own tables there."""
+    return lambda dsn: None
+
+
+@pytest.fixture(scope="session")
+def pycheckout_template(
+    pycheckout_server: str, pycheckout_prepare: Callable[[str], object], pytestconfig: pytest.Config
+) -> Iterator[str]:
+    """The name of the migrated database that each test's is cloned from."""
+    # The same name each time, so that a run replaces what a killed one left behind.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    name = "pycheckout_service_" + re.sub(r"\W+", "_", f"{pytestconfig.rootpath.name}_{worker}".lower())[-40:]
+    with _database(pycheckout_server, name) as dsn:
+        migrate(dsn)
+        pycheckout_prepare(dsn)
+        yield name
+
+
+@pytest.fixture
+def pycheckout_dsn(pycheckout_server: str, pycheckout_template: str) -> Iterator[str]:
+    """The URL of this test's own database. Afterwards, `checkout_audit()` must find nothing in it."""
+    with _database(pycheckout_server, f"{pycheckout_template}_t", template=pycheckout_template) as dsn:
+        yield dsn
+        with psycopg.connect(dsn, row_factory=dict_row) as conn:
+            broken = conn.execute("select * from checkout_audit()").fetchall()
+        assert broken == [], "checkout_audit() found broken invariants"
+
+
+@pytest.fixture
+def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
+    """pycheckout_cart(vendors=2, lines=2, ...): a quoted cart, committed, its products in stock."""
+
+    def pycheckout_cart(
+        *,
+        vendors: int = 2,
+        lines: int = 2,
+        quantity: int = 1,
+        unit_price_cents: int = 1000,
+        stock: int | None = 100,
+        buyer_store_id: UUID | None = None,
+        currency: str = "USD",
+        valid_for: timedelta = timedelta(hours=1),
+        **cart: Any,
+    ) -> QuotedCart:
+        """`lines` of `quantity` units for each vendor, `stock` units of each product (None: no stock
+        row); `cart` adds fields of docs/quotes.md, such as `ad_tokens`."""
+        buyer = buyer_store_id or uuid4()
+        subtotal = quantity * unit_price_cents
+        groups = [
+            {
+                "vendor_store_id": uuid4(),
+                "subtotal_cents": lines * subtotal,
+                "total_cents": lines * subtotal,
+                "items": [
+                    {
+                        "product_id": uuid4(),
+                        "title": f"Product {vendor + 1}.{line + 1}",
+                        "quantity": quantity,
+                        "unit_price_cents": unit_price_cents,
+                        "line_subtotal_cents": subtotal,
+                    }
+                    for line in range(lines)
+                ],
+            }
+            for vendor in range(vendors)
+        ]
+        quote = {
+            "id": uuid4(),
+            "buyer_store_id": buyer,
+            "currency": currency,
+            "valid_until": datetime.now(UTC) + valid_for,
+            "vendor_groups": groups,
+        } | cart
+        products = [item["product_id"] for group in groups for item in group["items"]]
+        with psycopg.connect(pycheckout_dsn) as conn:
+            put_cart(conn, quote)
+            if stock is not None:
+                conn.execute("select inventory_set(id, %s) from unnest(%s::uuid[]) as id", (stock, products))
+        return QuotedCart(
+            id=quote["id"],
+            buyer_store_id=buyer,
+            vendor_store_ids=tuple(group["vendor_store_id"] for group in groups),
+            product_ids=tuple(products),
+            total_cents=vendors * lines * subtotal,
+        )
+
+    return pycheckout_cart
+
+
+@contextmanager
+def _database(server: str, name: str, template: str = "template0") -> Iterator[str]:
+    """A database of this name for the length of the block, instead of one that may be there; its URL."""
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+    create = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(drop)
+        admin.execute(create)
+        try:
+            yield urlsplit(server)._replace(path=f"/{name}").geturl()
+        finally:
+            admin.execute(drop)

@@ -1,0 +1,309 @@
+"""docs/services.md: each recipe is run as it stands there, and the tables say what the service says."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+from django.db import connection as django_connection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from web import body, headers, serving
+
+import pycheckout
+from checks import values
+from examples.django.shop import DeliveryNote as DjangoNote
+from factories import ADDRESS
+from pycheckout import _http_docs as http_docs
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "delivery_notes"
+
+    cart_id: Mapped[UUID] = mapped_column(primary_key=True)
+    note: Mapped[str | None]
+
+
+def recipe(heading):
+    """The code of a section."""
+    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^##? |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    [code] = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return code
+
+
+def run(heading, **names):
+    exec(recipe(heading), names)
+    return names
+
+
+def arguments(cart):
+    return {
+        "buyer_store_id": cart.buyer_store_id,
+        "cart_id": cart.id,
+        "idempotency_key": "k1",
+        "shipping_address": ADDRESS,
+        "payment_method": "ach",
+    }
+
+
+@pytest.fixture
+def rows(db):
+    """rows(): how many orders are committed, and how many notes. A note that is null is an error of the service's."""
+    db.execute("create table delivery_notes (cart_id uuid primary key, note text not null)")
+    return lambda: tuple(
+        values(db, f"select count(*) from {table}")[0] for table in ("vendor_orders", "delivery_notes")
+    )
+
+
+def test_plain_psycopg(dsn, add_cart, rows):
+    cart, other = add_cart(), add_cart()
+    shop = run("Plain psycopg", dsn=dsn)
+
+    with shop["pool"]:
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            shop["order_and_note"](arguments(cart), None)
+        assert rows() == (0, 0)
+        assert shop["order_and_note"](arguments(cart), "ring").replayed is False
+        assert shop["order"](arguments(other)).replayed is False
+    assert rows() == (4, 1)
+
+
+def test_async(dsn, add_cart, rows):
+    cart, other = add_cart(), add_cart()
+    shop = run("Async")
+
+    async def work():
+        async with AsyncConnectionPool(dsn, open=False) as pool:
+            with pytest.raises(psycopg.errors.NotNullViolation):
+                await shop["order_and_note"](pool, arguments(cart), None)
+            assert rows() == (0, 0)
+            assert (await shop["order_and_note"](pool, arguments(cart), "ring")).replayed is False
+            assert (await shop["order"](pool, arguments(other))).replayed is False
+
+    asyncio.run(work())
+    assert rows() == (4, 1)
+
+
+def test_django(dsn, add_cart, rows):
+    from django.db.utils import IntegrityError as DjangoIntegrityError
+
+    cart = add_cart()
+    shop = run("Django", DeliveryNote=DjangoNote)
+    before = dict(django_connection.settings_dict)
+    parts = conninfo_to_dict(dsn)
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    django_connection.settings_dict.update({name: parts[part] for name, part in names.items() if part in parts})
+    try:
+        with pytest.raises(DjangoIntegrityError):
+            shop["order_and_note"](arguments(cart), None)
+        assert rows() == (0, 0)
+        assert shop["order_and_note"](arguments(cart), "ring").replayed is False
+    finally:
+        django_connection.close()
+        django_connection.settings_dict.update(before)
+    assert rows() == (2, 1)
+
+
+def test_sqlalchemy(dsn, add_cart, rows):
+    cart = add_cart()
+    shop = run("SQLAlchemy", DeliveryNote=Note)
+    engine = create_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
+
+    with pytest.raises(IntegrityError), Session(engine) as session, session.begin():
+        shop["order_and_note"](session, arguments(cart), None)
+    assert rows() == (0, 0)
+    with Session(engine) as session, session.begin():
+        shop["order_and_note"](session, arguments(cart), "ring")
+        assert rows() == (0, 0)
+    engine.dispose()
+    assert rows() == (2, 1)
+
+
+def test_sqlalchemy_async(dsn, add_cart, rows):
+    cart = add_cart()
+    shop = run("SQLAlchemy", DeliveryNote=Note)
+
+    async def work():
+        engine = create_async_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
+        with pytest.raises(IntegrityError):
+            async with AsyncSession(engine) as session, session.begin():
+                await shop["order_and_note_async"](session, arguments(cart), None)
+        assert rows() == (0, 0)
+        async with AsyncSession(engine) as session, session.begin():
+            await shop["order_and_note_async"](session, arguments(cart), "ring")
+            assert rows() == (0, 0)
+        await engine.dispose()
+
+    asyncio.run(work())
+    assert rows() == (2, 1)
+
+
+def test_flask(dsn, db, add_cart):
+    cart = add_cart()
+    shop = run("Flask", dsn=dsn, buyer_of=lambda request: cart.buyer_store_id, __name__="shop")
+    client = shop["app"].test_client()
+
+    with shop["pool"]:
+        first, again = (client.post("/checkout", json=body(cart), headers={"Idempotency-Key": "k1"}) for _ in range(2))
+        refused = client.post("/checkout", json=body(cart))
+
+    assert (first.status_code, again.status_code, refused.status_code) == (201, 200, 422)
+    assert first.json == again.json
+    assert refused.json == {"code": "invalid_request"}
+    assert len(first.json["orders"]) == 2
+
+
+def test_fastapi(dsn, db, add_cart):
+    cart = add_cart()
+    shop = run("FastAPI", dsn=dsn, stores_by_token={"a-token": cart.buyer_store_id})
+
+    with serving(shop["app"]) as url:
+        post = lambda token: httpx.post(f"{url}/checkout", json=body(cart), headers=headers(token, "k1"))  # noqa: E731
+        answers = [post("a-token"), post("a-token"), post("another")]
+
+    assert [answer.status_code for answer in answers] == [201, 200, 401]
+
+
+TRACED = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+spans = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
+{recipe}
+import psycopg, pycheckout
+from psycopg_pool import ConnectionPool
+from factories import ADDRESS
+
+dsn, buyer, cart = sys.argv[1:]
+with ConnectionPool(dsn, open=True) as pool:
+    for conn in (pool, psycopg.connect(dsn)):
+        with trace.get_tracer("shop").start_as_current_span("buy"):
+            pycheckout.execute(
+                conn, buyer_store_id=buyer, cart_id=cart, idempotency_key="a-key-to-keep",
+                shipping_address=ADDRESS, payment_method="ach",
+            )
+        [seen, buy] = [span for span in spans.get_finished_spans() if span.name != "ping"]
+        assert seen.parent.span_id == buy.context.span_id
+        told = str(dict(seen.attributes))
+        assert "checkout_execute" in told, told
+        assert "a-key-to-keep" not in told and ADDRESS["line1"] not in told, told
+        spans.clear()
+print("seen")
+"""
+
+
+def test_opentelemetry_sees_the_statement_and_no_argument(dsn, add_cart):
+    cart = add_cart()
+    program = TRACED.format(recipe=recipe("Logs and traces"))
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", program, dsn, str(cart.buyer_store_id), str(cart.id)]
+
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr
+
+
+# The plugin
+
+
+@pytest.fixture
+def run_pytest(server, tmp_path):
+    """run_pytest(source): a service's test file under pytest, in a process of its own."""
+
+    def run_pytest(source, *options):
+        (tmp_path / "test_service.py").write_text(source, encoding="utf-8")
+        env = os.environ | {"PYCHECKOUT_TEST_DATABASE_URL": server.dsn(), "PYTHONPATH": str(ROOT)}
+        env.pop("PYTEST_XDIST_WORKER", None)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *options]
+        command.append(str(tmp_path))
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+
+    return run_pytest
+
+
+def test_the_plugin_as_shown(run_pytest, server):
+    done = run_pytest(recipe("Test it"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    with psycopg.connect(server.dsn()) as conn:
+        assert (
+            values(conn, "select datname from pg_database where datname ~ '^pycheckout_service_test_the_plugin'") == []
+        )
+
+
+ISOLATED = """
+import psycopg, pycheckout, pytest
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_each_test_has_a_database_of_its_own(n, pycheckout_dsn, pycheckout_cart):
+    cart = pycheckout_cart(vendors=2, lines=1, quantity=3, unit_price_cents=50, stock=2 + n)
+    with psycopg.connect(pycheckout_dsn) as conn:
+        assert conn.execute("select count(*) from cart_records").fetchone() == (1,)
+        result = pycheckout.execute(conn, **cart.request(payment_method="cash"))
+    assert result.totals.quoted.total_cents == cart.total_cents == 300
+    assert result.outcome == "complete" and result.payment_method == "cash"
+    assert {order.vendor_store_id for order in result.vendor_orders} == set(cart.vendor_store_ids)
+
+def test_a_service_that_breaks_an_invariant_is_told(pycheckout_dsn, pycheckout_cart):
+    cart = pycheckout_cart()
+    with psycopg.connect(pycheckout_dsn) as conn:
+        pycheckout.execute(conn, **cart.request())
+        conn.execute("update inventory_items set reserved_qty = 0 where product_id = %s", [cart.product_ids[0]])
+"""
+
+
+def test_the_plugin_isolates_tests_and_audits_each(run_pytest):
+    done = run_pytest(ISOLATED, "-p", "pycheckout.testing")
+
+    assert "3 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "checkout_audit() found broken invariants" in done.stdout
+
+
+def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")
+
+    assert "1 passed" in run_pytest(source).stdout
+
+
+# What the client must do
+
+
+def test_the_table_names_every_code_under_its_status():
+    table = PAGE.split("# What the client must do")[1].split("## Where")[0]
+    told = {
+        code: {int(status) for status in statuses.split(",")}
+        for statuses, codes in re.findall(r"^\| (\d[\d, ]*) \|([^|]*)\|", table, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+
+    from_checkout = {kind.code: kind.http_status for kind in pycheckout.CheckoutError.__subclasses__()}
+    elsewhere = {"order_not_found", "order_state_conflict", "migration_failed"}
+    assert set(told) == (set(http_docs.DETAILS) | set(from_checkout) | {"unauthorized", "forbidden"}) - elsewhere
+    for code, status in from_checkout.items():
+        assert code in elsewhere or told[code] == {status}
+    for status, (_, codes) in http_docs._CODES.items():
+        assert all(status in told[code] for code in codes)
