@@ -126,7 +126,7 @@ def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
         row); `cart` adds fields of docs/quotes.md, such as `ad_tokens`."""
         buyer = buyer_store_id or uuid4()
         subtotal = quantity * unit_price_cents
-        groups = [
+        groups: list[dict[str, Any]] = [
             {
                 "vendor_store_id": uuid4(),
                 "subtotal_cents": lines * subtotal,
@@ -144,7 +144,7 @@ def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
             }
             for vendor in range(vendors)
         ]
-        quote = {
+        quote: dict[str, Any] = {
             "id": uuid4(),
             "buyer_store_id": buyer,
             "currency": currency,

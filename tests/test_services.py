@@ -18,13 +18,13 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from web import body, headers, serving
 
 import pycheckout
 from checks import values
 from examples.django.shop import DeliveryNote as DjangoNote
 from factories import ADDRESS
 from pycheckout import _http_docs as http_docs
+from web import body, headers, serving
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
