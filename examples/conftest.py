@@ -1,7 +1,12 @@
 """The services of these examples are tested as yours would be, with `pycheckout.testing`; each test names it itself."""
 
 import os
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -11,6 +16,7 @@ import pytest
 if url := os.environ.get("TEST_DATABASE_URL"):
     os.environ.setdefault("PYCHECKOUT_TEST_DATABASE_URL", url)
 
+ROOT = Path(__file__).parents[1]
 SHOP = Path(__file__).with_name("shop.sql").read_text(encoding="utf-8")
 
 
@@ -36,3 +42,34 @@ def rows(pycheckout_dsn: str) -> Callable[[], tuple[int, int]]:
             return counts
 
     return rows
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., str]]:
+    """start("-m", "uvicorn", ..., "{port}", VARIABLE="value"): the URL of a Python program, once it serves."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **env: str) -> str:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = str(listener.getsockname()[1])
+            server = subprocess.Popen(
+                [sys.executable, *(argument.format(port=port) for argument in arguments)],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(server.communicate, timeout=10)
+            stack.callback(server.terminate)
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", int(port))).close()
+                    return f"http://127.0.0.1:{port}"
+                except ConnectionRefusedError:
+                    assert server.poll() is None, server.communicate()[1]
+                    assert time.monotonic() < deadline, "it never listened"
+                    time.sleep(0.05)
+
+        yield start

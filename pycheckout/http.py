@@ -296,7 +296,7 @@ def _refusal(exc: RequestValidationError) -> _Refusal:
 def _report(exc: Exception) -> None:
     """Log what the client is not told."""
     # DETAIL of an error of PostgreSQL may quote a row, and so an address: its message alone.
-    said = exc.diag.message_primary if isinstance(exc, psycopg.Error) else exc
+    said = exc.diag.message_primary if isinstance(exc, psycopg.Error) and exc.sqlstate else exc
     where = "".join(traceback.format_tb(exc.__traceback__))
     logger.error("a checkout route failed: %s: %s\n%s", type(exc).__name__, said, where)
 

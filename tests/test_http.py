@@ -436,7 +436,7 @@ def test_nothing_of_the_inside_is_in_a_500_and_the_log_has_it(serve, db, add_car
     db.execute("""
         create function fail() returns trigger language plpgsql as $$
         begin raise exception 'secret of the host' using detail = format('row %s', new); end $$;
-        create trigger fail before insert on vendor_orders for each row execute function fail()
+        create trigger fail before update on cart_records for each row execute function fail()
     """)
 
     response = serve().post(add_cart(), key="a-key-to-keep")
@@ -858,6 +858,6 @@ def test_schemathesis_finds_nothing_in_a_long_search(api, db, add_cart, tmp_path
     monkeypatch.chdir(tmp_path)
     cart = add_cart(cart_id=UUID("22222222-2222-4222-8222-222222222222"))
 
-    schemathesis(api, cart, "--max-examples", "500")
+    schemathesis(api, cart, "--max-examples", "200")
 
     assert values(db, "select status::text from cart_records") == ["converted"]

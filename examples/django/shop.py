@@ -1,6 +1,6 @@
 """A Django service that sells, in one file.
 
-SHOP_DATABASE=shop python examples/django/shop.py runserver
+    SHOP_DATABASE=shop python examples/django/shop.py runserver
 
 The database is named by SHOP_DATABASE and libpq's own variables, and has the table of examples/shop.sql.
 """

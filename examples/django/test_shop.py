@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 from django.db import connection, transaction
 from django.db.utils import IntegrityError
@@ -101,3 +102,18 @@ def test_a_row_of_the_service_that_breaks_a_rule_raises_as_django_does(pycheckou
 
     with pytest.raises(IntegrityError):
         shop.order(cart.buyer_store_id, "k1", body | {"shipping_address": cart.request()["shipping_address"]})
+
+
+def test_the_file_runs_as_a_service(start, pycheckout_dsn, pycheckout_cart, rows):
+    cart = pycheckout_cart()
+    names = {"dbname": "SHOP_DATABASE", "host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    parts = conninfo_to_dict(pycheckout_dsn)
+    env = {name: parts[part] for part, name in names.items() if part in parts}
+    headers = {"X-Buyer-Store": str(cart.buyer_store_id), "Idempotency-Key": "k1", "Host": "localhost"}
+    body = {"cart_id": str(cart.id), "payment_method": "ach", "shipping_address": cart.request()["shipping_address"]}
+
+    url = start(shop.__file__, "runserver", "--noreload", "{port}", **env)
+    response = httpx.post(f"{url}/checkout", json=body, headers=headers)
+
+    assert response.status_code == 201
+    assert rows() == (2, 1)

@@ -1,45 +1,22 @@
 """The service under uvicorn, in a process of its own."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import httpx
 import pytest
 
 pytest_plugins = ["pycheckout.testing"]
 
-ROOT = Path(__file__).parents[2]
 BUYER = "11111111-1111-4111-8111-111111111111"
 TOKEN = {"Authorization": "Bearer a-token"}
 
 
 @pytest.fixture
-def shop(pycheckout_dsn):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    env = os.environ | {"SHOP_DATABASE_URL": pycheckout_dsn, "SHOP_TOKENS": json.dumps({"a-token": BUYER})}
-    command = [sys.executable, "-m", "uvicorn", "examples.fastapi.shop:app", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                deadline = time.monotonic() + 30
-                while True:
-                    try:
-                        client.get("/openapi.json")
-                        break
-                    except httpx.ConnectError:
-                        assert server.poll() is None, server.stderr.read()
-                        assert time.monotonic() < deadline
-                        time.sleep(0.05)
-                yield client
-        finally:
-            server.terminate()
-            server.communicate(timeout=10)
+def shop(start, pycheckout_dsn):
+    env = {"SHOP_DATABASE_URL": pycheckout_dsn, "SHOP_TOKENS": json.dumps({"a-token": BUYER})}
+    url = start("-m", "uvicorn", "examples.fastapi.shop:app", "--port", "{port}", **env)
+    with httpx.Client(base_url=url) as client:
+        yield client
 
 
 def test_a_buyer_with_a_token_checks_out_and_pays_the_shipping_of_the_shop(shop, pycheckout_cart, rows):
