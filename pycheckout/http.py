@@ -268,9 +268,9 @@ class _Problems:
         context = {name: detail[name] for name in docs.CONTEXT if name in detail}
         if lines := detail.get("items"):
             # The lines that are short, without what is left of them: stock is nobody's business.
-            context["items"] = [{name: line[name] for name in docs.ITEM} for line in lines]
+            context["items"] = [{name: line[name] for name in docs.ITEM if name in line} for line in lines]
         document = self.document(exc.http_status, exc.code, errors=errors, context=context)
-        return self.response(document, {"Retry-After": docs.RETRY_AFTER[exc.code]} if exc.retryable else None)
+        return self.response(document, {"Retry-After": docs.RETRY_AFTER.get(exc.code, "1")} if exc.retryable else None)
 
 
 _PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of a checkout"}
