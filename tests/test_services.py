@@ -249,9 +249,7 @@ def test_the_plugin_as_shown(run_pytest, server):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
     with psycopg.connect(server.dsn()) as conn:
-        assert (
-            values(conn, "select datname from pg_database where datname ~ '^pycheckout_service_test_the_plugin'") == []
-        )
+        assert values(conn, "select datname from pg_database where datname ~ 'service_test_the_plugin_as_shown'") == []
 
 
 ISOLATED = """
