@@ -1,0 +1,139 @@
+"""The server that everything runs on, and what it counts.
+
+PostgreSQL's defaults, fsync and synchronous commit included, but for: 1 GB of shared buffers, no checkpoint during the
+run, and pg_stat_statements, which counts nothing unless a session asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import pycheckout
+from pycheckout._embedded import EmbeddedServer, embedded_server
+
+SETTINGS = {
+    "max_connections": 100,
+    "shared_buffers": "1GB",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "1d",
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track": "none",
+}
+COUNTED = "-c pg_stat_statements.track=top"
+TEMPLATE = "bench_template"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the server did, in total."""
+
+    statements: int = 0
+    buffers: int = 0
+    wal_bytes: int = 0
+    wal_pages: int = 0  # full-page images
+
+
+@contextmanager
+def started() -> Iterator[EmbeddedServer]:
+    with embedded_server(**SETTINGS) as server:
+        with admin(server) as conn:
+            conn.execute("create extension pg_stat_statements")
+            conn.execute(f"create database {TEMPLATE}")
+        pycheckout.migrate(server.dsn(TEMPLATE))
+        yield server
+
+
+def admin(server: EmbeddedServer, dbname: str = "postgres") -> psycopg.Connection[Any]:
+    return psycopg.connect(server.dsn(dbname), autocommit=True)
+
+
+def machine(server: EmbeddedServer) -> dict[str, Any]:
+    shown = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+    with admin(server) as conn:
+        settings = {name: conn.execute("select current_setting(%s)", (name,)).fetchone()[0] for name in shown}
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **settings,
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def settle(server: EmbeddedServer) -> None:
+    """Wait until no client's backend is left: what a session counted is shown when it has ended."""
+    query = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+    with admin(server) as conn:
+        deadline = time.monotonic() + 20
+        while conn.execute(query).fetchone()[0] and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def work(server: EmbeddedServer) -> Work:
+    with admin(server) as conn:
+        row = conn.execute(
+            """
+            select coalesce(sum(calls), 0)::bigint, coalesce(sum(shared_blks_hit + shared_blks_read), 0)::bigint,
+                   pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (select wal_fpi from pg_stat_wal)::bigint
+              from pg_stat_statements
+            """
+        ).fetchone()
+        return Work(statements=row[0], buffers=row[1], wal_bytes=row[2], wal_pages=row[3])
+
+
+@contextmanager
+def undisturbed(server: EmbeddedServer) -> Iterator[None]:
+    """Without autovacuum, whose WAL would be counted."""
+    with admin(server) as conn:
+        conn.execute("alter system set autovacuum = off")
+        conn.execute("select pg_reload_conf()")
+        try:
+            yield
+        finally:
+            conn.execute("alter system reset autovacuum")
+            conn.execute("select pg_reload_conf()")
+
+
+def cpu_seconds(server: EmbeddedServer) -> float:
+    """CPU time of all the server's processes, those that have ended included."""
+    pid = int((server.data / "postmaster.pid").read_text().split()[0])
+    ended = sum(_times(pid)[2:])
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (ended + sum(sum(_times(int(child))[:2]) for child in children)) / os.sysconf("SC_CLK_TCK")
+
+
+def _times(pid: int) -> tuple[int, int, int, int]:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0, 0, 0
+    user, system, children_user, children_system = map(int, fields[11:15])
+    return user, system, children_user, children_system
+
+
+def private_kb(pid: int) -> int:
+    """Private memory of a process: what it shares with others, shared buffers included, is not its own."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process (a backend) in nanoseconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])

@@ -1,0 +1,95 @@
+"""Two loads of one session each: what a line costs, and what memory a session keeps."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from benchmarks import ids, loads, server
+from benchmarks.loads import ADDRESS, Shape
+from pycheckout._embedded import EmbeddedServer
+
+LINES = (5, 10, 25, 50, 100)
+KEPT = (100, 1000, 2500, 5000, 7500, 10_000)
+_CALL = "select checkout_execute(%s, %s, %s, %s, 'ach')"
+
+
+def lines(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """Carts of 5 lines a vendor, sizes in turn, by one client; time and the backend's CPU, medians."""
+    carts = 200 if full else 60
+    sessions = {}
+    for size in LINES:
+        shape = Shape(vendors=size // 5, lines=5)
+        sessions[size] = _session(embedded, f"bench_lines_{size}", shape, carts + 20)
+    times: dict[int, list[tuple[float, float]]] = {size: [] for size in LINES}
+    for number in range(carts + 20):
+        for size, conn in sessions.items():
+            cpu, began = server.cpu_ns(conn.info.backend_pid), time.perf_counter()
+            _checkout(conn, number)
+            took = time.perf_counter() - began
+            if number >= 20:
+                times[size].append((took * 1000, (server.cpu_ns(conn.info.backend_pid) - cpu) / 1e6))
+    for size, conn in sessions.items():
+        conn.close()
+        _drop(embedded, f"bench_lines_{size}")
+    sizes = [
+        {
+            "lines": size,
+            "ms": round(statistics.median(each[0] for each in found), 3),
+            "cpu_ms": round(statistics.median(each[1] for each in found), 3),
+        }
+        for size, found in times.items()
+    ]
+    return {"title": "5 to 100 lines a cart, 1 client", "at": _now(), "carts": carts, "sizes": sizes}
+
+
+def memory(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """Private memory of one backend after so many checkouts of 3 vendors x 2 lines."""
+    name = "bench_memory"
+    conn = _session(embedded, name, Shape(), KEPT[-1])
+    pid = conn.info.backend_pid
+    fresh, found = server.private_kb(pid), []
+    for number in range(KEPT[-1]):
+        _checkout(conn, number)
+        if number + 1 in KEPT:
+            found.append({"checkouts": number + 1, "private_mb": round(server.private_kb(pid) / 1024, 2)})
+    conn.close()
+    _drop(embedded, name)
+    return {
+        "title": "Memory of a session",
+        "at": _now(),
+        "fresh_mb": round(fresh / 1024, 2),
+        "after": found,
+    }
+
+
+def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:
+    with server.admin(embedded) as conn:
+        conn.execute(f"create database {name} template {server.TEMPLATE}")
+    with server.admin(embedded, name) as conn:
+        loads.prepare(conn, shape)
+        loads.seed(conn, shape, 0, carts)
+        conn.execute("vacuum analyze")
+    return psycopg.connect(embedded.dsn(name), autocommit=True, prepare_threshold=0)
+
+
+def _checkout(conn: psycopg.Connection[Any], number: int) -> None:
+    conn.execute(
+        _CALL, (ids.uuid(number, ids.BUYER), ids.uuid(number, ids.CART), f"k{number}", Jsonb(ADDRESS))
+    ).fetchone()
+
+
+def _drop(embedded: EmbeddedServer, name: str) -> None:
+    with server.admin(embedded, name) as conn:
+        assert conn.execute("select count(*) from checkout_audit()").fetchone() == (0,)
+    with server.admin(embedded) as conn:
+        conn.execute(f"drop database {name} with (force)")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

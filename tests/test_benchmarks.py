@@ -1,0 +1,136 @@
+"""The programs that the benchmarks compare leave the rows that checkout_execute leaves."""
+
+import re
+from pathlib import Path
+
+import pytest
+from psycopg.rows import dict_row, scalar_row
+
+from benchmarks import ids, loads
+from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
+
+CARTS = 4
+
+
+@pytest.fixture
+def run(dsn, program, db):
+    """run(driver, shape, first): check CARTS carts out by two clients."""
+    def run(driver, shape, first):
+        task = Task(
+            dsn=dsn,
+            bin=Path(program("pgbench")).parent,
+            password=db.info.password,
+            shape=shape,
+            clients=2,
+            first=first,
+            count=CARTS // 2,
+        )
+        assert len(DRIVERS[driver](task).transactions) == CARTS
+
+    return run
+
+
+# What names the cart, or is another one in each run.
+_OTHERWISE = {"created_at", "updated_at", "request_hash", "valid_until"}
+
+
+def rows_of(db, number):
+    """The rows that a checkout left, ids by what they are instead of the cart's number."""
+    cart, buyer = ids.uuid(number, ids.CART), ids.uuid(number, ids.BUYER)
+    with db.cursor(row_factory=scalar_row) as cur:
+        [anchor] = cur.execute("select checkout_group_id from cart_records where id = %s", (cart,))
+    queries = {
+        "cart": ("select * from cart_records where id = %s", cart),
+        "key": ("select * from checkout_requests where buyer_store_id = %s", buyer),
+        "orders": ("select * from vendor_orders where cart_id = %s order by id", cart),
+        "lines": (
+            "select line.* from order_line_items as line join vendor_orders as o on o.id = line.order_id"
+            " where o.cart_id = %s order by line.id",
+            cart,
+        ),
+        "intents": (
+            "select intent.* from payment_intents as intent join vendor_orders as o on o.id = intent.order_id"
+            " where o.cart_id = %s order by intent.id",
+            cart,
+        ),
+        "events": ("select * from outbox_events where aggregate_id = %s order by event_type", anchor),
+    }
+    found = {}
+    for name, (query, key) in queries.items():
+        with db.cursor(row_factory=dict_row) as cur:
+            rows = cur.execute(query, (key,)).fetchall()
+        found[name] = [_comparable(row, number, anchor) for row in rows]
+    return found
+
+
+def _comparable(row, number, anchor):
+    high = str(ids.uuid(number, ids.CART))[:18]
+    event_id = str(row["id"]) if "event_type" in row else None
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items() if key != "occurred_at"}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        text = str(value)
+        if text == str(anchor):
+            return "the anchor"
+        if text == event_id:
+            return "the event"
+        if re.match(high, text):
+            return "of this cart: " + text.removeprefix(high)
+        return "set" if hasattr(value, "tzinfo") else value
+
+    return {name: plain(value) for name, value in row.items() if name not in _OTHERWISE} | (
+        {"idempotency_key": "its key"} if row.get("idempotency_key") == f"k{number}" else {}
+    )
+
+
+SHAPES = {
+    "3x2": loads.Shape(),
+    "1x1": loads.Shape(vendors=1, lines=1),
+    "hot": loads.Shape(hot=True),
+    "baskets": loads.Shape(baskets="sample"),
+}
+
+
+@pytest.mark.parametrize("driver", [name for name in CHECKOUTS if name != "function"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_driver_leaves_the_rows_of_the_function(driver, shape, run, db):
+    """Every column of every row, payloads included but for the floor's; then the audit looks at stock and the rest."""
+    if driver.startswith("orm"):
+        pytest.importorskip("sqlalchemy")
+    if driver in FLOORS and shape == "baskets":
+        pytest.skip("the floor knows made-up carts alone")
+    loads.prepare(db, SHAPES[shape])
+    [(templates,)] = db.execute("select count(*) from bench.carts")
+    # Numbers of the same templates and products, and not those of any product.
+    first, second = templates * loads.PRODUCTS * 2, templates * loads.PRODUCTS * 4
+    for number in (first, second):
+        loads.seed(db, SHAPES[shape], number, CARTS)
+    if shape == "baskets":
+        db.execute(
+            "update inventory_items set available_qty = 0 where product_id = any (select product_id from cart_items"
+            " where status = 'ok' order by id limit 3)"
+        )
+
+    run(driver, SHAPES[shape], first)
+    run("function", SHAPES[shape], second)
+
+    for number in range(CARTS):
+        found, expected = rows_of(db, first + number), rows_of(db, second + number)
+        if driver in FLOORS:
+            for event in [*found["events"], *expected["events"]]:
+                del event["payload"]
+        assert found == expected
+        assert [len(expected[name]) for name in ("cart", "key", "events")] == [1, 1, 2]
+        assert expected["orders"] and expected["lines"]
+    if shape == "baskets":
+        assert db.execute("select from order_line_items where notes = 'insufficient_inventory'").fetchall()
+
+
+def test_preloaded_orders_pass_the_audit(db):
+    loads.prepare(db, loads.Shape())
+    assert loads.preload(db, loads.Shape(), 30) == 10
+    assert db.execute("select count(*) from vendor_orders").fetchone() == (30,)
+    assert db.execute("select * from checkout_audit()").fetchall() == []
