@@ -85,7 +85,8 @@ async def _serve(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     # select() waits microseconds where epoll, as Python has it, waits whole milliseconds
-    with suppress(KeyboardInterrupt), asyncio.Runner(
-        loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
-    ) as runner:
+    with (
+        suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner,
+    ):
         runner.run(_serve(sys.argv[1], int(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""Who checks out: each driver runs some clients against a database and tells when each checkout ended and how long it took.
+"""Who checks out: each driver runs some clients and tells of each checkout when it ended and how long it took.
 
 pgbench has the drivers that are SQL alone. Those in Python have one process a client, since threads would share one
 interpreter's lock, and are forked, so that nobody imports anything on the clock.
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from benchmarks import ids, psycopg_programs, scripts
 from benchmarks.loads import ADDRESS, Shape
 from benchmarks.rules import Request
 
+# Checkouts of a Python client before the clock starts: statements are prepared by then, and caches are filled.
+WARM_UP = 15
 FORK = multiprocessing.get_context("fork")
 
 
@@ -91,7 +94,8 @@ def _payloads(task: Task) -> tuple[str, str]:
             (ids.uuid(task.first, ids.BUYER), ids.uuid(task.first, ids.CART), Jsonb(ADDRESS)),
         )
         rows = conn.execute(
-            "select payload::text from outbox_events where aggregate_id = %s order by id", (result["checkout_group_id"],)
+            "select payload::text from outbox_events where aggregate_id = %s order by id",
+            (result["checkout_group_id"],),
         ).fetchall()
         conn.rollback()
         [(created,), (converted,)] = rows
@@ -144,24 +148,30 @@ class Program:
 
     def _loop(self, task: Task, client: int, start: Any) -> list[tuple[float, float]]:
         connection = self.connect(task.dsn)
-        transactions = []
+        transactions: list[tuple[float, float]] = []
         turn = 0
-        start.wait(timeout=60)
+        while turn < WARM_UP and task.seconds:
+            self._one(task, connection, turn, client)
+            turn += 1
+        start.wait(timeout=120)
         deadline = time.time() + task.seconds if task.seconds else float("inf")
         while time.time() < deadline and turn != task.count:
-            number = task.first + turn * task.clients + client
-            request = Request(
-                buyer_store_id=ids.uuid(number, ids.BUYER),
-                cart_id=ids.uuid(number, ids.CART),
-                idempotency_key=f"k{number}",
-                shipping_address=ADDRESS,
-                payment_method="ach",
-            )
             began = time.perf_counter()
-            self.checkout(connection, request)
+            self._one(task, connection, turn, client)
             transactions.append((time.time(), time.perf_counter() - began))
             turn += 1
         return transactions
+
+    def _one(self, task: Task, connection: Any, turn: int, client: int) -> None:
+        number = task.first + turn * task.clients + client
+        request = Request(
+            buyer_store_id=ids.uuid(number, ids.BUYER),
+            cart_id=ids.uuid(number, ids.CART),
+            idempotency_key=f"k{number}",
+            shipping_address=ADDRESS,
+            payment_method="ach",
+        )
+        self.checkout(connection, request)
 
 
 def _received(end: Any) -> Any:
@@ -186,20 +196,6 @@ def _execute(pool: Any, request: Request) -> Any:
     )
 
 
-def _orm(name: str) -> Program:
-    def connect(dsn: str) -> Any:
-        from benchmarks import orm_programs
-
-        return orm_programs.connect(dsn)
-
-    def checkout(engine: Any, request: Request) -> Any:
-        from benchmarks import orm_programs
-
-        return getattr(orm_programs, name)(engine, request)
-
-    return Program(connect=connect, checkout=checkout)
-
-
 DRIVERS: dict[str, Driver] = {
     "function": partial(pgbench, lambda task: scripts.function()),
     "floor": partial(pgbench, partial(_floor, pipelined=False), options=_BY_INDEX),
@@ -210,9 +206,12 @@ DRIVERS: dict[str, Driver] = {
     "psycopg": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout),
     "psycopg-pipelined": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout_pipelined),
     "psycopg-naive": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout_naive),
-    "orm": _orm("checkout"),
-    "orm-naive": _orm("checkout_naive"),
 }
+with suppress(ImportError):  # SQLAlchemy is no dependency of the tests
+    from benchmarks import orm_programs
+
+    DRIVERS["orm"] = Program(connect=orm_programs.connect, checkout=orm_programs.checkout)
+    DRIVERS["orm-naive"] = Program(connect=orm_programs.connect, checkout=orm_programs.checkout_naive)
 TITLES = {
     "function": "checkout_execute, from pgbench",
     "execute": "checkout_execute, by pycheckout.execute",
@@ -227,6 +226,8 @@ TITLES = {
     "orm-naive": "SQLAlchemy ORM, a row at a time",
 }
 # Those that take carts, and leave the rows of a checkout.
-CHECKOUTS = [name for name in DRIVERS if name not in ("simple-update", "bare-update")]
+CHECKOUTS = [name for name in TITLES if name not in ("simple-update", "bare-update")]
+# Those that are scripts of pgbench.
+PGBENCH = ["function", "floor", "floor-pipelined", "simple-update", "bare-update"]
 # Those that can do no more than the made-up shapes.
 FLOORS = ["floor", "floor-pipelined"]

@@ -1,8 +1,8 @@
 """Quoted carts, stock and old orders, made by SQL.
 
-A shape is a list of template carts in the schema `bench`; cart number n is template n modulo their count, its ids follow
-from n (ids.py). Lines of the made-up shapes take their product from n as well, so that carts meet now and then. Triggers
-and foreign keys are off while this writes: what it writes is right, and ten million orders are many.
+A shape is a list of template carts in the schema `bench`; cart number n is template n modulo their count, its ids
+follow from n (ids.py). Lines of the made-up shapes take their product from n as well, so that carts meet now and then.
+Triggers and foreign keys are off while this writes: what it writes is right, and ten million orders are many.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ create schema bench;
 create table bench.carts (k integer primary key, subtotal_cents bigint, total_cents bigint);
 create table bench.groups (k integer, v integer, low text, vendor_store_id uuid, status vendor_group_status,
   subtotal_cents bigint, total_cents bigint, promo jsonb, warnings jsonb, primary key (k, v));
-create table bench.items (k integer, v integer, l integer, low text, group_low text, vendor_store_id uuid, product_id uuid,
-  title text, category text, unit text, quantity integer, unit_price_cents bigint, line_subtotal_cents bigint,
+create table bench.items (k integer, v integer, l integer, low text, group_low text, vendor_store_id uuid,
+  product_id uuid, title text, category text, unit text, quantity integer, unit_price_cents bigint, line_subtotal_cents bigint,
   line_discounts_cents bigint, line_total_cents bigint, applied_volume_discount jsonb, warnings jsonb,
   status cart_item_status, orderable boolean, primary key (k, v, l));
 """
@@ -200,9 +200,7 @@ def _id(low: str) -> str:
 def _product(shape: Shape) -> str:
     if shape.baskets:
         return "item.product_id"
-    each = "1 + (n * 7 + ((item.v - 1) * {lines} + item.l) * 19) % {products}".format(
-        lines=shape.lines, products=PRODUCTS
-    )
+    each = f"1 + (n * 7 + ((item.v - 1) * {shape.lines} + item.l) * 19) % {PRODUCTS}"
     number = f"case when item.v = 1 and item.l = 1 then {HOT} else {each} end" if shape.hot else each
     return ids.sql(number, ids.PRODUCT)
 
@@ -235,7 +233,8 @@ def _quotes(shape: Shape, *, converted: bool) -> list[str]:
     done = ", checkout_group_id, status, shipping_address, payment_method, converted_at" if converted else ""
     values = f", {anchor}, 'converted', {address}, 'ach', now()" if converted else ""
     return [
-        f"insert into cart_records (id, buyer_store_id, valid_until, subtotal_cents, discounts_cents, total_cents{done})"
+        f"insert into cart_records (id, buyer_store_id, valid_until, subtotal_cents, discounts_cents,"
+        f" total_cents{done})"
         f" select {cart}, {_id(repr(ids.BUYER))}, now() + interval '10 days', cart.subtotal_cents,"
         f" cart.subtotal_cents - cart.total_cents, cart.total_cents{values}"
         f" from NUMBERS join bench.carts as cart on {template} order by n",
@@ -265,8 +264,8 @@ def _orders(shape: Shape) -> list[str]:
         f" select {buyer}, 'k' || n, sha256(int8send(n)), {cart} from NUMBERS order by n",
         f"insert into vendor_orders (id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
         f" shipping_address, payment_method, subtotal_cents, discounts_cents, total_cents, balance_due_cents, warnings)"
-        f" select {_id('part.low')}, {cart}, {anchor}, {buyer}, part.vendor_store_id, 'fulfilled', 'USD', {address}, 'ach',"
-        f" part.subtotal_cents, 0, part.total_cents, part.total_cents, '[]'"
+        f" select {_id('part.low')}, {cart}, {anchor}, {buyer}, part.vendor_store_id, 'fulfilled', 'USD', {address},"
+        f" 'ach', part.subtotal_cents, 0, part.total_cents, part.total_cents, '[]'"
         f" from NUMBERS join bench.groups as part on {template} order by n, part.v",
         f"insert into order_line_items (id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents,"
         f" qty, moq, line_subtotal_cents, discount_cents, total_cents, status, warnings)"

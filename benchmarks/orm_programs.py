@@ -71,7 +71,8 @@ class Group(Base):
     warnings: Mapped[list[Any]]
     cart: Mapped[Cart] = relationship(back_populates="groups")
     items: Mapped[list[Item]] = relationship(
-        primaryjoin="and_(foreign(Item.cart_id) == Group.cart_id, foreign(Item.vendor_store_id) == Group.vendor_store_id)",
+        primaryjoin="and_(foreign(Item.cart_id) == Group.cart_id,"
+        " foreign(Item.vendor_store_id) == Group.vendor_store_id)",
         viewonly=True,
     )
 
@@ -197,9 +198,7 @@ def checkout(engine: Any, request: Request) -> UUID:
         if cart.status == "converted":
             _bind_key(session, request)
             return cart.checkout_group_id
-        groups = session.scalars(
-            select(Group).where(Group.cart_id == cart.id).options(selectinload(Group.items))
-        ).all()
+        groups = session.scalars(select(Group).where(Group.cart_id == cart.id).options(selectinload(Group.items))).all()
         now = session.scalar(select(func.clock_timestamp()))
         checked = rules.check(cart, groups, [item for group in groups for item in group.items], now)
         _bind_key(session, request)

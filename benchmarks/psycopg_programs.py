@@ -1,8 +1,8 @@
 """The checkout as a service writes it with psycopg: three programs, one set of rules (rules.py).
 
-`checkout` is a careful program: one query for what it reads of a table, all rows of a table in one INSERT, no value asked
-for that is known. Its INSERTs take their rows as one JSON parameter, which psycopg and the server handle faster than a
-hundred and more parameters, and which keeps the statement the same (and so prepared) for any number of rows.
+`checkout` is a careful program: one query for what it reads of a table, all rows of a table in one INSERT, no value
+asked for that is known. Its INSERTs take their rows as one JSON parameter, which psycopg and the server handle faster
+than a hundred and more parameters, and which keeps the statement the same (and so prepared) for any number of rows.
 `checkout_pipelined` sends what does not depend on an answer together, which leaves three round trips.
 `checkout_naive` does one row at a time.
 
@@ -26,7 +26,8 @@ from benchmarks import rules
 from benchmarks.rules import Refused, Request, Row, Rows
 
 _CART = """
-select id, buyer_store_id, checkout_group_id, status, currency, valid_until, subtotal_cents, discounts_cents, total_cents
+select id, buyer_store_id, checkout_group_id, status, currency, valid_until, subtotal_cents, discounts_cents,
+       total_cents
   from cart_records where id = %s and buyer_store_id = %s for update"""
 _GROUPS = """
 select id, vendor_store_id, status, subtotal_cents, total_cents, promo, warnings, clock_timestamp() as now
@@ -52,11 +53,11 @@ update cart_records
        status = %s, checkout_group_id = %s, updated_at = %s
  where id = %s"""
 _COLUMNS = {
-    "vendor_orders": "id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency, shipping_address,"
-    " payment_method, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,"
-    " promo, warnings, created_at, updated_at",
-    "order_line_items": "id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,"
-    " line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount, created_at,"
+    "vendor_orders": "id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
+    " shipping_address, payment_method, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents,"
+    " balance_due_cents, promo, warnings, created_at, updated_at",
+    "order_line_items": "id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq,"
+    " max_qty, line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount, created_at,"
     " updated_at",
     "payment_intents": "id, order_id, method, amount_cents, created_at, updated_at",
     "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at",
@@ -148,7 +149,10 @@ def checkout_naive(conn: psycopg.Connection[Any], request: Request) -> UUID:
         available: dict[UUID, int] = {}
         for product in wanted:
             query = "select available_qty from inventory_items where product_id = %s for update"
-            row = conn.execute(f"{query} skip locked", (product,)).fetchone() or conn.execute(query, (product,)).fetchone()
+            row = (
+                conn.execute(f"{query} skip locked", (product,)).fetchone()
+                or conn.execute(query, (product,)).fetchone()
+            )
             available[product] = row.available_qty if row else 0
         taken, short = rules.reserve(wanted, available)
         rows = rules.rows(checked, request, short, now)
@@ -159,7 +163,8 @@ def checkout_naive(conn: psycopg.Connection[Any], request: Request) -> UUID:
             for row in written:
                 names = [column.strip() for column in _COLUMNS[table].split(",")]
                 values = ", ".join(
-                    "jsonb_populate_record(null::address_t, %s)" if name == "shipping_address" else "%s" for name in names
+                    "jsonb_populate_record(null::address_t, %s)" if name == "shipping_address" else "%s"
+                    for name in names
                 )
                 parameters = [_parameter(row.get(name)) for name in names]
                 conn.execute(f"insert into {table} ({_COLUMNS[table]}) values ({values}) returning id", parameters)

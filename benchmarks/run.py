@@ -1,8 +1,8 @@
 """Run the benchmarks: python -m benchmarks.run [--full] [--only LOAD ...] [--rounds N] [--seconds N]
 
 One server for all. A load's contenders take turns: in each round every one of them runs once, in the other order than
-the round before, so that whatever else the machine does hits all alike; ratios are taken within a round. What happens in
-a load, in this order, since full-page images after a checkpoint would hide everything else:
+the round before, so that whatever else the machine does hits all alike; ratios are taken within a round. What happens
+in a load, in this order, since full-page images after a checkpoint would hide everything else:
 
 1. databases with stock and, where the load says so, old orders;
 2. a checkpoint, the last one until the load ends;
@@ -33,9 +33,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import ids, loads, report, server, special
+from benchmarks import loads, report, server, special
 from benchmarks.delay import delayed
-from benchmarks.drivers import CHECKOUTS, DRIVERS, Run, Task
+from benchmarks.drivers import CHECKOUTS, DRIVERS, PGBENCH, Run, Task
 from benchmarks.plan import LOADS, Contender, Load, Setup
 from pycheckout._embedded import EmbeddedServer
 
@@ -98,10 +98,6 @@ class Measured:
         self.rounds: list[dict[str, float]] = []
         self.work: dict[str, float] = {}
 
-    @property
-    def server(self) -> EmbeddedServer:
-        return self._server
-
     def run(self, embedded: EmbeddedServer, *, clients: int, carts: int, **how: Any) -> Run:
         first = self.database.take(carts) if self.database and self.contender.driver in CHECKOUTS else 0
         task = Task(
@@ -120,7 +116,7 @@ class Measured:
     def try_out(self, embedded: EmbeddedServer) -> None:
         """How fast it is, from the later half of a short run."""
         clients = self.contender.clients
-        count = 40 if self.contender.setup.shape.lines > 2 else 100
+        count = 100 if self.contender.driver in PGBENCH else 30
         done = sorted(self.run(embedded, clients=clients, carts=clients * count, count=count).transactions)
         later = done[len(done) // 2 :]
         self.rate = max(len(later) / max(later[-1][0] - done[len(done) // 2 - 1][0], 1e-3), self.rate)
@@ -154,7 +150,7 @@ class Measured:
             after = server.work(embedded)
             sums.append({name: value - asdict(before)[name] for name, value in asdict(after).items()})
         per = COUNTED[1] - COUNTED[0]
-        self.work = {name: (sums[1][name] - sums[0][name]) / per for name in sums[0]}
+        self.work = {name: max((sums[1][name] - sums[0][name]) / per, 0) for name in sums[0]}
 
     def figures(self) -> dict[str, Any]:
         setup = asdict(self.contender.setup)
@@ -294,7 +290,9 @@ def main() -> None:
                 found = measure(embedded, load, rounds, seconds)
             found |= {"took_seconds": round(time.monotonic() - began), "load_average_before": load_before}
             results["machine"] = server.machine(embedded)
-            results["loads"] = {key: ({**results["loads"], name: found})[key] for key in names if key in {*results["loads"], name}}
+            results["loads"] = {
+                key: ({**results["loads"], name: found})[key] for key in names if key in {*results["loads"], name}
+            }
             args.results.parent.mkdir(parents=True, exist_ok=True)
             args.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(report.text(name, found), flush=True)

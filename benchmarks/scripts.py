@@ -1,8 +1,8 @@
 """pgbench scripts. A client's i-th transaction takes cart first + i * clients + client_id, so carts go in order.
 
-The floor writes the rows that a checkout leaves by one plain prepared statement a table, in one transaction, and checks
-nothing: no lock on the cart, no key looked up, no amount added, no stock compared. Its figures stand in the script; only
-the ids are made from the cart's number. It shows what PostgreSQL itself takes for these rows.
+The floor writes the rows that a checkout leaves by one plain prepared statement a table, in one transaction, and
+checks nothing: no lock on the cart, no key looked up, no amount added, no stock compared. Its figures stand in the
+script; only the ids are made from the cart's number. It shows what PostgreSQL itself takes for these rows.
 """
 
 from __future__ import annotations

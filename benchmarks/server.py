@@ -78,8 +78,11 @@ def _cpu_model() -> str:
 
 
 def settle(server: EmbeddedServer) -> None:
-    """Wait until no client's backend is left: what a session counted is shown when it has ended."""
-    query = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+    """Wait until no client's backend is left: what a session counted is shown when it has ended. (But for snapshots.)"""
+    query = (
+        "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+        " and pid <> pg_backend_pid() and state is distinct from 'idle in transaction'"
+    )
     with admin(server) as conn:
         deadline = time.monotonic() + 20
         while conn.execute(query).fetchone()[0] and time.monotonic() < deadline:
@@ -90,7 +93,8 @@ def work(server: EmbeddedServer) -> Work:
     with admin(server) as conn:
         row = conn.execute(
             """
-            select coalesce(sum(calls), 0)::bigint, coalesce(sum(shared_blks_hit + shared_blks_read), 0)::bigint,
+            select coalesce(sum(calls), 0)::bigint,
+                   coalesce(sum(shared_blks_hit + shared_blks_read), 0)::bigint,
                    pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (select wal_fpi from pg_stat_wal)::bigint
               from pg_stat_statements
             """
@@ -101,14 +105,17 @@ def work(server: EmbeddedServer) -> Work:
 @contextmanager
 def undisturbed(server: EmbeddedServer) -> Iterator[None]:
     """Without autovacuum, whose WAL would be counted."""
+    _alter(server, "set autovacuum = off")
+    try:
+        yield
+    finally:
+        _alter(server, "reset autovacuum")
+
+
+def _alter(server: EmbeddedServer, change: str) -> None:
     with admin(server) as conn:
-        conn.execute("alter system set autovacuum = off")
+        conn.execute(f"alter system {change}")
         conn.execute("select pg_reload_conf()")
-        try:
-            yield
-        finally:
-            conn.execute("alter system reset autovacuum")
-            conn.execute("select pg_reload_conf()")
 
 
 def cpu_seconds(server: EmbeddedServer) -> float:

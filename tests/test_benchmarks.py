@@ -15,6 +15,7 @@ CARTS = 4
 @pytest.fixture
 def run(dsn, program, db):
     """run(driver, shape, first): check CARTS carts out by two clients."""
+
     def run(driver, shape, first):
         task = Task(
             dsn=dsn,

@@ -1,0 +1,357 @@
+"""What the figures say: tables and targets in docs/performance.md and docs/operations.md, and the plots beside them.
+
+python -m benchmarks.report writes them again from the results on file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.drivers import TITLES
+
+DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS / "benchmarks" / "results.json"
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    what: str
+    wanted: str
+    found: float | None
+    met: Callable[[float], bool]
+    shown: str = "{:.2f}"
+
+    @property
+    def figure(self) -> str:
+        return "not measured" if self.found is None else self.shown.format(self.found)
+
+    @property
+    def verdict(self) -> str:
+        return "" if self.found is None else "met" if self.met(self.found) else "**not met**"
+
+
+def targets(results: Results) -> list[Target]:
+    """Every target, with the figure of this run. Ratios of rates are medians of the ratios of each round."""
+
+    def ratio(load: str, of: Find, to: Find) -> float | None:
+        return _ratio(results, load, of, to)
+
+    def work(name: str, of: Find, to: Find) -> float | None:
+        one, other = _found(results, "uniform", of), _found(results, "uniform", to)
+        return one["work"][name] / other["work"][name] if one and other else None
+
+    def at_least(what: str, wanted: float, found: float | None) -> Target:
+        return Target(what=what, wanted=f"at least {wanted:g}", found=found, met=lambda value: value >= wanted)
+
+    function, execute = Find("function"), Find("execute")
+    hot1, hot16 = Find("function", hot=True, slots=1), Find("function", hot=True, slots=16)
+    ten_million, empty = Find("function", orders=10_000_000), Find("function", orders=0)
+    wal = work("wal_bytes", function, Find("floor"))
+    return [
+        at_least("rate beside the floor, 8 clients", 0.65, ratio("uniform", function, Find("floor"))),
+        at_least("rate beside the floor in one pipeline", 0.65, ratio("uniform", function, Find("floor-pipelined"))),
+        at_least("rate beside pgbench -N", 0.25, ratio("uniform", function, Find("simple-update"))),
+        Target(
+            what="WAL of a checkout beside the floor's", wanted="at most 1.3", found=wal, met=lambda value: value <= 1.3
+        ),
+        *(
+            at_least(f"pycheckout.execute beside {TITLES[rival]}, {where}", wanted, ratio(load, execute, Find(rival)))
+            for load, where, factors in (
+                ("uniform", "no delay", {"psycopg": 3, "psycopg-pipelined": 3, "orm": 8, "orm-naive": 8}),
+                ("delay", "1 ms more", {"psycopg": 10, "psycopg-pipelined": 10, "orm": 30, "orm-naive": 30}),
+            )
+            for rival, wanted in factors.items()
+        ),
+        at_least("hot product, 16 slots, 32 clients, beside the uniform load", 0.8, ratio("hot-32", hot16, function)),
+        *(
+            at_least(
+                f"hot product, 1 slot, {clients} clients, beside the {name} on that row",
+                0.9,
+                ratio(f"hot-{clients}", hot1, Find(driver, hot=True)),
+            )
+            for driver, name in (
+                ("floor", "floor"),
+                ("floor-pipelined", "pipelined floor"),
+                ("bare-update", "bare UPDATE"),
+            )
+            for clients in (8, 32)
+        ),
+        at_least("10 million orders beside none", 0.9, ratio("orders", ten_million, empty)),
+        Target(
+            what="cost of one more line: dearest step from 5 to 100 lines beside the cheapest",
+            wanted="at most 1.2",
+            found=_steepest(results),
+            met=lambda value: value <= 1.2,
+        ),
+        Target(
+            what="sequential scans in the run with 10 million orders",
+            wanted="0",
+            found=results["loads"].get("orders", {}).get("seq_scans"),
+            met=lambda value: value == 0,
+            shown="{:.0f}",
+        ),
+        Target(
+            what="memory of a session, 10,000 checkouts beside 1,000",
+            wanted="at most 1.05",
+            found=_growth(results),
+            met=lambda value: value <= 1.05,
+        ),
+    ]
+
+
+class Find:
+    """A contender by its driver and setup."""
+
+    def __init__(self, driver: str, *, hot: bool = False, slots: int = 1, orders: int | None = None) -> None:
+        self.driver, self.hot, self.slots, self.orders = driver, hot, slots, orders
+
+    def __call__(self, contender: dict[str, Any]) -> bool:
+        setup = contender["setup"]
+        return (contender["driver"], setup["shape"]["hot"], setup["slots"]) == (self.driver, self.hot, self.slots) and (
+            self.orders is None or self.orders == setup["orders"]
+        )
+
+
+def _found(results: Results, load: str, find: Find) -> dict[str, Any] | None:
+    return next(filter(find, results["loads"].get(load, {}).get("contenders", [])), None)
+
+
+def _ratio(results: Results, load: str, of: Find, to: Find) -> float | None:
+    one, other = _found(results, load, of), _found(results, load, to)
+    if one is None or other is None:
+        return None
+    return statistics.median(a / b for a, b in zip(one["rates"], other["rates"], strict=True))
+
+
+def marginal(results: Results) -> list[tuple[int, int, float]]:
+    """Milliseconds of CPU that one more line costs between two sizes."""
+    sizes = results["loads"].get("lines", {}).get("sizes", [])
+    return [
+        (small["lines"], large["lines"], (large["cpu_ms"] - small["cpu_ms"]) / (large["lines"] - small["lines"]))
+        for small, large in pairwise(sizes)
+    ]
+
+
+def _steepest(results: Results) -> float | None:
+    steps = [cost for _, _, cost in marginal(results)]
+    return max(steps) / min(steps) if steps else None
+
+
+def _growth(results: Results) -> float | None:
+    after = {each["checkouts"]: each["private_mb"] for each in results["loads"].get("memory", {}).get("after", [])}
+    return after[10_000] / after[1000] if after else None
+
+
+# Tables
+
+
+def table(header: list[str], rows: list[list[str]], *, words: int = 1) -> str:
+    """Markdown; the first `words` columns are text, the others figures."""
+    lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def targets_text(results: Results) -> str:
+    rows = [[each.what, each.wanted, each.figure, each.verdict] for each in targets(results)]
+    return table(["target", "wanted", "found", ""], rows)
+
+
+def text(name: str, found: dict[str, Any]) -> str:
+    """One load, in Markdown."""
+    title = f"### {found['title']} (`{name}`)"
+    if name == "lines":
+        rows = [
+            [f"{each['lines']}", f"{each['ms']:.2f}", f"{each['cpu_ms']:.2f}", f"{each['cpu_ms'] / each['lines']:.3f}"]
+            for each in found["sizes"]
+        ]
+        return f"{title}\n\n{table(['lines', 'ms', 'CPU ms', 'CPU ms a line'], rows, words=0)}\n"
+    if name == "memory":
+        rows = [["0", f"{found['fresh_mb']:.1f}"]]
+        rows += [[f"{each['checkouts']:,}", f"{each['private_mb']:.1f}"] for each in found["after"]]
+        return f"{title}\n\n{table(['checkouts', 'private MB'], rows, words=0)}\n"
+    header = "who,a second,spread,lines a second,p50 ms,p95 ms,p99 ms,statements,buffers,WAL bytes,full pages,CPU ms"
+    rows = [_row(each) for each in found["contenders"]]
+    return (
+        f"{title}\n\n{table(header.split(','), rows)}\n\n"
+        f"{found['rounds']} rounds of {found['seconds']} s, {found['at'][:10]}; round trip {found['round_trip_ms']} ms."
+    )
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    rate, work = each["rate"], each["work"]
+    lines = f"{rate['median'] * each['lines']:,.0f}" if each["lines"] and each["driver"] != "bare-update" else ""
+    return [
+        _who(each),
+        f"{rate['median']:,.0f}",
+        f"{rate['min']:,.0f} to {rate['max']:,.0f}",
+        lines,
+        *(f"{each[name]['median']:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+        f"{work['statements']:.0f}",
+        f"{work['buffers']:,.0f}",
+        f"{work['wal_bytes']:,.0f}",
+        f"{work['wal_pages']:.2f}",
+        f"{each['cpu_ms']['median']:.2f}",
+    ]
+
+
+def _who(each: dict[str, Any]) -> str:
+    setup, notes = each["setup"], []
+    if setup["shape"]["hot"] and each["driver"] != "bare-update":
+        notes.append(f"hot product, {setup['slots']} slot{'s' * (setup['slots'] > 1)}")
+    if setup["orders"]:
+        notes.append(f"{setup['orders']:,} orders there")
+    if setup["snapshot"]:
+        notes.append("snapshot open")
+    return ", ".join([TITLES[each["driver"]], *notes])
+
+
+def sizing(results: Results) -> str:
+    """What the machine of the run does, for the sizing table."""
+    rows = []
+    for name, found in results["loads"].items():
+        for each in found.get("contenders", []):
+            if each["driver"] == "function":
+                rows.append(
+                    [
+                        found["title"],
+                        _who(each).removeprefix(TITLES["function"]).removeprefix(", "),
+                        f"{each['rate']['median']:,.0f}",
+                        f"{each['p95_ms']['median']:.1f}",
+                        f"{each['cpu_ms']['median']:.2f}",
+                        f"{each['rate']['median'] * each['work']['wal_bytes'] / 1e6:.1f}",
+                    ]
+                )
+        del name
+    return table(["load", "", "checkouts/s", "p95 ms", "server CPU ms each", "WAL MB/s"], rows, words=2)
+
+
+def write(results: Results) -> None:
+    machine = results["machine"]
+    about = (
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']} GB, {machine['system']},"
+        f" PostgreSQL {machine['server_version'].split()[0]}, Python {machine['python']};"
+        f" fsync {machine['fsync']}, synchronous_commit {machine['synchronous_commit']},"
+        f" full_page_writes {machine['full_page_writes']}, shared_buffers {machine['shared_buffers']}."
+    )
+    tables = "\n\n".join(text(name, found) for name, found in results["loads"].items())
+    _between("performance.md", "targets", f"{about}\n\n{targets_text(results)}")
+    _between("performance.md", "results", tables)
+    _between("operations.md", "sizing", f"{about}\n\n{sizing(results)}")
+    plots(results)
+
+
+def _between(page: str, name: str, content: str) -> None:
+    """Replace what stands between two markers of a page."""
+    path = DOCS / page
+    begin, end = f"<!-- {name}: written by benchmarks/report.py -->", f"<!-- end of {name} -->"
+    old = path.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    new, count = pattern.subn(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", old)
+    assert count == 1, f"{path} has no place for {name}"
+    path.write_text(new, encoding="utf-8")
+
+
+# Plots
+
+
+def plots(results: Results) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same figures make the same file.
+    matplotlib.rcParams |= {"svg.hashsalt": "pycheckout", "font.size": 9, "axes.spines.top": False}
+    matplotlib.rcParams |= {"axes.spines.right": False, "figure.constrained_layout.use": True}
+    from matplotlib import pyplot
+
+    for name, draw in (("rates", _rates), ("hot", _hot), ("lines", _lines)):
+        figure = draw(pyplot, results)
+        if figure is not None:
+            figure.savefig(DOCS / "benchmarks" / f"{name}.svg", metadata={"Date": None})
+            pyplot.close(figure)
+
+
+def _bars(axes: Any, contenders: list[dict[str, Any]], title: str) -> None:
+    names = [TITLES[each["driver"]] for each in contenders]
+    rates = [each["rate"]["median"] for each in contenders]
+    errors = [[each["rate"][side] for each in contenders] for side in ("min", "max")]
+    spread = [
+        [rate - low for rate, low in zip(rates, errors[0], strict=True)],
+        [high - rate for rate, high in zip(rates, errors[1], strict=True)],
+    ]
+    colours = ["#c0504d" if each["driver"] in ("function", "execute") else "#7f8fa6" for each in contenders]
+    bars = axes.barh(names, rates, xerr=spread, color=colours, ecolor="#333333")
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=6)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("checkouts a second")
+
+
+def _rates(pyplot: Any, results: Results) -> Any:
+    shown = [name for name in ("uniform", "delay") if name in results["loads"]]
+    if not shown:
+        return None
+    figure, all_axes = pyplot.subplots(len(shown), 1, figsize=(8, 3.2 * len(shown)), squeeze=False)
+    for axes, name in zip(all_axes[:, 0], shown, strict=True):
+        found = results["loads"][name]
+        contenders = [each for each in found["contenders"] if each["driver"] != "simple-update"]
+        _bars(axes, contenders, found["title"])
+    return figure
+
+
+def _hot(pyplot: Any, results: Results) -> Any:
+    shown = [name for name in ("hot-1", "hot-8", "hot-32") if name in results["loads"]]
+    if not shown:
+        return None
+    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    for name in shown:
+        uniform = _found(results, name, Find("function"))
+        slots = [each for each in results["loads"][name]["contenders"] if each["driver"] == "function"]
+        slots = [each for each in slots if each["setup"]["shape"]["hot"]]
+        assert uniform is not None
+        axes.plot(
+            [str(each["setup"]["slots"]) for each in slots],
+            [
+                100
+                * (
+                    _ratio(results, name, Find("function", hot=True, slots=each["setup"]["slots"]), Find("function"))
+                    or 0
+                )
+                for each in slots
+            ],
+            marker="o",
+            label=f"{uniform['clients']} client{'s' * (uniform['clients'] > 1)}",
+        )
+    axes.axhline(80, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("slots of the hot product")
+    axes.set_ylabel("% of the uniform load's rate")
+    axes.legend()
+    return figure
+
+
+def _lines(pyplot: Any, results: Results) -> Any:
+    if "lines" not in results["loads"]:
+        return None
+    sizes = results["loads"]["lines"]["sizes"]
+    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    for name, label in (("ms", "time"), ("cpu_ms", "CPU of the backend")):
+        axes.plot([each["lines"] for each in sizes], [each[name] for each in sizes], marker="o", label=label)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("lines in the cart")
+    axes.set_ylabel("ms a checkout")
+    axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    write(json.loads(RESULTS.read_text(encoding="utf-8")))
