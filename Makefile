@@ -19,6 +19,8 @@ help:
 	@echo 'make mutants         the suite against copies with one lock, index or check taken out; ARGS=--only inventory'
 	@echo 'make test-pgbouncer  the tests of the wrapper behind a pgbouncer; PGBOUNCER names another than that of the PATH'
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
+	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
+	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
 	@echo 'make clean           remove .venv, caches and builds'
 
 demo: $(VENV)/demo
@@ -87,7 +89,14 @@ mutants: $(VENV)/dev
 soak: $(VENV)/dev
 	@$(BIN)/python tests/soak.py $(ARGS)
 
-# Minutes; what it measures is in the script's head.
-.PHONY: bench
-bench: $(VENV)/dev
-	@$(BIN)/python benchmarks/checkout.py $(ARGS)
+# What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.
+.PHONY: bench bench-full
+bench: $(VENV)/bench
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-full: $(VENV)/bench
+	@$(BIN)/python -m benchmarks.run --full $(ARGS)
+
+$(VENV)/bench: $(VENV)/made pyproject.toml requirements.lock
+	$(PIP) install --constraint requirements.lock --editable '.[bench]'
+	@touch $@

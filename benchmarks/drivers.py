@@ -38,6 +38,7 @@ class Run:
     """The transactions of one run: (when it ended, seconds it took), on one clock."""
 
     transactions: list[tuple[float, float]] = field(default_factory=list)
+    turns: int = 0  # of the client that took most carts
 
     def between(self, warm_up: float, seconds: float) -> list[float]:
         """Latencies of what ended in the window after the warm-up."""
@@ -81,7 +82,8 @@ def pgbench(script: Callable[[Task], str] | None, task: Task, *, options: str = 
         run = Run()
         for log in Path(folder).glob("log.*"):
             for line in log.read_text(encoding="ascii").splitlines():
-                _, _, took, _, seconds, microseconds, *_ = line.split()
+                _, turn, took, _, seconds, microseconds, *_ = line.split()
+                run.turns = max(run.turns, int(turn))
                 run.transactions.append((int(seconds) + int(microseconds) / 1e6, int(took) / 1e6))
         return run
 
@@ -134,10 +136,10 @@ class Program:
                 worker.join()
         finally:
             os.environ.pop("PGOPTIONS") if before is None else os.environ.update(PGOPTIONS=before)
-        for answer in answers:
-            if isinstance(answer, str):
-                raise RuntimeError(answer)
-        return Run([each for answer in answers for each in answer])
+        if wrong := [answer for answer in answers if isinstance(answer, str)]:
+            raise RuntimeError("\n".join(wrong))
+        turns = max(map(len, answers)) + (WARM_UP if task.seconds else 0)
+        return Run([each for answer in answers for each in answer], turns)
 
     def _client(self, task: Task, client: int, start: Any, answer: Any) -> None:
         try:

@@ -120,9 +120,9 @@ create table bench.carts (k integer primary key, subtotal_cents bigint, total_ce
 create table bench.groups (k integer, v integer, low text, vendor_store_id uuid, status vendor_group_status,
   subtotal_cents bigint, total_cents bigint, promo jsonb, warnings jsonb, primary key (k, v));
 create table bench.items (k integer, v integer, l integer, low text, group_low text, vendor_store_id uuid,
-  product_id uuid, title text, category text, unit text, quantity integer, unit_price_cents bigint, line_subtotal_cents bigint,
-  line_discounts_cents bigint, line_total_cents bigint, applied_volume_discount jsonb, warnings jsonb,
-  status cart_item_status, orderable boolean, primary key (k, v, l));
+  product_id uuid, title text, category text, unit text, quantity integer, unit_price_cents bigint,
+  line_subtotal_cents bigint, line_discounts_cents bigint, line_total_cents bigint, applied_volume_discount jsonb,
+  warnings jsonb, status cart_item_status, primary key (k, v, l));
 """
 
 
@@ -170,7 +170,6 @@ def prepare(conn: psycopg.Connection[Any], shape: Shape, slots: int = 1) -> floa
 
 
 def _item(group: dict[str, Any], item: dict[str, Any]) -> tuple[Any, ...]:
-    orderable = group["status"] == "ok" == item["status"]
     return (
         group["vendor_store_id"],
         item.get("product_id"),
@@ -185,7 +184,6 @@ def _item(group: dict[str, Any], item: dict[str, Any]) -> tuple[Any, ...]:
         _json(item.get("applied_volume_discount")),
         _json(item["warnings"]),
         item["status"],
-        orderable,
     )
 
 

@@ -57,8 +57,8 @@ _COLUMNS = {
     " shipping_address, payment_method, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents,"
     " balance_due_cents, promo, warnings, created_at, updated_at",
     "order_line_items": "id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq,"
-    " max_qty, line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount, created_at,"
-    " updated_at",
+    " max_qty, line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount,"
+    " created_at, updated_at",
     "payment_intents": "id, order_id, method, amount_cents, created_at, updated_at",
     "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at",
 }

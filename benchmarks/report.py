@@ -214,26 +214,32 @@ def _who(each: dict[str, Any]) -> str:
 
 
 def sizing(results: Results) -> str:
-    """What the machine of the run does, for the sizing table."""
-    rows = []
-    for name, found in results["loads"].items():
-        for each in found.get("contenders", []):
-            if each["driver"] == "function":
-                rows.append(
-                    [
-                        found["title"],
-                        _who(each).removeprefix(TITLES["function"]).removeprefix(", "),
-                        f"{each['rate']['median']:,.0f}",
-                        f"{each['p95_ms']['median']:.1f}",
-                        f"{each['cpu_ms']['median']:.2f}",
-                        f"{each['rate']['median'] * each['work']['wal_bytes'] / 1e6:.1f}",
-                    ]
-                )
-        del name
-    return table(["load", "", "checkouts/s", "p95 ms", "server CPU ms each", "WAL MB/s"], rows, words=2)
+    """What the machine of the run does, and what disk a checkout takes."""
+    rows = [
+        [
+            found["title"],
+            _who(each).removeprefix(TITLES["function"]).removeprefix(", "),
+            f"{each['rate']['median']:,.0f}",
+            f"{each['p95_ms']['median']:.1f}",
+            f"{each['cpu_ms']['median']:.2f}",
+            f"{each['rate']['median'] * each['work']['wal_bytes'] / 1e6:.1f}",
+        ]
+        for found in results["loads"].values()
+        for each in found.get("contenders", [])
+        if each["driver"] == "function"
+    ]
+    shown = table(["load", "", "checkouts/s", "p95 ms", "server CPU ms each", "WAL MB/s"], rows, words=2)
+    disk = results["loads"].get("memory", {}).get("disk_bytes")
+    if disk:
+        rows = [[f"`{name}`", f"{size:,}"] for name, size in disk.items()]
+        rows.append(["together", f"{sum(disk.values()):,}"])
+        shown += "\n\nBytes on disk that a checkout of 3 vendors x 2 lines adds, indexes included:\n\n"
+        shown += table(["table", "bytes"], rows)
+    return shown
 
 
-def write(results: Results) -> None:
+def pages(results: Results) -> dict[Path, str]:
+    """The pages of the docs with these results in them."""
     machine = results["machine"]
     about = (
         f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']} GB, {machine['system']},"
@@ -242,21 +248,27 @@ def write(results: Results) -> None:
         f" full_page_writes {machine['full_page_writes']}, shared_buffers {machine['shared_buffers']}."
     )
     tables = "\n\n".join(text(name, found) for name, found in results["loads"].items())
-    _between("performance.md", "targets", f"{about}\n\n{targets_text(results)}")
-    _between("performance.md", "results", tables)
-    _between("operations.md", "sizing", f"{about}\n\n{sizing(results)}")
+    performance, operations = DOCS / "performance.md", DOCS / "operations.md"
+    page = _between(performance.read_text(encoding="utf-8"), "targets", f"{about}\n\n{targets_text(results)}")
+    return {
+        performance: _between(page, "results", tables),
+        operations: _between(operations.read_text(encoding="utf-8"), "sizing", f"{about}\n\n{sizing(results)}"),
+    }
+
+
+def write(results: Results) -> None:
+    for path, page in pages(results).items():
+        path.write_text(page, encoding="utf-8")
     plots(results)
 
 
-def _between(page: str, name: str, content: str) -> None:
+def _between(page: str, name: str, content: str) -> str:
     """Replace what stands between two markers of a page."""
-    path = DOCS / page
     begin, end = f"<!-- {name}: written by benchmarks/report.py -->", f"<!-- end of {name} -->"
-    old = path.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    new, count = pattern.subn(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", old)
-    assert count == 1, f"{path} has no place for {name}"
-    path.write_text(new, encoding="utf-8")
+    new, count = pattern.subn(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", page)
+    assert count == 1, f"no place for {name}"
+    return new
 
 
 # Plots

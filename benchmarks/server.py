@@ -78,7 +78,7 @@ def _cpu_model() -> str:
 
 
 def settle(server: EmbeddedServer) -> None:
-    """Wait until no client's backend is left: what a session counted is shown when it has ended. (But for snapshots.)"""
+    """Wait until no client's backend is left but for held snapshots: a session shows what it counted when it ends."""
     query = (
         "select count(*) from pg_stat_activity where backend_type = 'client backend'"
         " and pid <> pg_backend_pid() and state is distinct from 'idle in transaction'"
@@ -95,7 +95,8 @@ def work(server: EmbeddedServer) -> Work:
             """
             select coalesce(sum(calls), 0)::bigint,
                    coalesce(sum(shared_blks_hit + shared_blks_read), 0)::bigint,
-                   pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (select wal_fpi from pg_stat_wal)::bigint
+                   pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,
+                   (select wal_fpi from pg_stat_wal)::bigint
               from pg_stat_statements
             """
         ).fetchone()

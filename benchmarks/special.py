@@ -1,4 +1,4 @@
-"""Two loads of one session each: what a line costs, and what memory a session keeps."""
+"""Two loads of one session each: what a line costs, and what a session and the disk keep of 10,000 checkouts."""
 
 from __future__ import annotations
 
@@ -49,22 +49,25 @@ def lines(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
 
 
 def memory(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
-    """Private memory of one backend after so many checkouts of 3 vendors x 2 lines."""
+    """Private memory of one backend after so many checkouts of 3 vendors x 2 lines, and how much the tables grew."""
     name = "bench_memory"
     conn = _session(embedded, name, Shape(), KEPT[-1])
     pid = conn.info.backend_pid
     fresh, found = server.private_kb(pid), []
+    before = _sizes(embedded, name)
     for number in range(KEPT[-1]):
         _checkout(conn, number)
         if number + 1 in KEPT:
             found.append({"checkouts": number + 1, "private_mb": round(server.private_kb(pid) / 1024, 2)})
     conn.close()
+    grown = {table: (size - before[table]) / KEPT[-1] for table, size in _sizes(embedded, name).items()}
     _drop(embedded, name)
     return {
         "title": "Memory of a session",
         "at": _now(),
         "fresh_mb": round(fresh / 1024, 2),
         "after": found,
+        "disk_bytes": {table: round(size) for table, size in grown.items() if size},
     }
 
 
@@ -76,6 +79,17 @@ def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> p
         loads.seed(conn, shape, 0, carts)
         conn.execute("vacuum analyze")
     return psycopg.connect(embedded.dsn(name), autocommit=True, prepare_threshold=0)
+
+
+def _sizes(embedded: EmbeddedServer, name: str) -> dict[str, int]:
+    """Bytes of each table with its indexes."""
+    with server.admin(embedded, name) as conn:
+        return dict(
+            conn.execute(
+                "select relname, pg_total_relation_size(oid) from pg_class"
+                " where relkind = 'r' and relnamespace = 'public'::regnamespace order by relname"
+            ).fetchall()
+        )
 
 
 def _checkout(conn: psycopg.Connection[Any], number: int) -> None:

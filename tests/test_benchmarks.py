@@ -1,12 +1,15 @@
 """The programs that the benchmarks compare leave the rows that checkout_execute leaves."""
 
+import json
 import re
+import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import ids, loads
+from benchmarks import delay, ids, loads, report
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 
 CARTS = 4
@@ -135,3 +138,27 @@ def test_preloaded_orders_pass_the_audit(db):
     assert loads.preload(db, loads.Shape(), 30) == 10
     assert db.execute("select count(*) from vendor_orders").fetchone() == (30,)
     assert db.execute("select * from checkout_audit()").fetchall() == []
+
+
+def test_the_delay_is_a_millisecond_a_round_trip(server, dsn):
+    with delay.delayed(server.host, server.port) as port:
+        slow = dsn.replace(f":{server.port}/", f":{port}/")
+        with psycopg.connect(slow, autocommit=True) as far, far.pipeline():
+            began = time.perf_counter()
+            for _ in range(20):
+                far.execute("select 1")
+            far.execute("select 1").fetchone()
+            one = time.perf_counter() - began
+        with psycopg.connect(slow, autocommit=True) as far:
+            began = time.perf_counter()
+            for _ in range(20):
+                assert far.execute("select 1").fetchone() == (1,)
+            twenty = time.perf_counter() - began
+    assert one >= delay.DELAY
+    assert twenty >= 20 * delay.DELAY
+
+
+def test_the_docs_show_the_results_on_file():
+    results = json.loads(report.RESULTS.read_text(encoding="utf-8"))
+    for path, page in report.pages(results).items():
+        assert page == path.read_text(encoding="utf-8"), f"{path.name}: python -m benchmarks.report"
