@@ -6,7 +6,6 @@ interpreter's lock, and are forked, so that nobody imports anything on the clock
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import subprocess
@@ -27,10 +26,10 @@ import pycheckout
 from benchmarks import ids, psycopg_programs, scripts
 from benchmarks.loads import ADDRESS, Shape
 from benchmarks.rules import Request
+from benchmarks.server import FORK
 
 # Checkouts of a Python client before the clock starts: statements are prepared by then, and caches are filled.
 WARM_UP = 15
-FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(slots=True)
@@ -40,10 +39,13 @@ class Run:
     transactions: list[tuple[float, float]] = field(default_factory=list)
     turns: int = 0  # of the client that took most carts
 
-    def between(self, warm_up: float, seconds: float) -> list[float]:
-        """Latencies of what ended in the window after the warm-up."""
-        began = min(ended - took for ended, took in self.transactions) + warm_up
-        return [took for ended, took in self.transactions if began <= ended < began + seconds]
+    @property
+    def began(self) -> float:
+        return min(ended - took for ended, took in self.transactions)
+
+    def between(self, began: float, ended: float) -> list[float]:
+        """Latencies of what ended then."""
+        return [took for each, took in self.transactions if began <= each < ended]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

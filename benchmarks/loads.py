@@ -126,8 +126,8 @@ create table bench.items (k integer, v integer, l integer, low text, group_low t
 """
 
 
-def prepare(conn: psycopg.Connection[Any], shape: Shape, slots: int = 1) -> float:
-    """Write the templates of a shape and the stock of its products. Returns the order lines of a cart, on average."""
+def prepare(conn: psycopg.Connection[Any], shape: Shape, slots: int = 1) -> tuple[int, float]:
+    """Write a shape's templates and the stock of its products. Returns how many there are, and their order lines."""
     conn.execute(_TEMPLATES)
     ordered = count = 0
     with conn.cursor() as cur:
@@ -166,7 +166,7 @@ def prepare(conn: psycopg.Connection[Any], shape: Shape, slots: int = 1) -> floa
         )
     if slots > 1:
         conn.execute("select inventory_split(%s, %s)", (ids.uuid(HOT, ids.PRODUCT), slots))
-    return ordered / count
+    return count, ordered / count
 
 
 def _item(group: dict[str, Any], item: dict[str, Any]) -> tuple[Any, ...]:

@@ -40,8 +40,9 @@ from benchmarks.plan import LOADS, Contender, Load, Setup
 from pycheckout._embedded import EmbeddedServer
 
 PGBENCH_SCALE = 20
-# Runs that count statements: a short one is taken off a longer one, and so is what a new session does once.
-COUNTED = (20, 220)
+# Runs that count statements: a short one is taken off a longer one, and so is what a new session does once. The longer
+# one has each basket of the sample once, so that everybody counts the same carts.
+FEW, MANY = 20, 200
 SPECIAL = {"lines": special.lines, "memory": special.memory}
 
 
@@ -54,7 +55,7 @@ class Database:
         with server.admin(embedded) as conn:
             conn.execute(f"create database {name} template {server.TEMPLATE}")
         with server.admin(embedded, name) as conn:
-            self.lines = loads.prepare(conn, setup.shape, setup.slots)
+            self.templates, self.lines = loads.prepare(conn, setup.shape, setup.slots)
             if setup.orders:
                 self.taken = self.seeded = loads.preload(conn, setup.shape, setup.orders)
                 conn.execute("vacuum analyze")
@@ -128,11 +129,14 @@ class Measured:
         return self.contender.clients * (math.ceil(self.rate * seconds * 3 / self.contender.clients) + 50)
 
     def measure(self, embedded: EmbeddedServer, warm_up: int, seconds: int) -> None:
-        before = server.cpu_seconds(embedded)
+        cpu = server.Cpu(embedded)
         how = {"clients": self.contender.clients, "seconds": warm_up + seconds}
-        run = self.run(embedded, carts=self.carts(warm_up + seconds), **how)
-        cpu = (server.cpu_seconds(embedded) - before) / len(run.transactions)
-        latencies = sorted(run.between(warm_up, seconds))
+        try:
+            run = self.run(embedded, carts=self.carts(warm_up + seconds), **how)
+        finally:
+            cpu.stop()
+        began = run.began + warm_up
+        latencies = sorted(run.between(began, began + seconds))
         percentiles = statistics.quantiles(latencies, n=100)
         self.rounds.append(
             {
@@ -140,19 +144,20 @@ class Measured:
                 "p50_ms": percentiles[49] * 1000,
                 "p95_ms": percentiles[94] * 1000,
                 "p99_ms": percentiles[98] * 1000,
-                "cpu_ms": cpu * 1000,
+                "cpu_ms": cpu.between(began, began + seconds) / len(latencies) * 1000,
             }
         )
 
     def count(self, embedded: EmbeddedServer) -> None:
-        sums = []
-        for count in COUNTED:
+        sums: list[dict[str, int]] = []
+        sample = self.database if self.contender.setup.shape.baskets == "sample" else None
+        many = sample.templates if sample else MANY
+        for count in (FEW, FEW + many):
             before = server.work(embedded)
             self.run(embedded, clients=1, carts=count, count=count, options=server.COUNTED)
             after = server.work(embedded)
             sums.append({name: value - asdict(before)[name] for name, value in asdict(after).items()})
-        per = COUNTED[1] - COUNTED[0]
-        self.work = {name: max((sums[1][name] - sums[0][name]) / per, 0) for name in sums[0]}
+        self.work = {name: max((sums[1][name] - sums[0][name]) / many, 0) for name in sums[0]}
 
     def figures(self) -> dict[str, Any]:
         setup = asdict(self.contender.setup)
@@ -213,7 +218,7 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
         warm_up = 1 if max(each.contender.clients for each in measured) <= 8 else 2
         for database in databases.values():
             own = [each for each in measured if each.database is database and each.contender.driver in CHECKOUTS]
-            database.supply(sum(each.carts(warm_up + seconds) * rounds + sum(COUNTED) for each in own))
+            database.supply(sum(each.carts(warm_up + seconds) * rounds + 2 * FEW + 500 for each in own))
             with server.admin(embedded, database.name) as conn:
                 if not database.setup.orders:
                     conn.execute("vacuum analyze")

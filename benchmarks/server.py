@@ -6,6 +6,7 @@ run, and pg_stat_statements, which counts nothing unless a session asks for it.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import time
@@ -30,6 +31,7 @@ SETTINGS = {
 }
 COUNTED = "-c pg_stat_statements.track=top"
 TEMPLATE = "bench_template"
+FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,32 @@ def _alter(server: EmbeddedServer, change: str) -> None:
     with admin(server) as conn:
         conn.execute(f"alter system {change}")
         conn.execute("select pg_reload_conf()")
+
+
+class Cpu:
+    """CPU time of the server, watched from a process of its own: `between` says what it took meanwhile."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._end, other = FORK.Pipe()
+        self._process = FORK.Process(target=self._watch, args=(server, other))
+        self._process.start()
+        other.close()
+
+    def _watch(self, server: EmbeddedServer, end: Any) -> None:
+        samples = []
+        while not end.poll(0.05):
+            samples.append((time.time(), cpu_seconds(server)))
+        end.send(samples)
+
+    def stop(self) -> None:
+        self._end.send("stop")
+        self._samples: list[tuple[float, float]] = self._end.recv()
+        self._process.join()
+
+    def between(self, began: float, ended: float) -> float:
+        """Seconds of CPU, the samples next to the two instants taken for them."""
+        first, last = (min(self._samples, key=lambda sample: abs(sample[0] - at)) for at in (began, ended))
+        return (last[1] - first[1]) / (last[0] - first[0]) * (ended - began)
 
 
 def cpu_seconds(server: EmbeddedServer) -> float:
