@@ -409,6 +409,8 @@ def test_null_everywhere_is_refused(db, nothing_written):
         "ad_signing_key_retire(null)",
         "checkout_grant(null)",
         "checkout_grant_quotes(null)",
+        "checkout_grant_operators(null)",
+        "checkout_erase(null)",
     ):
         with nothing_written(), refused("OC005"):
             db.execute(f"select {call}")

@@ -16,6 +16,9 @@ ENTRY_POINTS = {
     "cart_purge",
     "cart_put",
     "checkout_audit",
+    "checkout_audit_rest",
+    "checkout_audit_slice",
+    "checkout_erase",
     "checkout_execute",
     "checkout_requests_purge",
     "checkout_result",
@@ -34,6 +37,7 @@ FOR_THE_OWNER = {
     "ad_signing_key_retire",
     "checkout_apply_grants",
     "checkout_grant",
+    "checkout_grant_operators",
     "checkout_grant_orders",
     "checkout_grant_quotes",
 }

@@ -106,6 +106,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
             "reservation_policy": "partial",
         },
         "checkout_grant": {"role_name": db.info.user},
+        "checkout_grant_operators": {"role_name": db.info.user},
         "checkout_grant_orders": {"role_name": db.info.user},
         "checkout_grant_quotes": {"role_name": db.info.user},
         "order_line_release": {"line_id": str(order.items[0].line_item_id), "reason": "sold twice"},
@@ -482,6 +483,9 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
     others = {
         "cart_purge": {"older_than": "1 day"},
         "checkout_audit": {"since": None},
+        "checkout_audit_rest": {"since": None},
+        "checkout_audit_slice": {"since": None, "after": None, "upto": None},
+        "checkout_erase": {"cart_id": calls["checkout_execute"]["cart_id"]},
         "checkout_requests_purge": {"older_than": "1 day"},
         "checkout_result": {name: calls["checkout_execute"][name] for name in ("buyer_store_id", "cart_id")},
         "inventory_adjust": {"product_id": PRODUCT, "delta": 1},

@@ -56,6 +56,15 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "checkout_version": EXECUTE,
         },
     ),
+    "operators": (
+        "select checkout_grant_operators({name})",
+        {
+            "checkout_version": EXECUTE,
+            "checkout_overview": READ,
+            "inventory_levels": READ,
+            "outbox_backlog": READ,
+        },
+    ),
     # Roles as a DBA makes them for dashboards and backups. They read signing keys too, as docs/limits.md warns: row
     # level security would keep the keys from them, but also make pg_dump fail, and backups are what they are there for.
     "reader": ("grant select on all tables in schema public to {role}", {"every table and view": READ}),
@@ -283,7 +292,7 @@ def test_a_service_role_checks_out_reads_the_result_and_asks_the_version(service
     assert set(version) == {"version", "hash"}
 
 
-@pytest.mark.parametrize("kind", ["public", "service", "quotes", "orders"])
+@pytest.mark.parametrize("kind", ["public", "service", "quotes", "orders", "operators"])
 def test_signing_keys_stay_secret(db, role_of, login, kind):
     """Not by a table or a function, which the matrix tries, and not by what the server tells about a table."""
     db.execute("select ad_signing_key_put('k1', %s)", [bytes(32)])

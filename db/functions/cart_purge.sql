@@ -1,7 +1,7 @@
 -- cart_purge: deletes old converted carts whose orders have ended. The orders stay.
 --
--- The one way past the triggers that guard converted carts: it writes a permit for each cart, valid in this transaction
--- alone.
+-- With checkout_erase the one way past the triggers that guard converted carts: it writes a permit for each cart, valid
+-- in this transaction alone.
 
 create or replace function cart_purge(older_than interval)
 returns bigint

@@ -21,4 +21,4 @@ $$;
 
 revoke execute on function checkout_register_role(text, text) from public;
 
-comment on function checkout_register_role(text, text) is 'Step of checkout_grant, checkout_grant_quotes and checkout_grant_orders: remembers the role and applies the grants.';
+comment on function checkout_register_role(text, text) is 'Step of the grants (checkout_grant and its kind): remembers the role and applies the grants.';

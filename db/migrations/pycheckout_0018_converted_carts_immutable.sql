@@ -1,7 +1,7 @@
 -- depends: pycheckout_0017_conversion_events_index
 --
 -- A converted cart, its groups and its items never change again, whoever asks. The only way past is a permit that
--- cart_purge() writes for one cart and one transaction, in a table that is the owner's alone.
+-- cart_purge() and checkout_erase() write for one cart and one transaction, in a table that is the owner's alone.
 -- (Under Citus, triggers on distributed tables want citus.enable_unsafe_triggers.)
 
 do $$

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0019_operations"}
+__depends__ = {"pycheckout_0022_views"}
 
-FUNCTIONS_HASH = "afd3d4fdc78b9c590313f8a4e208e2954a8a41f3dd70623d8d8c8afe289a8c75"
+FUNCTIONS_HASH = "1b119c1b103d66bf0d6cdb8e5c94d9f47c7e3e828909f1eaeb33e712b798603a"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,35 @@
+-- checkout_privileges: what each kind of role may do, a row a privilege; columns are named where it is for some alone.
+--
+-- checkout_apply_grants gives it, `pycheckout doctor` looks whether it is there.
+
+create or replace function checkout_privileges()
+returns table (scope text, privilege text, kind text, object text, columns text[])
+language sql
+immutable
+as $$
+  values ('checkout', 'execute', 'function', 'checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)', null::text[]),
+         ('checkout', 'execute', 'function', 'checkout_result(uuid, uuid)', null),
+         ('checkout', 'execute', 'function', 'checkout_version()', null),
+         ('quotes', 'execute', 'function', 'cart_put(jsonb)', null),
+         ('quotes', 'execute', 'function', 'checkout_version()', null),
+         ('quotes', 'select, delete', 'table', 'cart_records', null),
+         ('quotes', 'insert', 'table', 'cart_records',
+          '{id,buyer_store_id,shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,created_at,updated_at}'),
+         ('quotes', 'update', 'table', 'cart_records',
+          '{shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,updated_at}'),
+         ('quotes', 'select, insert, update, delete', 'table', 'cart_vendor_groups', null),
+         ('quotes', 'select, insert, update, delete', 'table', 'cart_items', null),
+         ('orders', 'execute', 'function', 'vendor_order_cancel(uuid, text)', null),
+         ('orders', 'execute', 'function', 'order_line_release(uuid, text)', null),
+         ('orders', 'execute', 'function', 'order_line_fulfil(uuid)', null),
+         ('orders', 'execute', 'function', 'checkout_version()', null),
+         ('operators', 'execute', 'function', 'checkout_version()', null),
+         ('operators', 'select', 'table', 'checkout_overview', null),
+         ('operators', 'select', 'table', 'inventory_levels', null),
+         ('operators', 'select', 'table', 'outbox_backlog', null)
+$$;
+
+revoke execute on function checkout_privileges() from public;
+
+comment on function checkout_privileges() is
+  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders and checkout_grant_operators: a row a privilege, the columns where it is for some alone.';
