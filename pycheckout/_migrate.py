@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import tuple_row
+from psycopg.rows import dict_row, tuple_row
 
 from ._errors import CheckoutError, MigrationError, Unavailable, error_from, json_object
 from ._release import db_folder, deployment, release
@@ -117,6 +117,66 @@ def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 
         if left := work.backend.to_rollback(work.migrations):
             raise MigrationError(f"not rolled back: {_ids(left)}")
         return Migrated(schema=work.schema, migrations=undone, version=release())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `migrate` would do."""
+
+    schema: str
+    pending: tuple[str, ...]
+    """The ids of the migrations to apply, in that order."""
+    version: str
+    """The release whose functions it would deploy."""
+    installed: str | None
+    """The release whose functions are there."""
+    changes_functions: bool
+
+
+def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
+    """What `migrate` would do, looked up without a lock and without changing anything. Errors as in `migrate`."""
+    with (
+        _explained("connecting"),
+        closing(psycopg.connect(**_parameters(conninfo), autocommit=True, row_factory=dict_row)) as conn,
+    ):
+        if schema is not None:
+            conn.execute("select set_config('search_path', %s, false)", (_quoted(schema),))
+        [here] = conn.execute(
+            "select current_schema()::text as name,"
+            " to_regclass(quote_ident(current_schema()) || '.checkout_releases') as releases"
+        )
+        if here["name"] is None and schema is None:
+            raise MigrationError("no schema of the search_path exists: name one with `schema`")
+        deployed = None
+        if here["releases"] is not None:
+            newest = "select version, hash from checkout_releases order by id desc limit 1"
+            deployed = conn.execute(newest).fetchone()
+        return Plan(
+            schema=here["name"] or str(schema),
+            pending=pending_migrations(conn),
+            version=release(),
+            installed=deployed and deployed["version"],
+            changes_functions=deployed is None or deployed["hash"] != deployment().functions_hash(),
+        )
+
+
+def pending_migrations(conn: psycopg.Connection[dict[str, Any]]) -> tuple[str, ...]:
+    """The ids of ours that yoyo has not noted in the schema of `conn`, in their order."""
+    [noted] = conn.execute("select to_regclass(quote_ident(current_schema()) || '._yoyo_migration') as name").fetchall()
+    applied = set()
+    if noted["name"] is not None:
+        applied = {row["migration_id"] for row in conn.execute("select migration_id from _yoyo_migration").fetchall()}
+    return tuple(migration.id for migration in _read_migrations() if migration.id not in applied)
+
+
+def plan_sql(plan: Plan) -> Iterator[str]:
+    """The SQL of a plan, file by file: to read, not to run, since `migrate` also keeps yoyo's records."""
+    folder = db_folder()
+    for name in plan.pending:
+        file = folder / "migrations" / f"{name}.sql"
+        yield f"-- {name}\n" + (file.read_text(encoding="utf-8") if file.is_file() else "-- deploys the functions\n")
+    for file in deployment().function_files():
+        yield file.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from pytest_postgresql import factories as plugin
+from roles import login, new_role  # noqa: F401  (fixtures)
 
 import pycheckout
 from factories import add_cart, add_stock, checkout, checkout_sql, snapshot  # noqa: F401  (fixtures)
@@ -58,9 +59,9 @@ class Server:
 
 
 def _url(host: str, port: int, user: str, password: str | None, dbname: str) -> str:
-    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     # A socket's folder stands where a host does, escaped.
-    return f"postgresql://{login}@{quote(host, safe='')}:{port}/{quote(dbname, safe='')}"
+    return f"postgresql://{who}@{quote(host, safe='')}:{port}/{quote(dbname, safe='')}"
 
 
 @pytest.fixture(scope="session")

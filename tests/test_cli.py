@@ -1,30 +1,31 @@
-"""The command `pycheckout`, run as an operator runs it: its own process, the real executable's entry point."""
+"""The command `pycheckout`, run as an operator runs it: the real executable, piped or in a terminal."""
 
 import json
-import os
+import re
 import subprocess
-import sys
+from uuid import uuid4
 
 import jwt
+import psycopg
 import pytest
+from command import PROGRAM, ROOT, environment, plain, run_command, run_in_terminal
+from psycopg.conninfo import conninfo_to_dict
+
+import pycheckout
+from factories import ADDRESS
+from pycheckout._release import deployment
+
+DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def run():
-    """run("migrate", "--database", dsn, env={}): the command in a process of its own."""
+    return run_command
 
-    def run(*args, env=None, stdin=""):
-        return subprocess.run(
-            [sys.executable, "-c", "from pycheckout.cli import main; main()", *args],
-            env={k: v for k, v in os.environ.items() if not k.startswith("PYCHECKOUT_")} | (env or {}),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
 
-    return run
+@pytest.fixture
+def terminal():
+    return run_in_terminal
 
 
 def test_migrate_installs_and_a_second_run_changes_nothing(run, empty_database):
@@ -118,3 +119,321 @@ def test_a_server_that_is_not_there_is_said_in_a_line(run):
     assert refused.returncode == 1
     assert refused.stderr.startswith("pycheckout: ")
     assert "Traceback" not in refused.stderr
+
+
+# Which database
+
+
+def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn, empty_database):
+    """Spec 12: --database, PYCHECKOUT_DATABASE_URL, libpq's variables."""
+    nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
+    libpq = {
+        f"PG{ {'dbname': 'database'}.get(name, name).upper() }": str(value)
+        for name, value in conninfo_to_dict(dsn).items()
+    }
+    elsewhere = libpq | {"PGPORT": "1"}
+
+    assert run("audit", "--database", dsn, env=elsewhere | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 0
+    assert run("audit", env=elsewhere | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 0
+    assert run("audit", env=libpq).returncode == 0
+    assert run("audit", env=libpq | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 1
+    assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 1
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"]])
+def test_a_database_that_is_no_url_is_said_without_repeating_it(run, command):
+    """It holds a password."""
+    refused = run(*command, "--database", "postgres//user:hunter2@host/shop")
+
+    assert refused.returncode == 1
+    assert "not a libpq URL" in refused.stderr
+    assert "hunter2" not in refused.stdout + refused.stderr
+
+
+# migrate
+
+
+def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
+    dsn = empty_database()
+
+    before = run("migrate", "--plan", "--database", dsn)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select count(*) from pg_class where relnamespace = 'public'::regnamespace").fetchone() == (
+            0,
+        )
+    run("migrate", "--database", dsn)
+    after = run("migrate", "--plan", "--database", dsn)
+    machine = json.loads(run("migrate", "--plan", "--json", "--database", dsn).stdout)
+
+    first, *_, last = before.stdout.splitlines()
+    assert first == "would apply pycheckout_0001_baseline"
+    assert last == f"schema public has no functions, and would get those of {pycheckout.__version__}"
+    assert after.stdout == f"schema public has the functions of {pycheckout.__version__}, and would keep them\n"
+    assert machine == {
+        "schema": "public",
+        "pending": [],
+        "version": pycheckout.__version__,
+        "installed": pycheckout.__version__,
+        "changes_functions": False,
+    }
+
+
+def test_the_sql_of_a_plan_is_that_of_the_files(run, empty_database):
+    dsn = empty_database()
+
+    printed = run("migrate", "--sql", "--database", dsn).stdout
+    run("migrate", "--database", dsn)
+    later = run("migrate", "--sql", "--database", dsn).stdout
+
+    assert printed.startswith("-- pycheckout_0001_baseline\n")
+    assert "create table if not exists cart_records" in printed
+    for file in deployment().function_files():
+        assert file.read_text(encoding="utf-8") in printed
+    assert "create table" not in later and "create or replace function checkout_execute(" in later
+
+
+def test_a_migration_answers_in_json(run, empty_database):
+    dsn = empty_database()
+
+    done = json.loads(run("migrate", "--json", "--database", dsn).stdout)
+    undone = json.loads(run("rollback", "--yes", "--json", "--database", dsn).stdout)
+
+    assert (done["schema"], done["version"]) == ("public", pycheckout.__version__)
+    assert done["migrations"] == undone["migrations"][::-1] != []
+
+
+def test_rollback_asks_before_it_acts(terminal, dsn, db):
+    code, shown = terminal("rollback", "--database", dsn, answer="n\n")
+
+    assert code == 1
+    assert "Roll back every migration of pycheckout? [y/N]" in plain(shown)
+    assert db.execute("select checkout_version() is not null").fetchone() == (True,)
+
+
+# execute and show
+
+
+@pytest.fixture
+def execute(run, dsn):
+    """execute(cart, ...): `pycheckout execute` on this test's database."""
+
+    def execute(cart, *more, key="k1", address=ADDRESS, **kwargs):
+        command = ["execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id)]
+        command += ["--key", key, "--payment-method", "ach", "--address", json.dumps(address)]
+        return run(*command, *more, **kwargs)
+
+    return execute
+
+
+def test_execute_checks_a_cart_out_and_shows_it_as_a_table(execute, add_cart, db):
+    cart = add_cart(vendors=2, lines=2, unit_price_cents=1500)
+
+    done = execute(cart)
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"cart {cart.id}: complete"
+    assert len(re.findall(r"^order \S{36} +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^  Product 1\.1 +1 +15.00 +pending *$", done.stdout, re.MULTILINE)
+    assert lines[-1] == "quoted 60.00 USD, confirmed 60.00 USD"
+    assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
+
+
+def test_execute_answers_in_json_what_the_function_answers_and_replays(execute, add_cart, db):
+    cart = add_cart()
+
+    first = json.loads(execute(cart, "--json").stdout)
+    again = json.loads(execute(cart, "--json").stdout)
+    result = "select checkout_result(%s, %s)"
+
+    assert again == first | {"replayed": True}
+    assert db.execute(result, (cart.buyer_store_id, cart.id)).fetchone() == (again,)
+
+
+def test_every_option_of_execute_reaches_the_function(execute, add_cart, tmp_path):
+    cart = add_cart(stock=0)
+    (tmp_path / "line").write_text('{"code": "route", "title": "Truck", "price_cents": 900}')
+    line = ("--shipping-line", f"@{tmp_path / 'line'}")
+
+    short = execute(cart, *line, "--reservation-policy", "all", "--json")
+    tokens = execute(add_cart(ad_tokens=["no token"]), "--ad-token-policy", "error", "--json")
+    done = execute(cart, *line, "--json")
+
+    assert json.loads(short.stderr)["error"]["code"] == "insufficient_inventory"
+    assert json.loads(tokens.stderr)["error"]["code"] == "ad_token_invalid"
+    assert json.loads(done.stdout)["shipping_line"] == {"code": "route", "title": "Truck", "price_cents": 900}
+
+
+def test_an_address_may_come_on_standard_input(run, dsn, add_cart):
+    """So that no other user of the machine sees it among the processes."""
+    cart = add_cart()
+    command = ["execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id), "--key", "k"]
+
+    done = run(*command, "--payment-method", "ach", "--address", "@-", "--json", stdin=json.dumps(ADDRESS))
+
+    assert json.loads(done.stdout)["shipping_address"] == ADDRESS
+
+
+def test_an_address_that_is_no_json_is_wrong_usage_and_not_repeated(run, dsn, add_cart):
+    cart = add_cart()
+    command = ["execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id), "--key", "k"]
+
+    refused = run(*command, "--payment-method", "ach", "--address", "12 Main Street")
+
+    assert refused.returncode == 2
+    assert "no JSON" in refused.stderr and "Main" not in refused.stderr
+
+
+def test_a_refused_checkout_is_1_and_says_why(execute, add_cart, snapshot, db):
+    cart = add_cart(valid_for=-1)
+    before = snapshot(db)
+
+    shown = execute(cart)
+    machine = execute(cart, "--json")
+
+    assert (shown.returncode, machine.returncode) == (1, 1)
+    assert re.match(r"pycheckout: .*ran out.*\nhint: ", shown.stderr)
+    error = json.loads(machine.stderr)["error"]
+    assert (error["code"], error["sqlstate"]) == ("cart_expired", "OC003")
+    assert error["message"] and error["hint"] and error["detail"]
+    assert snapshot(db) == before
+
+
+def test_a_busy_cart_is_4_and_the_same_command_works_afterwards(execute, add_cart, connect):
+    cart = add_cart()
+    with connect() as holder:
+        holder.execute("select from cart_records where id = %s for update", (cart.id,))
+        busy = execute(cart, "--json", env={"PGOPTIONS": "-c lock_timeout=50ms"})
+        holder.rollback()
+
+    assert busy.returncode == 4
+    assert json.loads(busy.stderr)["error"]["code"] == "busy"
+    assert execute(cart).returncode == 0
+
+
+def test_a_server_that_is_not_there_is_4_for_a_checkout(run, add_cart):
+    cart = add_cart()
+    nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
+
+    refused = run("show", str(cart.id), "--database", nowhere)
+
+    assert refused.returncode == 4
+
+
+def test_show_tells_of_a_cart_before_and_after_its_checkout(run, dsn, db, add_cart, checkout):
+    cart = add_cart(vendors=1, lines=1, unit_price_cents=1050, stock=0)
+    command = ["show", str(cart.id), "--database", dsn]
+
+    active = run(*command)
+    checkout(db, cart)
+    converted = run(*command)
+    machine = json.loads(run(*command, "--json", "--buyer", str(cart.buyer_store_id)).stdout)
+
+    assert re.match(rf"cart {cart.id} is active, quoted 10.50 USD, valid until \d{{4}}-", active.stdout)
+    assert converted.stdout.splitlines()[0] == f"cart {cart.id}: rejected, replayed"
+    assert "insufficient_inventory" in converted.stdout
+    assert (machine["outcome"], machine["cart_id"]) == ("rejected", str(cart.id))
+
+
+def test_show_finds_no_cart_that_is_not_there_nor_another_buyers(run, dsn, add_cart):
+    cart = add_cart()
+
+    unknown = run("show", str(uuid4()), "--database", dsn, "--json")
+    foreign = run("show", str(cart.id), "--buyer", str(uuid4()), "--database", dsn, "--json")
+    garbage = run("show", "what", "--database", dsn, "--json")
+
+    assert [refused.returncode for refused in (unknown, foreign, garbage)] == [1, 1, 1]
+    codes = [json.loads(refused.stderr)["error"]["code"] for refused in (unknown, foreign, garbage)]
+    assert codes == ["cart_not_found", "cart_not_found", "invalid_request"]
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(execute, add_cart):
+    cart = add_cart(vendors=1, lines=1, items={(0, 0): {"title": "[red]Apples[/red] [x]"}})
+
+    assert "  [red]Apples[/red] [x]" in execute(cart).stdout
+
+
+# audit
+
+
+def test_an_audit_shows_its_progress_on_a_terminal_and_none_in_a_pipe(terminal, run, dsn, db, add_cart, checkout):
+    checkout(db, add_cart(vendors=3))
+
+    code, shown = terminal("audit", "--database", dsn)
+    piped = run("audit", "--database", dsn)
+
+    assert code == 0
+    assert "auditing orders" in plain(shown) and "3/3" in plain(shown) and "━" in shown
+    assert plain(shown).rstrip().endswith("no broken invariant")
+    assert (piped.stdout, piped.stderr) == ("no broken invariant\n", "")
+
+
+@pytest.mark.breaks_invariants
+def test_an_audit_since_a_time_leaves_out_what_is_older(run, dsn, db, add_cart, checkout):
+    checkout(db, add_cart(vendors=1))
+    db.execute("update payment_intents set amount_cents = amount_cents + 1")
+
+    assert run("audit", "--database", dsn, "--since", "2020-01-01").returncode == 3
+    assert run("audit", "--database", dsn, "--since", "2999-01-01T12:00:00").returncode == 0
+    assert run("audit", "--database", dsn, "--since", "yesterday").returncode == 2
+
+
+# Help, completion, documentation
+
+COMMANDS = ["migrate", "rollback", "doctor", "signing-key", "execute", "show", "demo", "audit"]
+
+
+def options(help_text):
+    """Each option that a help text shows, with what it says of it."""
+    return dict(re.findall(r"^│[ *]+(--[\w-]+) +(.+?) *│$", help_text, re.MULTILINE))
+
+
+def test_the_help_names_every_command_and_each_has_its_own(run):
+    """What an operator reads first: a sentence a command, and a word on every option."""
+    top = run("--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"^│ {command} +[A-Z].*[.a-z]", top, re.MULTILINE), command
+        own = run(command, "--help")
+        assert own.returncode == 0
+        assert options(own.stdout)
+        for option, says in options(own.stdout).items():
+            assert len(says.split()) >= 4, (command, option, says)
+    assert "Exit codes: 0 done;" in top
+
+
+@pytest.mark.parametrize("command", [["--nonsense"], ["nonsense"], ["show"], ["audit", "--since"]])
+def test_wrong_usage_is_2(run, command):
+    assert run(*command).returncode == 2
+
+
+def test_the_version_is_told(run):
+    assert run("--version").stdout == f"{pycheckout.__version__}\n"
+
+
+def test_bash_completes_commands_and_options(run):
+    """Through a real bash, with what `--show-completion` gives it."""
+    script = run("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}).stdout
+    assert "complete " in script
+
+    def completions(*words):
+        ask = f"""
+            {script}
+            COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
+            function=$(complete -p pycheckout | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+            $function {PROGRAM}
+            printf '%s\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-c", ask], env=environment(), capture_output=True, text=True, timeout=60)
+        return set(done.stdout.split())
+
+    assert completions("pycheckout", "mi") == {"migrate"}
+    assert {"doctor", "audit", "show", "execute"} <= completions("pycheckout", "''")
+    assert "--reservation-policy" in completions("pycheckout", "execute", "--re")
+
+
+def test_the_page_documents_every_command_option_and_exit_code(run):
+    for command in (*COMMANDS, "signing-key put", "signing-key retire"):
+        assert f"`pycheckout {command}" in DOCS, command
+        for option in options(run(*command.split(), "--help").stdout):
+            assert option == "--help" or f"`{option}" in DOCS, (command, option)
+    assert re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "3", "4"]

@@ -1,6 +1,6 @@
 """What the roles of a service may do, and above all what they may not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,12 +9,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
+from roles import PASSWORD
 
 import pycheckout
 from checks import refused, row, rows, values
 from races import wait_until_blocked
-
-PASSWORD = "of-a-test"
 
 # The matrix: for each kind of role how it comes to be, and what it may do. Nothing else: no other function, table,
 # view, sequence, type or schema. (A relay's role will be one row more.)
@@ -85,33 +84,6 @@ ODD_NAMES = [
     "лавка\u202e",
     "public.x",
 ]
-
-
-@pytest.fixture
-def new_role(db: psycopg.Connection, worker_id: str) -> Iterator[Callable[..., str]]:
-    """new_role(): the name of a new login role. Roles are the cluster's, so this one is dropped at the end."""
-    names: list[str] = []
-
-    def drop(name: str) -> None:
-        if values(db, "select 1 from pg_roles where rolname = %s", name):
-            db.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(sql.Identifier(name)))
-
-    def new_role(suffix: str = "") -> str:
-        name = f"pycheckout_{worker_id}_{len(names)}{suffix}"
-        drop(name)
-        db.execute(sql.SQL("create role {} login password {}").format(sql.Identifier(name), sql.Literal(PASSWORD)))
-        names.append(name)
-        return name
-
-    yield new_role
-    for name in names:
-        drop(name)
-
-
-@pytest.fixture
-def login(dsn: str, connect: Callable[..., psycopg.Connection]) -> Callable[..., psycopg.Connection]:
-    """login(role): a connection of a role to this test's database, autocommit on."""
-    return lambda role: connect(user=role, password=PASSWORD, autocommit=True)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ begin
   loop
     execute format('grant usage on schema %I to %I', current_schema(), v_role.role_name);
     for v_grant in
-      select given.privilege, given.kind, given.object, coalesce(format(' (%s)', array_to_string(given.columns, ', ')), '') as columns
+      select given.privilege, given.kind, given.object, coalesce(' (' || array_to_string(given.columns, ', ') || ')', '') as columns
         from checkout_privileges() as given
        where given.scope = v_role.scope
     loop

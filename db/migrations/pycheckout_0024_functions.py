@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0022_views"}
 
-FUNCTIONS_HASH = "1b119c1b103d66bf0d6cdb8e5c94d9f47c7e3e828909f1eaeb33e712b798603a"
+FUNCTIONS_HASH = "2bcf6f9aa2b41b49c59575eddd45372f4b4366e8b93278a66173376239f09bc6"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

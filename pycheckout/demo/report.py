@@ -15,22 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pycheckout import AttributedToken, CheckoutError, CheckoutResult
+from pycheckout._money import amount, money
 
 from .baskets import Basket
-
-# ISO 4217: minor units a major one, where that is not two digits.
-_EXPONENTS = {"JPY": 0, "KWD": 3}
-
-
-def amount(cents: int, currency: str) -> str:
-    """Minor units as people write them, in integers throughout."""
-    digits = _EXPONENTS.get(currency, 2)
-    major, minor = divmod(abs(cents), 10**digits)
-    return f"{'-' if cents < 0 else ''}{major:,}" + (f".{minor:0{digits}}" if digits else "")
-
-
-def money(cents: int, currency: str = "USD") -> str:
-    return f"{amount(cents, currency)} {currency}"
 
 
 def short(value: UUID | str) -> str:

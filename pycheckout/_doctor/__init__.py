@@ -1,0 +1,126 @@
+"""What is wrong with an installation, each finding with its remedy. Reads only.
+
+A file beside this one is a check of that name; its rows are what it found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from .._migrate import pending_migrations
+from .._release import deployment, release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong."""
+
+    check: str
+    """A stable name."""
+    subject: str
+    """The role, table or function that it is about."""
+    problem: str
+    remedy: str
+    """SQL for the owner or a superuser, or a command; a sentence where neither would do."""
+
+
+_MIGRATE = "pycheckout migrate"
+_CHECKS = (
+    "missing_grant",
+    "lock_timeout_off",
+    "autovacuum_off",
+    "autovacuum_lags",
+    "outbox_backlog",
+    "keys_readable",
+    "schema_open",
+)
+
+_KNOWS = """
+select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as releases,
+       to_regprocedure('checkout_privileges()') is not null as privileges
+"""
+_RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
+_DEPLOYED = """
+select deployed.name, routine.prosrc as body
+  from checkout_functions as deployed
+  left join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
+"""
+
+
+def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backlog: timedelta) -> list[Finding]:
+    """Everything that is wrong. `backlog`: how long an event may wait to be published.
+
+    In one transaction, because behind a pooler a search_path would not outlive it.
+    """
+    with conn.transaction():
+        if schema is not None:
+            conn.execute("select set_config('search_path', quote_ident(%s), true)", (schema,))
+        [knows] = conn.execute(_KNOWS).fetchall()
+        found = [*_pooler(conn)]
+        if not knows["releases"]:
+            remedy = f"{_MIGRATE}, or name another schema with --schema"
+            return [*found, _not_installed(remedy)]
+        found += _release(conn)
+        for check in _CHECKS:
+            # Without what it asks, the functions are outdated: a finding already.
+            if check != "missing_grant" or knows["privileges"]:
+                query = (Path(__file__).parent / f"{check}.sql").read_bytes()
+                params = {"backlog": backlog} if b"%(backlog)s" in query else None
+                found += (Finding(check=check, **row) for row in conn.execute(query, params).fetchall())
+        return found
+
+
+def _pooler(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
+    [row] = conn.execute("select pg_backend_pid() as pid").fetchall()
+    if row["pid"] != conn.info.backend_pid:  # a pooler answers a new client with a number of its own
+        yield Finding(
+            check="pooler",
+            subject=f"{conn.info.host}:{conn.info.port}",
+            problem="is a pooler such as pgbouncer: what a session sets, and what it prepares, may be lost there",
+            remedy="Migrate through the server itself; for services, heed what docs/limits.md says of poolers.",
+        )
+
+
+def _not_installed(remedy: str) -> Finding:
+    return Finding(
+        check="not_installed", subject="pycheckout", problem="is not installed in this schema", remedy=remedy
+    )
+
+
+def _release(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
+    """Whether the database has the migrations and functions of this package, as this package has them."""
+    if pending := pending_migrations(conn):
+        more = f", nor are {len(pending) - 1} after it" if pending[1:] else ""
+        yield Finding(check="pending_migration", subject=pending[0], problem=f"is not applied{more}", remedy=_MIGRATE)
+    deploy = deployment()
+    deployed = conn.execute(_RELEASE).fetchone() or {"version": "0", "hash": ""}
+    if (deployed["version"], deployed["hash"]) != (release(), deploy.functions_hash()):
+        newer = _numbers(deployed["version"]) > _numbers(release())
+        yield Finding(
+            check="outdated_functions",
+            subject=f"release {deployed['version']}",
+            problem=f"is deployed, and not what this package, {release()}, has",
+            remedy="Upgrade the package: the database is newer." if newer else _MIGRATE,
+        )
+        return
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in deploy.function_files()}
+    for row in conn.execute(_DEPLOYED).fetchall():
+        if not _is_in(texts.get(row["name"], ""), row["body"]):
+            problem = "is gone" if row["body"] is None else f"is not what release {release()} has"
+            yield Finding(check="changed_function", subject=row["name"], problem=problem, remedy=_MIGRATE)
+
+
+def _is_in(text: str, body: str | None) -> bool:
+    """Whether a function file has this body between its quotes; it may have another for other servers."""
+    return body is not None and any(f"{quote}{body}{quote}" in text for quote in ("$$", "'"))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]

@@ -1,0 +1,403 @@
+"""`pycheckout doctor`: each finding is provoked for real, and gone when its remedy was done as it stands there."""
+
+import json
+import re
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from command import ROOT, plain, run_command, run_in_terminal
+from pgbouncer import pgbouncer_for
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from roles import PASSWORD
+
+import pycheckout
+from checks import values
+from pycheckout._doctor import _CHECKS, findings
+from pycheckout._embedded import embedded_server
+from races import wait_until
+
+
+@pytest.fixture
+def doctor(dsn):
+    """doctor(): what is found in this test's database, each as a dict."""
+
+    def doctor(url=dsn):
+        with psycopg.connect(url, autocommit=True, row_factory=dict_row) as conn:
+            return [asdict(finding) for finding in findings(conn, None, timedelta(minutes=15))]
+
+    return doctor
+
+
+@pytest.fixture
+def command(dsn):
+    """command(...): the same through the executable, whose exit code is looked at."""
+
+    def command(*args, url=dsn):
+        done = run_command("doctor", "--json", "--database", url, *args)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.stderr == ""
+        assert done.returncode == (1 if found else 0)
+        return found
+
+    return command
+
+
+@pytest.fixture
+def mended(db, dsn, doctor):
+    """mended(found): does what a finding says, and sees that it is gone."""
+
+    def mended(found):
+        if found["remedy"] == "pycheckout migrate":
+            pycheckout.migrate(dsn)
+        else:
+            db.execute(found["remedy"])
+        assert found not in doctor()
+
+    return mended
+
+
+def identifier(name):
+    return sql.Identifier(name)
+
+
+def test_a_fresh_installation_with_every_kind_of_role_is_well(command, db, new_role, add_cart, checkout):
+    for kind in ("checkout_grant", "checkout_grant_quotes", "checkout_grant_orders", "checkout_grant_operators"):
+        db.execute(sql.SQL("select {}(%s)").format(identifier(kind)), (new_role(" it's"),))
+    db.execute("select ad_signing_key_put('k1', %s)", (bytes(32),))
+    checkout(db, add_cart())
+
+    assert command() == []
+
+
+def test_it_changes_nothing(dsn, snapshot, db):
+    before = snapshot(db)
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as conn:
+        conn.execute("set default_transaction_read_only = on")
+        assert findings(conn, None, timedelta(minutes=15)) == []
+    assert snapshot(db) == before
+
+
+# Release
+
+
+def test_a_database_without_pycheckout(command, empty_database):
+    url = empty_database()
+
+    [found] = command(url=url)
+
+    assert (found["check"], found["remedy"].split(",")[0]) == ("not_installed", "pycheckout migrate")
+    run_command("migrate", "--database", url)
+    assert command(url=url) == []
+
+
+def test_another_schema_is_looked_at_when_it_is_named(command, dsn):
+    [found] = command("--schema", "market_eu")
+    assert found["check"] == "not_installed"
+
+    run_command("migrate", "--database", dsn, "--schema", "market_eu", "--create-schema")
+    assert command("--schema", "market_eu") == []
+
+
+def test_functions_of_an_older_release(doctor, mended, db):
+    db.execute("insert into checkout_releases (version, hash) values ('0.0.9', 'old')")
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("outdated_functions", "release 0.0.9")
+    mended(found)
+
+
+def test_functions_of_a_newer_release(doctor, db):
+    """Here the remedy is another package."""
+    db.execute("insert into checkout_releases (version, hash) values ('99.0.0', 'new')")
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("outdated_functions", "release 99.0.0")
+    assert found["remedy"].startswith("Upgrade the package")
+
+
+def test_a_function_that_somebody_changed(doctor, mended, db):
+    db.execute("create or replace function checkout_uuid() returns uuid language sql as 'select gen_random_uuid()'")
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("changed_function", "checkout_uuid")
+    mended(found)
+
+
+def test_a_function_that_somebody_dropped(doctor, mended, db):
+    db.execute("drop function cart_purge(interval)")
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"], found["problem"]) == ("changed_function", "cart_purge", "is gone")
+    mended(found)
+
+
+def test_a_migration_that_is_not_applied(doctor, mended, db):
+    db.execute("delete from _yoyo_migration where migration_id like '%views'")
+
+    [found] = doctor()
+
+    assert found["check"] == "pending_migration" and found["subject"].endswith("_views")
+    mended(found)
+
+
+# Rights
+
+
+@pytest.mark.parametrize(
+    ("grant", "revoke", "lacks"),
+    [
+        ("checkout_grant", "execute on function checkout_result(uuid, uuid)", "execute on checkout_result(uuid, uuid)"),
+        ("checkout_grant", "usage on schema public", "usage on public"),
+        ("checkout_grant_quotes", "delete on table cart_items", "delete on cart_items"),
+        ("checkout_grant_quotes", "update (currency) on table cart_records", "update on cart_records"),
+        ("checkout_grant_orders", "execute on function order_line_fulfil(uuid)", "execute on order_line_fulfil(uuid)"),
+        ("checkout_grant_operators", "select on table outbox_backlog", "select on outbox_backlog"),
+    ],
+)
+def test_a_role_that_lacks_a_grant(doctor, mended, db, new_role, grant, revoke, lacks):
+    role = new_role(" it's")
+    db.execute(sql.SQL("select {}(%s)").format(identifier(grant)), (role,))
+    usage = revoke.startswith("usage")
+    if usage:
+        db.execute("revoke usage on schema public from public")
+    db.execute(sql.SQL("revoke {} from {}").format(sql.SQL(revoke), identifier(role)))
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"], found["problem"]) == ("missing_grant", role, f"lacks {lacks}")
+    mended(found)
+
+
+def test_a_role_that_was_dropped_lacks_nothing(doctor, db, new_role):
+    role = new_role()
+    db.execute("select checkout_grant(%s)", (role,))
+    db.execute(sql.SQL("drop owned by {0}; drop role {0}").format(identifier(role)))
+
+    assert doctor() == []
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        "select on table ad_signing_keys",
+        "all on table ad_signing_keys",
+        "select (secret) on table ad_signing_keys",
+        "select on all tables in schema public",
+    ],
+)
+def test_a_role_that_reads_the_signing_keys(doctor, mended, db, new_role, grant):
+    role = new_role(" it's")
+    db.execute(sql.SQL("grant {} to {}").format(sql.SQL(grant), identifier(role)))
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"].strip('"')) == ("keys_readable", role)
+    mended(found)
+    assert values(db, "select has_any_column_privilege(%s, 'ad_signing_keys', 'select')", role) == [False]
+
+
+def test_everybody_reads_the_signing_keys(doctor, mended, db):
+    db.execute("grant select on ad_signing_keys to public")
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("keys_readable", "public")
+    mended(found)
+
+
+def test_a_member_of_pg_read_all_data_reads_the_signing_keys(doctor, mended, db, new_role):
+    role = new_role(" it's")
+    db.execute(sql.SQL("grant pg_read_all_data to {}").format(identifier(role)))
+
+    [found] = [each for each in doctor() if each["subject"] == role]
+
+    assert found["check"] == "keys_readable"
+    mended(found)
+
+
+@pytest.mark.parametrize("who", ["a role", "public"])
+def test_somebody_else_may_create_in_the_schema(doctor, mended, db, new_role, who):
+    role = new_role(" it's") if who == "a role" else "public"
+    to = identifier(role) if who == "a role" else sql.SQL("public")
+    db.execute(sql.SQL("grant create on schema public to {}").format(to))
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"].strip('"')) == ("schema_open", role)
+    mended(found)
+
+
+# Time-outs
+
+
+def test_a_service_role_without_a_lock_timeout(doctor, mended, db, new_role, login):
+    role = new_role(" it's")
+    db.execute("select checkout_grant(%s)", (role,))
+    db.execute(
+        sql.SQL("alter role {} in database {} reset lock_timeout").format(*map(identifier, (role, db.info.dbname)))
+    )
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("lock_timeout_off", role)
+    mended(found)
+    assert values(login(role), "show lock_timeout") == ["5s"]
+
+
+@pytest.mark.parametrize("setting", ["0", "0ms", "0s"])
+def test_a_lock_timeout_that_somebody_set_to_nothing(doctor, mended, db, new_role, setting):
+    role = new_role()
+    db.execute("select checkout_grant(%s)", (role,))
+    db.execute(f"alter role {role} in database {db.info.dbname} set lock_timeout = '{setting}'")
+
+    [found] = doctor()
+
+    assert found["check"] == "lock_timeout_off"
+    mended(found)
+
+
+def test_a_member_of_a_service_role_does_not_get_its_lock_timeout(doctor, mended, db, new_role, login):
+    """PostgreSQL applies the settings of the role that logs in, and of no other."""
+    service, member = new_role(), new_role()
+    db.execute("select checkout_grant(%s)", (service,))
+    db.execute(f"grant {service} to {member}")
+    assert values(login(member), "show lock_timeout") == ["0"]
+
+    [found] = doctor()
+
+    assert (found["check"], found["subject"]) == ("lock_timeout_off", member)
+    mended(found)
+
+
+def test_a_lock_timeout_of_the_database_is_one(doctor, db, new_role):
+    role = new_role()
+    db.execute("select checkout_grant(%s)", (role,))
+    db.execute(f"alter role {role} in database {db.info.dbname} reset lock_timeout")
+    db.execute(f"alter database {db.info.dbname} set lock_timeout = '3s'")
+
+    assert doctor() == []
+
+
+# Autovacuum and backlog
+
+
+def dead_rows(db, table):
+    return values(db, "select n_dead_tup from pg_stat_user_tables where relname = %s", table)[0]
+
+
+FILL = {
+    "inventory_items": "insert into inventory_items (product_id, available_qty) values (gen_random_uuid(), 1)",
+    "inventory_slots": "insert into inventory_slots (product_id, slot, available_qty) values (gen_random_uuid(), 1, 1)",
+    "outbox_events": "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, published_at)"
+    " values ('host', 'host', gen_random_uuid(), '{}', now())",
+}
+
+
+@pytest.mark.breaks_invariants  # slots of no product
+@pytest.mark.parametrize("table", FILL)
+def test_a_table_that_autovacuum_does_not_keep_up_with(doctor, mended, db, table):
+    """Autovacuum leaves it out meanwhile, or it might come by: both are findings."""
+    column = "payload" if table == "outbox_events" else "updated_at"
+    db.execute(f"alter table {table} set (autovacuum_enabled = off)")
+    db.execute(FILL[table])
+    with db.transaction():  # of one transaction, no dead row is pruned before the end
+        for _ in range(1500):
+            db.execute(f"update {table} set {column} = {column}")
+    db.execute("select pg_stat_force_next_flush()")
+    wait_until(lambda: dead_rows(db, table) >= 1000)
+
+    lags, off = sorted(doctor(), key=lambda found: found["check"])
+
+    assert (lags["check"], off["check"]) == ("autovacuum_lags", "autovacuum_off")
+    assert lags["subject"] == off["subject"] == table
+    mended(lags)
+    mended(off)
+    assert doctor() == []
+
+
+def test_a_server_whose_autovacuum_is_off(doctor):
+    with embedded_server(autovacuum=False, fsync=False) as server:
+        url = server.dsn()
+        pycheckout.migrate(url)
+
+        [found] = doctor(url=url)
+
+        assert (found["check"], found["subject"]) == ("autovacuum_off", "server")
+        with psycopg.connect(url, autocommit=True) as conn:
+            for statement in found["remedy"].split(";")[:-1]:
+                conn.execute(statement)
+        wait_until(lambda: doctor(url=url) == [])
+
+
+def test_events_that_nobody_publishes(command, db, add_cart, checkout):
+    checkout(db, add_cart())
+    db.execute("update outbox_events set created_at = now() - interval '20 minutes'")
+
+    [found] = command()
+
+    assert (found["check"], found["subject"]) == ("outbox_backlog", "outbox_events")
+    assert found["problem"].startswith("has 2 unpublished events, the oldest for 00:20:")
+    assert command("--backlog", "30") == []
+    db.execute(found["remedy"].partition(": ")[2])  # what it names to look at is there
+    db.execute("update outbox_events set published_at = now()")  # as a relay does
+    assert command() == []
+
+
+# The way to the server
+
+
+def test_a_pooler_in_the_way(command, server, postgresql):
+    """The remedy is another address."""
+    dbname = postgresql.info.dbname
+    with pgbouncer_for(server) as pooler:
+        [found] = command(url=pooler.dsn(dbname))
+
+        assert (found["check"], found["subject"]) == ("pooler", f"{pooler.host}:{pooler.port}")
+    assert command(url=server.dsn(dbname)) == []
+
+
+# How it tells
+
+
+def test_people_get_sentences_and_remedies_to_copy(dsn, db, new_role):
+    role = new_role()
+    db.execute(f"grant create on schema public to {role}")
+
+    done = run_command("doctor", "--database", dsn)
+    code, shown = run_in_terminal("doctor", "--database", dsn)
+
+    assert done.returncode == code == 1
+    assert re.search(rf"^schema_open: {role} may create objects in schema public", done.stdout, re.MULTILINE)
+    assert f"\n  remedy: revoke create on schema public from {role} cascade;\n" in done.stdout
+    assert plain(shown).replace("\r", "") == done.stdout
+    db.execute(f"revoke create on schema public from {role}")
+    assert run_command("doctor", "--database", dsn).stdout == "nothing is wrong\n"
+
+
+def test_who_may_not_look_is_told_so(dsn, db, new_role):
+    role = new_role()
+
+    refused = run_command("doctor", "--database", make_conninfo(dsn, user=role, password=PASSWORD))
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("pycheckout: permission denied")
+
+
+def test_every_check_is_provoked_by_a_test_and_explained_in_the_docs():
+    tests = Path(__file__).read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    own = {"not_installed", "pending_migration", "outdated_functions", "changed_function", "pooler"}
+
+    assert {file.stem for file in (ROOT / "pycheckout" / "_doctor").glob("*.sql")} == {*_CHECKS}
+    for check in own.union(_CHECKS):
+        assert f'"{check}"' in tests
+        assert f"`{check}`" in page
