@@ -1,0 +1,290 @@
+"""docs/runbook.md: every block is run as it stands there, through the real psql and a shell, and does what it says."""
+
+import os
+import re
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from command import PROGRAM, ROOT, environment
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from checks import rows, values
+from races import blocked, wait_until_gone
+
+PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+INTRO, *_SECTIONS = re.split(r"^## (?=\d+\. )", PAGE, flags=re.MULTILINE)
+SECTIONS = {int(section.split(".")[0]): section for section in _SECTIONS}
+
+
+def blocks(text):
+    """Language and text of each block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def cart(db, add_cart, checkout_sql):
+    """A checkout with a short line, a vendor without an order, and a key; ads-2026 is a key that signs."""
+    cart = add_cart(vendors=3, lines=2, items={(1, 1): {"quantity": 101}}, groups={2: {"status": "invalid"}})
+    checkout_sql(db, cart, key="order-button-7f3a")
+    db.execute("select ad_signing_key_put('ads-2026', %s)", (bytes(32),))
+    return cart
+
+
+@pytest.fixture
+def follow(cart, dsn, program, tmp_path, new_role, db):
+    """follow(7): runs the blocks of an item one after the other; what each of them printed."""
+    role = new_role()
+    db.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))  # the runbook makes it, and the fixture drops it
+    names = {"shop_service": role, "shop_restored": f"{db.info.dbname}_restored"}
+    ids = {
+        "buyer": cart.buyer_store_id,
+        "cart": cart.id,
+        "order_id": cart.groups[0].id,
+        "line_id": cart.items[0].id,
+        "product": cart.items[0].product_id,
+    }
+    [(_, variables), (_, bound)] = blocks(INTRO)
+    assert set(re.findall(r"\\set (\w+)", variables)) == {*ids, "key"}
+    for name, value in ids.items():
+        variables = re.sub(rf"(\\set {name} +)\S+", rf"\g<1>{value}", variables)
+
+    libpq = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    # A newer pg_restore may set what an older server does not know: that of the server's release, if it is here.
+    own = Path(f"/usr/lib/postgresql/{db.info.server_version // 10000}/bin")
+    clients = own if own.is_dir() else Path(program("psql")).parent
+    path = os.pathsep.join([str(Path(PROGRAM).parent), str(clients), os.environ["PATH"]])
+    env = environment({libpq[name]: str(value) for name, value in conninfo_to_dict(dsn).items()})
+    env |= {"PATH": path, "LC_ALL": "C"}
+
+    def follow(number, **replaced):
+        printed = []
+        for language, text in blocks(SECTIONS[number]):
+            for old, new in (names | replaced).items():
+                text = text.replace(old, new)
+            if language == "sql":
+                command = [program("psql"), "--no-psqlrc", "--csv", "--set", "ON_ERROR_STOP=1"]
+                text = f"\\set QUIET on\n{variables}{bound}{text}"
+            else:
+                assert language == "sh"
+                command = ["bash", "-e", "-o", "pipefail"]
+            done = subprocess.run(
+                command,
+                input=text,
+                env=env,
+                cwd=tmp_path,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+            printed.append(done.stdout)
+        return printed
+
+    yield follow
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(names["shop_restored"])))
+
+
+def test_there_are_twenty_items_and_more_and_each_is_followed_by_a_test():
+    """So that an item that is added gets its test."""
+    tests = Path(__file__).read_text(encoding="utf-8")
+
+    assert list(SECTIONS) == list(range(1, len(SECTIONS) + 1))
+    assert len(SECTIONS) >= 20
+    followed = {int(number) for number in re.findall(r"follow\((\d+)[,)]", tests)}
+    assert followed == {*SECTIONS}
+    assert all(blocks(section) for section in SECTIONS.values())
+
+
+def test_1_a_customers_checkout_is_found(follow, cart):
+    [found] = follow(1)
+
+    assert f"\n{cart.id},converted," in found
+    assert ",2,2 created_pending,3000,USD" in found
+
+
+def test_2_a_checkout_is_found_by_key_and_by_order(follow, cart):
+    [found] = follow(2)
+
+    assert len(re.findall(rf"^{cart.id},", found, re.MULTILINE)) == 2
+
+
+def test_3_a_rejected_line_says_why(follow, cart):
+    [found] = follow(3)
+
+    assert "Product 2.2,101,insufficient_inventory," in found
+    assert f"\n{cart.vendors[2]},vendor_invalid," in found
+
+
+def test_4_a_replay_reads_what_the_checkout_became(follow, snapshot, db):
+    before = snapshot(db)
+
+    [found] = follow(4)
+
+    assert '""outcome"": ""partial""' in found
+    assert snapshot(db) == before
+
+
+def test_5_an_order_is_canceled_once(follow, db, cart):
+    first, again = follow(5), follow(5)
+
+    assert '""replayed"": false' in first[0] and '""replayed"": true' in again[0]
+    assert values(db, "select status::text from vendor_orders where id = %s", cart.groups[0].id) == ["canceled"]
+
+
+def test_6_a_line_is_turned_down(follow, db, cart):
+    [found] = follow(6)
+
+    assert "Damaged in the store." in found
+    assert values(db, "select status::text from order_line_items where id = %s", cart.items[0].id) == ["rejected"]
+
+
+def test_7_stock_is_added_corrected_and_set(follow, cart):
+    [found] = follow(7)
+
+    levels = re.findall(rf"^{cart.items[0].product_id},(\d+),(\d+),", found, re.MULTILINE)
+    assert levels == [("139", "1"), ("137", "1"), ("75", "1"), ("75", "1")]
+
+
+def test_8_a_product_is_split_and_merged_back(follow, cart):
+    [found] = follow(8)
+
+    assert re.findall(rf"^{cart.items[0].product_id},99,1,(\d+),", found, re.MULTILINE) == ["16", "1"]
+
+
+def test_9_what_runs_out_is_listed(follow, db, cart):
+    db.execute("select inventory_set(%s, 2)", (cart.items[1].product_id,))
+
+    [found] = follow(9)
+
+    assert re.findall(r"^(\S{36}),(\d+),", found, re.MULTILINE) == [(str(cart.items[1].product_id), "2")]
+
+
+def test_10_a_key_is_rotated_and_stands_in_no_statement(follow, db, program):
+    if int(re.search(r"\d+", subprocess.check_output([program("psql"), "--version"], text=True))[0]) < 16:
+        pytest.skip("this psql has no \\bind")
+
+    listed, _ = follow(10)
+
+    assert re.findall(r"^(ads-\d+),t,", listed, re.MULTILINE) == ["ads-2026", "ads-2027"]
+    keys = rows(db, "select kid, active, octet_length(secret) as bytes from ad_signing_keys order by kid")
+    assert [(key["kid"], key["active"], key["bytes"]) for key in keys] == [
+        ("ads-2026", False, 32),
+        ("ads-2027", True, 32),
+    ]
+
+
+def test_11_waiting_events_are_counted(follow):
+    [found] = follow(11)
+
+    assert len(re.findall(r"^checkout\.\w+,0,1,1,", found, re.MULTILINE)) == 2
+
+
+def test_12_who_blocks_whom_is_shown_and_ended(follow, db, connect, cart):
+    lock = "select from cart_records where id = %s for update"
+    holder, waiter = connect(), connect(autocommit=True)
+    pids = [conn.info.backend_pid for conn in (waiter, holder)]
+    holder.execute(lock, (cart.id,))
+    with blocked(db, lambda conn: conn.execute(lock, (cart.id,)), waiter) as waiting:
+        shown, _ = follow(12, **{"10 minutes": "0 seconds"})
+        waiting.result(timeout=10)
+
+    assert re.search(r"^{},\w+,[\d:]+,{},\w+,idle in transaction,".format(*pids), shown, re.MULTILINE)
+    wait_until_gone(db, pids[1])
+
+
+def test_13_what_holds_vacuum_back_is_shown(follow, connect):
+    reader = connect()
+    reader.execute("set transaction isolation level repeatable read")
+    reader.execute("select count(*) from inventory_items")
+
+    [found] = follow(13)
+
+    assert re.search(rf"^{reader.info.backend_pid},\w+,idle in transaction,\d+,", found, re.MULTILINE)
+    assert "inventory_items," in found
+
+
+def test_14_old_keys_and_carts_are_purged(follow, db, cart):
+    db.execute("update vendor_orders set status = 'closed'")
+    db.execute("update checkout_requests set created_at = now() - interval '1 year'")
+    with db.transaction():
+        db.execute("insert into cart_change_permits (cart_id) values (%s)", (cart.id,))
+        db.execute("update cart_records set converted_at = now() - interval '3 years'")
+        db.execute("delete from cart_change_permits")
+
+    [found] = follow(14)
+
+    assert found.split() == ["checkout_requests_purge", "1", "cart_purge", "1"]
+
+
+def test_15_a_person_is_erased_cart_by_cart(follow, db, cart, snapshot):
+    [found] = follow(15)
+
+    assert found.split() == ["checkout_erase", "3", "cart_id,rows", f"{cart.id},0"]
+    assert "12 Main Street" not in str(snapshot(db))
+
+
+@pytest.mark.breaks_invariants
+def test_16_an_audit_names_what_is_broken(follow, db):
+    [healthy] = follow(16)
+    db.execute("update payment_intents set amount_cents = amount_cents + 1")
+    [broken] = follow(16)
+
+    assert healthy.split() == ["invariant,id,expected,found"] * 2
+    assert broken.count("intent_is_order_total") == 4
+
+
+def test_17_an_upgrade_is_planned_made_and_looked_at(follow, db):
+    db.execute("insert into checkout_releases (version, hash) values ('0.0.9', 'old')")
+
+    version, upgrade = follow(17)
+
+    assert '""version"": ""0.0.9""' in version
+    assert "has the functions of 0.0.9, and would get those of" in upgrade
+    assert upgrade.endswith("nothing is wrong\n")
+
+
+def test_18_and_19_a_service_comes_and_goes(follow, db):
+    [granted] = follow(18)
+    [role] = set(values(db, "select role_name from checkout_roles"))
+
+    assert re.findall(rf"^{role},(\w+)$", granted, re.MULTILINE) == ["checkout", "operators", "orders", "quotes"]
+    assert values(db, "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute')", role) == [True]
+
+    follow(19)
+    assert values(db, "select role_name from checkout_roles") == []
+    assert values(db, "select rolname from pg_roles where rolname = %s", role) == []
+
+
+@pytest.mark.breaks_invariants  # the audit at the end looks in public, where nothing is any more
+def test_20_everything_moves_to_another_schema(follow, dsn, add_cart, checkout_sql, request):
+    request.getfixturevalue("postgresql").close()
+    *_, doctor = follow(20)
+
+    assert doctor == "nothing is wrong\n"
+    with closing(psycopg.connect(dsn, autocommit=True)) as moved:
+        assert values(moved, "select current_schema()::text") == ["market_eu"]
+        other = add_cart(conn=moved)
+        assert checkout_sql(moved, other)["outcome"] == "complete"
+        assert rows(moved, "select * from checkout_audit()") == []
+        with pytest.raises(psycopg.DatabaseError, match="is converted and cannot be changed"):
+            moved.execute("delete from cart_records where id = %s", (other.id,))
+
+
+def test_21_a_restored_dump_is_verified(follow, db, dsn, cart, checkout_sql, new_role):
+    role = new_role()
+    db.execute("select checkout_grant(%s)", (role,))
+
+    *_, verified = follow(21)
+
+    assert verified.splitlines()[-1] == "invariant,id,expected,found"
+    with psycopg.connect(dsn, dbname=f"{db.info.dbname}_restored", autocommit=True) as restored:
+        assert checkout_sql(restored, cart, key="order-button-7f3a")["replayed"] is True
+        settings = "select unnest(setconfig) from pg_db_role_setting join pg_database on pg_database.oid = setdatabase"
+        assert "lock_timeout=5s" in values(restored, settings + " where datname = current_database()")
+        restored.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
