@@ -1,13 +1,22 @@
 """checkout_audit() reports each broken invariant by its name, and nothing on a healthy database, at any moment."""
 
+import contextlib
 import re
+import subprocess
+import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
+from command import PROGRAM, environment
+from many import add_orders
+from psycopg.rows import dict_row
 
 from checks import rows, values
+from pycheckout._audit import audit as audit_in_slices
 
 FUNCTIONS = Path(__file__).parents[1] / "db" / "functions"
 
@@ -109,6 +118,16 @@ def audit(conn, since=None):
     return rows(conn, "select * from checkout_audit(%s)", since)
 
 
+def in_slices(conn, size, since=None):
+    """What `pycheckout audit` finds, in slices of so many orders."""
+    with psycopg.connect(conn.info.dsn, password=conn.info.password, autocommit=True, row_factory=dict_row) as own:
+        return list(audit_in_slices(own, since, lambda done, total: None, size))
+
+
+def ordered(found):
+    return sorted(found, key=lambda broken: tuple(broken.values()))
+
+
 def break_it(conn, statement):
     conn.execute("set session_replication_role = replica")  # no trigger, no foreign key
     conn.execute(statement)
@@ -126,6 +145,7 @@ def test_a_broken_invariant_is_reported_by_name(db, healthy, invariant, statemen
     assert found, [broken["invariant"] for broken in audit(db)]
     for broken in found:
         assert broken["id"] and broken["expected"] and broken["found"] and broken["expected"] != broken["found"]
+    assert ordered(in_slices(db, size=1)) == ordered(audit(db))
 
 
 def test_every_invariant_of_the_audit_is_broken_by_a_test():
@@ -158,6 +178,111 @@ def test_since_leaves_older_conversions_out(db, healthy, add_cart, checkout_sql)
 
     break_it(db, "update inventory_items set reserved_qty = reserved_qty + 1")
     assert {broken["invariant"] for broken in audit(db, since)} == {"reserved_is_what_open_lines_hold"}
+
+
+# In slices
+
+
+@pytest.mark.breaks_invariants
+def test_slices_of_any_size_find_what_one_look_finds(db, add_cart, checkout_sql):
+    """Spec 12: nothing is found less, and nothing twice, wherever the slices end."""
+    for _ in range(7):
+        checkout_sql(db, add_cart(vendors=3))
+    for statement in (
+        "update payment_intents set amount_cents = amount_cents + 1",
+        "update cart_records set status = 'active' where id in (select id from cart_records order by id limit 3)",
+        "delete from vendor_orders where cart_id = (select max(id::text)::uuid from cart_records)",
+        "delete from outbox_events where event_type = 'checkout.converted'",
+        "update inventory_items set reserved_qty = reserved_qty + 1",
+    ):
+        break_it(db, statement)
+    # a conversion of which nothing is left but its key, and one without even an anchor
+    break_it(db, "insert into cart_records (buyer_store_id, status, converted_at, valid_until)"
+                 " values (gen_random_uuid(), 'converted', now(), now())")  # fmt: skip
+    break_it(db, "insert into checkout_requests select buyer_store_id, 'k', '', id from cart_records"
+                 " where checkout_group_id is null")  # fmt: skip
+
+    whole = audit(db)
+
+    assert len({broken["invariant"] for broken in whole}) >= 6
+    for size in (1, 2, 4, 18, 1000):
+        assert ordered(in_slices(db, size)) == ordered(whole), size
+    [(middle,)] = db.execute(
+        "select converted_at from cart_records where converted_at is not null order by 1 offset 3 limit 1"
+    )
+    for size in (1, 1000):
+        assert ordered(in_slices(db, size, middle)) == ordered(audit(db, middle))
+
+
+def test_a_slice_is_found_by_indexes(db):
+    """So that many slices cost no more than their rows: none has to read a whole table."""
+    add_orders(db, 2000)
+    db.execute("set enable_seqscan = off")  # tables of this size are read whole for less
+    tables = ("cart_records", "vendor_orders", "order_line_items", "payment_intents", "outbox_events", "cart_items")
+    [(after, upto)] = db.execute(
+        "select min(anchor)::uuid, max(anchor)::uuid from (select distinct checkout_group_id::text as anchor"
+        " from vendor_orders order by 1 limit 100) as first"
+    )
+    scans = "select sum(seq_scan)::int from pg_stat_xact_user_tables where relname = any(%s)"
+
+    with db.transaction():
+        assert values(db, "select count(*) from checkout_audit_slice(null, %s, %s)", after, upto) == [0]
+        assert values(db, scans, list(tables)) == [0]
+
+
+@pytest.fixture
+def measured(dsn):
+    """measured(): exit code and lines of `pycheckout audit --json`, and what it and its backend took at most, in MB."""
+
+    def resident(pid, what):
+        with contextlib.suppress(OSError, ValueError):
+            [size] = re.findall(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+            return int(size) / 1024
+        return 0.0
+
+    def measured(*args):
+        command = [PROGRAM, "audit", "--json", "--database", dsn, *args]
+        with (
+            tempfile.TemporaryFile() as output,
+            psycopg.connect(dsn, autocommit=True) as watch,
+            subprocess.Popen(command, env=environment(), stdout=output) as process,
+        ):
+            find = "select pid from pg_stat_activity where datname = %s and application_name = 'pycheckout'"
+            own = theirs = 0.0
+            while process.poll() is None:
+                own = max(own, resident(process.pid, "VmRSS"))
+                # without the shared buffers that it touched
+                theirs = max(theirs, *(resident(pid, "RssAnon") for pid in values(watch, find, watch.info.dbname)), 0.0)
+                time.sleep(0.005)
+            output.seek(0)
+            return process.returncode, sum(1 for _ in output), own, theirs
+
+    return measured
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(
+    "orders", [40_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_an_audit_takes_no_more_memory_however_much_there_is(db, server, measured, orders):
+    """Spec 12: neither the client nor its backend grows, also when everything is broken."""
+    if server.host not in ("127.0.0.1", "localhost") or not Path("/proc/self/status").exists():
+        pytest.skip("the backend's memory is read in /proc")
+    add_orders(db, orders)
+
+    code, lines, own, theirs = measured()
+    assert (code, lines) == (0, 0)
+    db.execute("update payment_intents set amount_cents = amount_cents + 1")
+    db.execute("update inventory_items set reserved_qty = reserved_qty + 1")
+    broken_code, broken_lines, broken_own, broken_theirs = measured()
+    assert (broken_code, broken_lines) == (3, orders + 5000)
+
+    # 48 MB each here, at 20,000 orders as at a million
+    assert 10 < max(own, broken_own) < 100
+    assert 5 < max(theirs, broken_theirs) < 100
+
+
+# What it judges
 
 
 def test_history_that_the_package_did_not_write_is_not_judged(db, add_cart, checkout_sql):
