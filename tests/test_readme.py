@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from command import run_command
 from psycopg import sql
 
 import pycheckout
@@ -98,6 +99,11 @@ def test_the_command_of_the_package_installs_as_shown_and_the_sentences_after_it
     install(*re.findall(r"`(--schema) (market_eu)`", README)[0])
     with psycopg.connect(dsn, options="-c search_path=market_eu") as conn:
         assert conn.execute("select checkout_version() ->> 'version'").fetchone() is not None
+
+    [line] = [line for line in block(README, "sh").splitlines() if line.startswith("pycheckout doctor")]
+    assert line.split()[:3] == ["pycheckout", "doctor", "--database"]
+    doctor = run_command("doctor", "--database", dsn)
+    assert (doctor.returncode, doctor.stdout) == (0, "nothing is wrong\n")
 
     again = pycheckout.migrate(dsn)
     assert again.migrations == ()
