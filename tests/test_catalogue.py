@@ -29,6 +29,11 @@ ENTRY_POINTS = {
     "inventory_split",
     "order_line_fulfil",
     "order_line_release",
+    "outbox_ack",
+    "outbox_claim",
+    "outbox_fail",
+    "outbox_purge",
+    "outbox_replay",
     "vendor_order_cancel",
 }
 # They change rights or secrets, with the rights of whoever calls them.
@@ -40,6 +45,7 @@ FOR_THE_OWNER = {
     "checkout_grant_operators",
     "checkout_grant_orders",
     "checkout_grant_quotes",
+    "checkout_grant_relay",
 }
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
 SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}

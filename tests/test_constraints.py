@@ -30,7 +30,9 @@ DUPLICATES = {
     "inventory_items_pkey": ("inventory_items", {}),
     "inventory_slots_pkey": ("inventory_slots", {}),
     "order_line_items_pkey": ("order_line_items", {}),
+    "outbox_dead_letters_pkey": ("outbox_dead_letters", {}),
     "outbox_events_pkey": ("outbox_events", {"aggregate_id": OTHER_ID}),
+    "outbox_purges_pkey": ("outbox_purges", {}),
     "payment_intents_one_per_order": ("payment_intents", {"id": OTHER_ID}),
     "payment_intents_pkey": ("payment_intents", {"order_id": "(select id from vendor_orders where id <> order_id)"}),
     "vendor_orders_one_per_vendor": ("vendor_orders", {"id": OTHER_ID}),
@@ -65,6 +67,8 @@ def filled(connect, add_cart, checkout_sql):
     conn.execute("select checkout_grant(current_user)")
     conn.execute("insert into cart_change_permits values (%s)", (cart.id,))
     conn.execute("insert into inventory_baseline values (%s, 1)", (cart.items[0].product_id,))
+    conn.execute("select outbox_fail(id, 'no route', 1) from outbox_claim(1)")
+    conn.execute("insert into outbox_purges (purged_before, deleted, purged_at) values (now(), 1, now())")
     return conn
 
 

@@ -16,7 +16,7 @@ from checks import refused, row, rows, values
 from races import wait_until_blocked
 
 # The matrix: for each kind of role how it comes to be, and what it may do. Nothing else: no other function, table,
-# view, sequence, type or schema. (A relay's role will be one row more.)
+# view, sequence, type or schema.
 
 
 def columns(privilege: str, names: str) -> set[str]:
@@ -62,6 +62,17 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "checkout_overview": READ,
             "inventory_levels": READ,
             "outbox_backlog": READ,
+        },
+    ),
+    "relay": (
+        "select checkout_grant_relay({name})",
+        {
+            "outbox_claim": EXECUTE,
+            "outbox_ack": EXECUTE,
+            "outbox_fail": EXECUTE,
+            "outbox_replay": EXECUTE,
+            "outbox_purge": EXECUTE,
+            "checkout_version": EXECUTE,
         },
     ),
     # Roles as a DBA makes them for dashboards and backups. They read signing keys too, as docs/limits.md warns: row
@@ -264,7 +275,7 @@ def test_a_service_role_checks_out_reads_the_result_and_asks_the_version(service
     assert set(version) == {"version", "hash"}
 
 
-@pytest.mark.parametrize("kind", ["public", "service", "quotes", "orders", "operators"])
+@pytest.mark.parametrize("kind", ["public", "service", "quotes", "orders", "operators", "relay"])
 def test_signing_keys_stay_secret(db, role_of, login, kind):
     """Not by a table or a function, which the matrix tries, and not by what the server tells about a table."""
     db.execute("select ad_signing_key_put('k1', %s)", [bytes(32)])

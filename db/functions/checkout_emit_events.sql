@@ -44,9 +44,9 @@ begin
         'dropped', checkout_emit_events.attribution -> 'dropped')));
 
   -- literals, not variables: an existing database may have enum types here
-  insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at)
-  values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', v_cart.checkout_group_id, v_created, v_cart.converted_at),
-         (v_converted_id, 'checkout.converted', 'checkout_group', v_cart.checkout_group_id, v_converted, v_cart.converted_at);
+  insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
+  values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', v_cart.checkout_group_id, v_created, v_cart.converted_at, v_cart.converted_at),
+         (v_converted_id, 'checkout.converted', 'checkout_group', v_cart.checkout_group_id, v_converted, v_cart.converted_at, v_cart.converted_at);
 end;
 $$;
 

@@ -23,6 +23,12 @@ as $$
          ('orders', 'execute', 'function', 'order_line_release(uuid, text)', null),
          ('orders', 'execute', 'function', 'order_line_fulfil(uuid)', null),
          ('orders', 'execute', 'function', 'checkout_version()', null),
+         ('relay', 'execute', 'function', 'outbox_claim(integer)', null),
+         ('relay', 'execute', 'function', 'outbox_ack(uuid[])', null),
+         ('relay', 'execute', 'function', 'outbox_fail(uuid, text, integer)', null),
+         ('relay', 'execute', 'function', 'outbox_replay(uuid)', null),
+         ('relay', 'execute', 'function', 'outbox_purge(interval)', null),
+         ('relay', 'execute', 'function', 'checkout_version()', null),
          ('operators', 'execute', 'function', 'checkout_version()', null),
          ('operators', 'select', 'table', 'checkout_overview', null),
          ('operators', 'select', 'table', 'inventory_levels', null),
@@ -32,4 +38,4 @@ $$;
 revoke execute on function checkout_privileges() from public;
 
 comment on function checkout_privileges() is
-  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders and checkout_grant_operators: a row a privilege, the columns where it is for some alone.';
+  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_relay and checkout_grant_operators: a row a privilege, the columns where it is for some alone.';

@@ -11,11 +11,11 @@ declare
   v_order constant vendor_orders := order_emit_event.vendor_order;
   v_data constant jsonb := order_describe(v_order, order_emit_event.line_ids) || jsonb_build_object('reason', order_emit_event.reason);
 begin
-  insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at)
+  insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
   values (v_event_id, v_event_type, 'vendor_order', v_order.id,
           jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_order.updated_at),
                              'type', order_emit_event.event_type, 'data', v_data),
-          v_order.updated_at);
+          v_order.updated_at, v_order.updated_at);
   return v_data || jsonb_build_object('replayed', false);
 end;
 $$;

@@ -18,13 +18,13 @@ create table if not exists checkout_functions (
 
 create table if not exists checkout_roles (
   role_name text not null,
-  scope text not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators')),
+  scope text not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'relay')),
   primary key (role_name, scope)
 );
 
 comment on table checkout_releases is 'Deployments of the functions, newest last. checkout_version() reads it.';
 comment on table checkout_functions is 'Functions that a deployment created, by their identity arguments; the next one drops what it no longer has.';
-comment on table checkout_roles is 'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders() and checkout_grant_operators() were called for; each deployment grants again.';
+comment on table checkout_roles is 'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders(), checkout_grant_operators() and checkout_grant_relay() were called for; each deployment grants again.';
 
 do $$
 begin

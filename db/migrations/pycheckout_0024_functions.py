@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0022_views"}
 
-FUNCTIONS_HASH = "2bcf6f9aa2b41b49c59575eddd45372f4b4366e8b93278a66173376239f09bc6"
+FUNCTIONS_HASH = "ff80e975cbfab6ea030e1da44ad2af636ab7d772d40b7faac5d4955e7a299bfd"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,17 @@
+-- checkout_grant_relay: lets a role publish events, and see nothing else.
+
+create or replace function checkout_grant_relay(role_name text)
+returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+  perform checkout_register_role(checkout_grant_relay.role_name, 'relay');
+end;
+$$;
+
+revoke execute on function checkout_grant_relay(text) from public;
+
+comment on function checkout_grant_relay(text) is
+  'Gives a role EXECUTE on outbox_claim, outbox_ack, outbox_fail, outbox_replay, outbox_purge and checkout_version, and no table. '
+  'Remembered: each deployment grants again. For the owner. Raises OC005 for an unknown role.';

@@ -1,0 +1,35 @@
+-- outbox_replay: sends an event again, parked or published, under the same id.
+
+create or replace function outbox_replay(id uuid)
+returns text
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_was text;
+begin
+  select case when event.published_at is not null then 'published' when event.next_attempt_at = 'infinity' then 'parked' else 'waiting' end
+    into v_was
+    from outbox_events as event
+   where event.id = outbox_replay.id and event.next_attempt_at is not null
+     for update;
+  if not found then
+    perform checkout_raise_invalid('id', 'is no event of the relay');
+  end if;
+
+  delete from outbox_dead_letters as parked where parked.event_id = outbox_replay.id;
+  update outbox_events as event
+     set published_at = null, next_attempt_at = v_now, attempt_count = 0, last_error = null
+   where event.id = outbox_replay.id;
+  return v_was;
+end;
+$$;
+
+revoke execute on function outbox_replay(uuid) from public;
+
+comment on function outbox_replay(uuid) is
+  'Makes an event due now, with its attempts counted anew, and returns what it was: parked, published or waiting. It goes before younger events '
+  'of its aggregate that still wait, and after those that were sent meanwhile. Waits for a relay that holds the event. Raises OC005 for an id '
+  'that is no event of the relay.';
