@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +47,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="Keys that sign ad tokens.")
 
-_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 _INSTALL, _CHECKOUT, _WATCH = "Install", "Check out", "Watch"
 
@@ -250,6 +253,56 @@ def audit(
         if not count:
             typer.echo("no broken invariant")
     raise typer.Exit(FOUND if count else 0)
+
+
+@app.command(rich_help_panel=_WATCH)
+def relay(
+    broker: Annotated[
+        str,
+        typer.Option(
+            envvar="PYCHECKOUT_BROKER_URL",
+            help="amqp://, amqps://, nats://, tls://, redis://, rediss:// or kafka://, with the broker's address.",
+        ),
+    ],
+    database: Database = "",
+    schema: Schema = None,
+    destination: Annotated[str, typer.Option(help="The exchange, stream or topic to publish to.")] = "pycheckout",
+    source: Annotated[str, typer.Option(help="The CloudEvents attribute `source`.")] = "pycheckout",
+    batch: Annotated[int, typer.Option(min=1, help="Events to claim at once.")] = 100,
+    poll: Annotated[float, typer.Option(min=0.01, help="Seconds between looks at an idle outbox.")] = 1.0,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before an event is parked.")] = 12,
+    drain: Annotated[bool, typer.Option("--drain", help="End once nothing is due.")] = False,
+) -> None:
+    """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
+    from .relay import Relay
+
+    async def run() -> int:
+        relay = Relay(
+            database,
+            broker,
+            schema=schema,
+            destination=destination,
+            source=source,
+            batch=batch,
+            poll_seconds=poll,
+            max_attempts=max_attempts,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, relay.stop)
+        return await relay.run(until_empty=drain)
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("pycheckout").setLevel(logging.INFO)
+    with _refusals():
+        try:
+            published = asyncio.run(run())
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--broker") from exc
+        except ModuleNotFoundError as exc:
+            _errors.print(f"pycheckout: the relay needs {exc.name}: pip install 'pycheckout[relay]'", style="red")
+            raise typer.Exit(1) from exc
+    typer.echo(f"{published} events published")
+
 
 
 # Keys

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from outbox import emit  # noqa: F401  (fixture)
 from pgbouncer import Pooler, as_the_way_in, pgbouncer_for, skip_what_needs_a_session
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict

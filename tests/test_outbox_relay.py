@@ -1,52 +1,15 @@
 """What a relay asks of the database: claim, acknowledge, fail, replay, purge. The brokers are in test_relay.py."""
 
-import re
+from collections import defaultdict
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from outbox import ack, claim, fail, ids, make_due, publish_all
 
 from checks import refused, row, rows, values
-from races import wait_until_gone
+from races import at_once, wait_until_gone
 
 UNKNOWN = UUID("e0000000-0000-4000-8000-000000000000")
-
-
-def claim(conn, batch=100):
-    return rows(conn, "select * from outbox_claim(%s)", batch)
-
-
-def ids(events):
-    return [event["id"] for event in events]
-
-
-def ack(conn, events):
-    return values(conn, "select outbox_ack(%s)", ids(events))[0]
-
-
-def fail(conn, event, error="no route", **more):
-    return values(conn, "select outbox_fail(%s, %s, %s)", event["id"], error, more.get("max_attempts", 12))[0]
-
-
-def make_due(conn):
-    conn.execute("update outbox_events set next_attempt_at = created_at where next_attempt_at < 'infinity'")
-
-
-@pytest.fixture
-def emit(db):
-    """emit(aggregate_id): one more event of that aggregate, as a host inserts one that the relay is to send."""
-
-    def emit(aggregate_id, *, conn=db, event_type="vendor_order.canceled", event_id=None):
-        event_id = event_id or uuid4()
-        conn.execute(
-            "insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)"
-            " values (%s, %s, 'vendor_order', %s, '{}', clock_timestamp(), clock_timestamp())",
-            (event_id, event_type, aggregate_id),
-        )
-        return event_id
-
-    return emit
 
 
 # Claiming
@@ -55,18 +18,17 @@ def emit(db):
 def test_a_conversions_events_are_claimed_one_after_the_other(db, add_cart, checkout_sql):
     checkout_sql(db, add_cart())
 
-    first = claim(db)
-    ack(db, first)
-    second = claim(db)
-    ack(db, second)
+    [first] = claim(db)
+    ack(db, [first])
+    [second] = claim(db)
+    ack(db, [second])
 
-    assert [event["event_type"] for event in first + second] == ["checkout.vendor_orders_created", "checkout.converted"]
-    assert [event["payload"]["type"] for event in first + second] == [
-        "checkout.vendor_orders_created",
-        "checkout.converted",
-    ]
+    assert [first["event_type"], second["event_type"]] == ["checkout.vendor_orders_created", "checkout.converted"]
+    assert first["payload"]["event_id"] == str(first["id"])
     assert claim(db) == []
-    assert values(db, "select count(*) from outbox_events where published_at >= created_at and attempt_count = 0") == [2]
+    assert values(db, "select count(*) from outbox_events where published_at >= created_at and attempt_count = 0") == [
+        2
+    ]
 
 
 def test_the_longest_due_come_first_and_no_more_than_asked_for(db, emit):
@@ -92,32 +54,25 @@ def test_two_relays_share_the_work_and_claim_nothing_twice(db, connect, emit):
     assert set(ids(claim(second))) == set(older[4:] + younger[:4]), "what is held already, and what is free now"
 
 
-def test_a_relay_whose_snapshot_is_older_than_anothers_commit_does_not_send_again(db, connect, emit):
-    """The claim looks at the row again once it has the lock."""
-    [event] = [emit(uuid4())]
-    first, second = connect(), connect()
-    claimed = claim(first)
-    # the second relay's scan stops at this event, in the middle of its statement, until the first has committed
-    db.execute("""
-        create function hold() returns boolean language plpgsql as $$
-        begin
-          perform pg_advisory_xact_lock(1);
-          return true;
-        end $$
-    """)
-    first.execute("select pg_advisory_xact_lock(1)")
-    ack(first, claimed)
+def test_four_relays_at_once_send_each_event_once_and_each_aggregate_in_order(db, connect, emit):
+    aggregates = [uuid4() for _ in range(10)]
+    emitted = {aggregate: [emit(aggregate) for _ in range(8)] for aggregate in aggregates}
+    sent = []
 
-    from races import blocked
+    def relay():
+        conn = connect()
+        while values(conn, "select exists (select from outbox_events where published_at is null)") == [True]:
+            for event in claim(conn, 3):
+                sent.append((event["aggregate_id"], event["id"]))
+                assert ack(conn, [event]) == 1
+            conn.commit()
 
-    query = (
-        "select id from outbox_events where hold() and published_at is null and next_attempt_at < 'infinity'"
-        " for update skip locked"
-    )
-    with blocked(db, lambda conn: values(conn, query), second) as waiting:
-        first.commit()
-    assert waiting.result(timeout=5) == []
-    assert event in ids(claimed)
+    assert at_once(*[relay] * 4) == [None] * 4
+
+    found = defaultdict(list)
+    for aggregate, event in sent:
+        found[aggregate].append(event)
+    assert found == emitted
 
 
 def test_a_killed_relays_claim_dies_with_its_session(db, connect, emit):
@@ -140,22 +95,13 @@ def test_an_event_that_commits_late_is_delivered_all_the_same(db, connect, add_c
     early = emit(uuid4(), conn=slow)
     checkout_sql(slow, add_cart())
     late = emit(uuid4())
-    assert values(slow, "select count(*) from outbox_events where created_at < (select max(created_at) from outbox_events)")
-    sent = claim(db)
-    ack(db, sent)
-    assert ids(sent) == [late]
+    assert ids(publish_all(db)) == [late]
 
     slow.commit()
 
-    delivered = []
-    while events := claim(db):
-        delivered += events
-        ack(db, events)
-    assert early in ids(delivered)
-    assert [event["event_type"] for event in delivered if event["id"] != early] == [
-        "checkout.vendor_orders_created",
-        "checkout.converted",
-    ]
+    first, *conversion = publish_all(db)
+    assert first["id"] == early
+    assert [event["event_type"] for event in conversion] == ["checkout.vendor_orders_created", "checkout.converted"]
 
 
 def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, checkout_sql):
@@ -170,44 +116,37 @@ def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, che
 
 @pytest.mark.parametrize("enums", [False, True])
 def test_the_hosts_own_events_stay_the_hosts(db, add_cart, checkout_sql, enums):
-    """Neither claimed nor purged, nor in the way of ours; unless the host says so."""
+    """Neither claimed nor acknowledged, replayed or purged, nor in the way of ours; unless the host says so."""
     if enums:
-        db.execute("drop index idx_outbox_events_conversion")
-        labels = "('order_created', 'checkout.vendor_orders_created', 'checkout.converted')"
-        db.execute(f"create type event_type_enum as enum {labels}")
-        db.execute("alter table outbox_events alter event_type type event_type_enum using event_type::event_type_enum")
+        db.execute("""
+            drop index idx_outbox_events_conversion;
+            create type event_type_enum as enum
+              ('order_created', 'checkout.vendor_orders_created', 'checkout.converted');
+            alter table outbox_events alter event_type type event_type_enum using event_type::event_type_enum
+        """)
     answer = checkout_sql(db, add_cart())
-    hosts = values(
-        db,
-        "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, created_at, published_at)"
-        " values ('order_created', 'checkout_group', %(id)s, '{}', '2020-01-01', null),"
-        "        ('order_created', 'checkout_group', %(id)s, '{}', '2020-01-01', '2020-01-02')"
-        " returning id",
-        *[{"id": answer["checkout_group_id"]}],
-    ) if False else [
-        db.execute(
-            "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, created_at, published_at)"
-            " values ('order_created', 'checkout_group', %s, '{}', '2020-01-01', %s) returning id",
-            (answer["checkout_group_id"], published),
-        ).fetchone()[0]
-        for published in (None, "2020-01-02")
+    hosts = [
+        *values(db, HOSTS_EVENT, answer["checkout_group_id"], None),
+        *values(db, HOSTS_EVENT, answer["checkout_group_id"], "2020-01-02"),
     ]
 
-    sent = []
-    while events := claim(db):
-        sent += events
-        ack(db, events)
+    sent = publish_all(db)
 
-    assert not set(ids(sent)) & set(hosts)
-    assert len(sent) == 2
-    assert ack(db, [{"id": each} for each in hosts]) == 0
-    for each in hosts:
+    assert [event["event_type"] for event in sent] == ["checkout.vendor_orders_created", "checkout.converted"]
+    assert values(db, "select outbox_ack(%s)", hosts) == [0]
+    for event in hosts:
         with refused("OC005"):
-            db.execute("select outbox_replay(%s)", (each,))
+            db.execute("select outbox_replay(%s)", (event,))
+    assert values(db, "select outbox_purge('1 year')") == [0]
+
     db.execute("update outbox_events set next_attempt_at = created_at where id = %s", (hosts[0],))
     assert ids(claim(db)) == [hosts[0]]
-    assert values(db, "select outbox_purge('1 year')") == [0]
-    assert values(db, "select count(*) from outbox_events where event_type = 'order_created'") == [2]
+
+
+HOSTS_EVENT = """
+    insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, created_at, published_at)
+    values ('order_created', 'checkout_group', %s, '{}', '2020-01-01', %s) returning id
+"""
 
 
 # Failing
@@ -223,7 +162,9 @@ def test_a_failed_event_backs_off_and_keeps_what_went_wrong(db, emit):
         answer = fail(db, event, f"refused, attempt {attempt}")
         assert (answer["attempt_count"], answer["parked"]) == (attempt, False)
         assert claim(db) == []
-        waits += values(db, "select round(extract(epoch from next_attempt_at - clock_timestamp()))::int from outbox_events")
+        waits += values(
+            db, "select round(extract(epoch from next_attempt_at - clock_timestamp()))::int from outbox_events"
+        )
         assert values(db, "select last_error from outbox_events") == [f"refused, attempt {attempt}"]
 
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]
@@ -235,7 +176,9 @@ def test_back_off_is_an_hour_at_most(db, emit):
 
     answer = fail(db, claim(db)[0], max_attempts=2147483647)
 
-    assert values(db, "select %s::timestamptz - clock_timestamp() <= interval '1 hour'", answer["next_attempt_at"]) == [True]
+    assert values(db, "select %s::timestamptz - clock_timestamp() <= interval '1 hour'", answer["next_attempt_at"]) == [
+        True
+    ]
 
 
 def test_a_poison_event_is_parked_while_the_others_flow(db, emit):
@@ -377,11 +320,6 @@ def test_a_published_event_cannot_fail(db, emit):
 # Purging
 
 
-def publish_all(conn):
-    while events := claim(conn, 1000):
-        ack(conn, events)
-
-
 def test_the_purge_deletes_what_was_published_and_leaves_the_rest(db, add_cart, checkout_sql, emit):
     checkout_sql(db, add_cart())
     publish_all(db)
@@ -419,7 +357,9 @@ def test_the_audit_knows_what_was_purged_and_misses_the_rest(db, add_cart, check
 @pytest.mark.breaks_invariants
 def test_the_audit_still_sees_too_many_events_where_the_purge_went(db, add_cart, checkout_sql):
     checkout_sql(db, add_cart())
-    db.execute("insert into outbox_purges (purged_before, deleted, purged_at) values (now() + interval '1 hour', 1, now())")
+    db.execute(
+        "insert into outbox_purges (purged_before, deleted, purged_at) values (now() + interval '1 hour', 1, now())"
+    )
     db.execute("drop index idx_outbox_events_conversion")
     db.execute(
         "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload)"
@@ -458,27 +398,36 @@ def fill(conn, count):
 
 
 def poll(conn):
-    """Pages that a claim of 100 events touches. The second time: the first still writes hint bits."""
+    """Pages that a claim of 100 events touches, once a first one has marked what is dead."""
     for _ in range(2):
         touched = buffers(conn, "select * from outbox_claim(100)")
         conn.rollback()
     return touched
 
 
+def pages(conn, relation):
+    [count] = values(conn, "select pg_relation_size(%s) / current_setting('block_size')::int", relation)
+    return int(count)
+
+
 def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, connect):
     relay, purge = connect(), connect()
     fill(db, 200)
-    before = poll(relay)
-    publish_all(db)
+    small = poll(relay)
+
+    # statistics know of no backlog yet
+    db.execute("analyze outbox_events")
     fill(db, 100_000)
+    backlog = poll(relay)
+    assert backlog < 2 * small, "what a poll reads is what it claims, not the backlog"
+
     db.execute("select outbox_ack(array_agg(id)) from outbox_events where published_at is null")
     fill(db, 200)
     assert values(purge, "select outbox_purge('0')") == [100_200]
+    assert pages(db, "outbox_events") > 3000
+    assert poll(relay) < 2 * small + pages(db, "idx_outbox_events_due"), "dead entries of the index, but no sent row"
 
-    unvacuumed = poll(relay)
     purge.commit()
-    db.execute("vacuum (analyze) outbox_events")   # as autovacuum does
-    vacuumed = poll(relay)
-
-    print(before, unvacuumed, vacuumed)
+    db.execute("vacuum outbox_events")  # as autovacuum does
+    assert poll(relay) < 2 * small
     assert len(claim(relay)) == 100

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0022_views"}
 
-FUNCTIONS_HASH = "ff80e975cbfab6ea030e1da44ad2af636ab7d772d40b7faac5d4955e7a299bfd"
+FUNCTIONS_HASH = "e853433601860aaab7755f1714c0bd42087bd06d33835d6065faa059096d9874"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

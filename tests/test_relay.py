@@ -1,0 +1,404 @@
+"""The relay, between a real database and real brokers: RabbitMQ, NATS, Redis, and one that speaks Kafka's protocol."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from brokers import BROKERS, LARGEST, Broker, running
+from cloudevents.core.formats.json import JSONFormat
+from events import validate
+from outbox import make_due
+from psycopg.conninfo import make_conninfo
+
+import pycheckout
+from checks import row, rows, values
+from pycheckout.relay import Relay
+from races import wait_for_waiter, wait_until, wait_until_gone
+
+# Stands in the data of some events; a log or an error must never show it.
+SECRET = "12 Main Street"
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """Each broker in turn, started once for this file."""
+    with running(request.param) as broker:
+        yield broker
+
+
+# Where it does not matter which: the quickest to start.
+with_any_broker = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+
+
+class Inbox:
+    """What a consumer of one destination gets."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.destination = f"d{uuid4().hex[:12]}"
+        asyncio.run(broker.subscribe(self.destination))
+
+    def events(self):
+        """Every message so far, in order, as the CloudEvents SDK reads it."""
+        messages = asyncio.run(self.broker.received(self.destination))
+        assert {content_type for _, content_type in messages} <= {"application/cloudevents+json", None}
+        return [JSONFormat().read(None, body) for body, _ in messages]
+
+    def ids(self):
+        return [event.get_id() for event in self.events()]
+
+    def wait_for(self, *event_ids):
+        """Return once all of these have come."""
+        wanted = set(map(str, event_ids))
+        wait_until(lambda: wanted <= set(self.ids()), "events are missing at the broker", timeout=60)
+
+
+@pytest.fixture
+def inbox(broker: Broker) -> Inbox:
+    return Inbox(broker)
+
+
+@pytest.fixture
+def relay(dsn: str, inbox: Inbox) -> Callable[..., Relay]:
+    """relay(): one from this test's database to its inbox."""
+    return lambda **options: Relay(
+        dsn, inbox.broker.url, **({"destination": inbox.destination, "poll_seconds": 0.05} | options)
+    )
+
+
+def drain(relay: Relay) -> int:
+    return asyncio.run(relay.run(until_empty=True))
+
+
+@contextmanager
+def at_work(*relays: Relay) -> Iterator[None]:
+    """The relays run in threads for the length of a `with` block."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run(relay: Relay) -> None:
+        loops.append(asyncio.get_running_loop())
+        await relay.run()
+
+    threads = [threading.Thread(target=lambda relay=relay: asyncio.run(run(relay))) for relay in relays]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(loops) == len(relays))
+        yield
+    finally:
+        for relay in relays:
+            for loop in loops:
+                loop.call_soon_threadsafe(relay.stop)
+        for thread in threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "a relay did not stop"
+
+
+@pytest.fixture
+def process(dsn: str, inbox: Inbox) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """process(): the command `pycheckout relay`, running."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def process(*args: str, database: str = dsn, url: str = inbox.broker.url) -> "subprocess.Popen[str]":
+        options = ["--database", database, "--broker", url, "--destination", inbox.destination, "--poll", "0.05"]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", "from pycheckout.cli import main; main()", "relay", *options, *args],
+                env={name: value for name, value in os.environ.items() if not name.startswith("PYCHECKOUT_")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return processes[-1]
+
+    yield process
+    for each in processes:
+        each.kill()
+        each.communicate()
+
+
+@contextmanager
+def stopped_before_the_mark(db) -> Iterator[None]:
+    """Inside the block, a relay stops after the broker has confirmed and before it marks anything as published."""
+    db.execute("""
+        create function stop_here() returns trigger language plpgsql
+        as $$ begin perform pg_advisory_xact_lock_shared(1); return null; end $$;
+        create trigger stop_here before update on outbox_events for each statement execute function stop_here()
+    """)
+    db.execute("select pg_advisory_lock(1)")
+    yield
+    db.execute("select pg_advisory_unlock_all()")
+
+
+# What arrives
+
+
+def test_every_event_arrives_as_a_cloud_event(db, add_cart, checkout_sql, relay, inbox):
+    answer = checkout_sql(db, add_cart())
+    order = answer["vendor_orders"][0]["order_id"]
+    db.execute("select vendor_order_cancel(%s, 'out of season')", (order,))
+
+    assert drain(relay(source="/shop/eu")) == 3
+
+    events = inbox.events()
+    assert [event.get_type() for event in events] in (
+        ["checkout.vendor_orders_created", "vendor_order.canceled", "checkout.converted"],
+        ["checkout.vendor_orders_created", "checkout.converted", "vendor_order.canceled"],
+        ["vendor_order.canceled", "checkout.vendor_orders_created", "checkout.converted"],
+    )
+    for event in events:
+        payload = event.get_data()
+        assert validate(payload)["type"] == event.get_type()
+        assert event.get_id() == payload["event_id"]
+        assert event.get_source() == "/shop/eu"
+        assert (event.get_specversion(), event.get_datacontenttype()) == ("1.0", "application/json")
+        assert (
+            event.get_time()
+            == row(db, "select created_at from outbox_events where id = %s", event.get_id())["created_at"]
+        )
+        of_order = event.get_type() == "vendor_order.canceled"
+        aggregate = order if of_order else answer["checkout_group_id"]
+        assert event.get_subject() == f"{'vendor_order' if of_order else 'checkout_group'}/{aggregate}"
+        assert event.get_extension("partitionkey") == aggregate
+    assert values(db, "select count(*) from outbox_events where published_at is null") == [0]
+    assert drain(relay()) == 0
+
+
+def test_numbers_and_text_arrive_as_they_were_written(db, emit, relay, inbox):
+    """A float would lose digits of a numeric, and make a large one infinite."""
+    text = '{"a": 1.10, "b": 12345678901234567890.123456789, "c": "‮лавка \\" \\\\ \\u0001 𝄞", "d": [null, true]}'
+    emit(uuid4())
+    db.execute("update outbox_events set payload = %s", (text,))
+
+    drain(relay())
+
+    [(body, _)] = asyncio.run(inbox.broker.received(inbox.destination))
+    [stored] = values(db, "select payload::text from outbox_events")
+    assert body.decode().endswith(f', "data": {stored}}}')
+    assert JSONFormat().read(None, body).get_data()["c"] == '‮лавка " \\ \x01 𝄞'
+
+
+# At least once
+
+
+def test_a_relay_killed_between_publishing_and_marking_sends_the_same_event_again(db, emit, process, inbox):
+    """Particular/docs.particular.net#1816: at least once, and the consumer can tell."""
+    event = str(emit(uuid4()))
+    with stopped_before_the_mark(db):
+        killed = process()
+        inbox.wait_for(event)
+        backend = wait_for_waiter(db, db.info.backend_pid)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait(timeout=30)
+    wait_until_gone(db, backend)
+    assert values(db, "select published_at from outbox_events") == [None]
+
+    again = process("--drain")
+
+    assert again.communicate(timeout=60)[0].strip().endswith("1 events published")
+    sent = inbox.ids()
+    if inbox.broker.name == "nats":
+        assert sent == [event], "JetStream itself knows the id again"
+    else:
+        assert sent == [event, event]
+    assert row(db, "select attempt_count, last_error from outbox_events") == {"attempt_count": 0, "last_error": None}
+
+
+def test_a_relay_told_to_stop_ends_what_it_began(db, emit, process, inbox):
+    """SIGTERM: the batch under way is marked, nothing is sent again, and the exit code is 0."""
+    event = str(emit(uuid4()))
+    with stopped_before_the_mark(db):
+        relay = process()
+        inbox.wait_for(event)
+        wait_for_waiter(db, db.info.backend_pid)
+        later = str(emit(uuid4()))
+        relay.send_signal(signal.SIGTERM)
+    output, errors = relay.communicate(timeout=60)
+
+    assert relay.returncode == 0, errors
+    assert output == "1 events published\n"
+    assert inbox.ids() == [event]
+    assert values(db, "select id::text from outbox_events where published_at is null") == [later]
+
+
+def test_two_relays_share_the_work_in_order_and_send_nothing_twice(db, emit, relay, inbox):
+    emitted = defaultdict(list)
+    for aggregate in [uuid4() for _ in range(20)] * 5:
+        emitted[str(aggregate)].append(str(emit(aggregate)))
+
+    with at_work(relay(batch=3), relay(batch=3)):
+        wait_until(
+            lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0], timeout=60
+        )
+
+    arrived = defaultdict(list)
+    for event in inbox.events():
+        arrived[event.get_extension("partitionkey")].append(event.get_id())
+    assert arrived == emitted
+
+
+# When it fails
+
+
+def test_a_poison_event_is_parked_and_the_others_flow(db, emit, relay, inbox, caplog):
+    """Pulsefy/Lumenpulse#1200: larger than this broker takes; the events beside it are none the worse for it."""
+    poisoned = uuid4()
+    poison = str(emit(poisoned, {"address": SECRET, "filler": "x" * (2 * LARGEST)}))
+    after = str(emit(poisoned))
+    others = [str(emit(uuid4(), {"address": SECRET})) for _ in range(20)]
+
+    with caplog.at_level(logging.DEBUG):
+        assert drain(relay(max_attempts=2)) == 20
+        assert after not in inbox.ids(), "it waits while the older one backs off"
+        make_due(db)
+        assert drain(relay(max_attempts=2)) == 1
+
+    assert sorted(inbox.ids()) == sorted([*others, after])
+    [letter] = rows(db, "select event_id::text as id, attempt_count, error from outbox_dead_letters")
+    assert (letter["id"], letter["attempt_count"]) == (poison, 2)
+    assert letter["error"]
+    assert values(db, "select max(attempt_count) from outbox_events where published_at is not null") == [0]
+    assert f"event {poison} of type vendor_order.canceled failed, attempt 2" in caplog.text
+    assert (
+        SECRET
+        not in caplog.text
+        + letter["error"]
+        + row(db, "select last_error from outbox_events where id = %s", poison)["last_error"]
+    )
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_an_event_that_goes_to_no_queue_is_not_published(db, emit, relay, broker):
+    """RabbitMQ confirms what it throws away, unless it is told not to."""
+    destination = f"d{uuid4().hex[:12]}"
+    asyncio.run(broker.subscribe(destination, "checkout.*"))
+    event = emit(uuid4())
+
+    assert drain(relay(destination=destination)) == 0
+
+    failed = row(db, "select * from outbox_events where id = %s", event)
+    assert (failed["published_at"], failed["attempt_count"]) == (None, 1)
+    assert "NO_ROUTE" in failed["last_error"], failed["last_error"]
+
+
+def test_a_broker_that_goes_down_and_comes_back_gets_everything_and_no_event_is_blamed(db, emit, relay, inbox, caplog):
+    before = [emit(uuid4()) for _ in range(5)]
+    with caplog.at_level(logging.INFO, "pycheckout"), at_work(relay()):
+        inbox.wait_for(*before)
+        received = inbox.ids()
+        wait_until(lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0])
+        inbox.broker.stop()
+        meanwhile = [emit(uuid4()) for _ in range(5)]
+        wait_until(lambda: "the broker cannot be reached" in caplog.text, timeout=60)
+        assert values(db, "select count(*) from outbox_events where published_at is null") == [5]
+
+        inbox.broker.start()
+        asyncio.run(inbox.broker.subscribe(inbox.destination))
+        inbox.wait_for(*meanwhile)
+        wait_until(lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0])
+
+    assert set(received) == set(map(str, before))
+    assert values(db, "select max(attempt_count) from outbox_events") == [0]
+    assert rows(db, "select * from outbox_dead_letters") == []
+
+
+@with_any_broker
+def test_a_session_that_is_terminated_is_opened_again(db, emit, relay, inbox):
+    with at_work(relay()):
+        first = emit(uuid4())
+        inbox.wait_for(first)
+        [backend] = values(db, "select pid from pg_stat_activity where application_name = 'pycheckout relay'")
+        db.execute("select pg_terminate_backend(%s)", (backend,))
+        wait_until_gone(db, backend)
+        inbox.wait_for(emit(uuid4()))
+
+
+@with_any_broker
+def test_an_event_of_a_transaction_that_commits_late_is_sent(db, connect, emit, relay, inbox):
+    """kamu-data/kamu-cli#1398"""
+    slow = connect()
+    early = emit(uuid4(), conn=slow)
+    late = emit(uuid4())
+    with at_work(relay()):
+        inbox.wait_for(late)
+        assert str(early) not in inbox.ids()
+        slow.commit()
+        inbox.wait_for(early)
+
+
+@with_any_broker
+def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, checkout_sql, relay, inbox):
+    conn = connect()
+    checkout_sql(conn, add_cart())
+    assert drain(relay()) == 0
+    conn.rollback()
+    assert drain(relay()) == 0
+
+    assert inbox.ids() == []
+
+
+# The command
+
+
+@with_any_broker
+def test_a_relay_role_is_enough_and_another_is_refused_with_the_way_out(db, dsn, emit, process, inbox, worker_id):
+    name = f"pycheckout_relay_{worker_id}"
+    db.execute(f"drop role if exists {name}")
+    db.execute(f"create role {name} login password 'of-a-test'")
+    own = make_conninfo(dsn, user=name, password="of-a-test")
+    event = emit(uuid4())
+    try:
+        refused = process("--drain", database=own)
+        _, errors = refused.communicate(timeout=60)
+        assert refused.returncode == 1
+        assert "permission denied" in errors and "Traceback" not in errors
+
+        db.execute("select checkout_grant_relay(%s)", (name,))
+        granted = process("--drain", database=own)
+        output, errors = granted.communicate(timeout=60)
+        assert (granted.returncode, output) == (0, "1 events published\n"), errors
+        assert inbox.ids() == [str(event)]
+    finally:
+        db.execute(f"drop owned by {name}; drop role {name}")
+
+
+@with_any_broker
+def test_a_relay_of_another_schema(db, dsn, empty_database, inbox):
+    url = empty_database()
+    pycheckout.migrate(url, schema="market_eu", create_schema=True)
+
+    assert drain(Relay(url, inbox.broker.url, schema="market_eu", destination=inbox.destination)) == 0
+    with pytest.raises(pycheckout.NotInstalled):
+        drain(Relay(url, inbox.broker.url, destination=inbox.destination))
+
+
+@with_any_broker
+def test_an_unknown_kind_of_broker_is_wrong_usage(process, inbox):
+    relay = process(url="mqtt://127.0.0.1")
+    _, errors = relay.communicate(timeout=60)
+
+    assert relay.returncode == 2
+    assert "amqp://" in errors and "Traceback" not in errors
+    with pytest.raises(ValueError, match="kafka://"):
+        Relay("", "mqtt://127.0.0.1")
+
+
+@pytest.mark.parametrize("missing", ["faststream", "redis"])
+@with_any_broker
+def test_a_missing_client_is_named_at_once(dsn, inbox, missing):
+    hide = f"import sys; sys.modules[{missing!r}] = None; from pycheckout.cli import main; main()"
+    command = [sys.executable, "-c", hide, "relay", "--database", dsn, "--broker", inbox.broker.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert f"the relay needs {missing}: pip install 'pycheckout[relay]'" in done.stderr
