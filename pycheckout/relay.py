@@ -23,7 +23,7 @@ logger = logging.getLogger("pycheckout.relay")
 
 _CLAIM = """
 select id, event_type, aggregate_type, aggregate_id, payload::text as payload,
-       to_json(created_at) #>> '{{}}' as created_at, attempt_count
+       (to_json(created_at at time zone 'utc') #>> '{{}}') || 'Z' as created_at, attempt_count
   from {schema}outbox_claim(%s)
 """
 _ACK = "select {schema}outbox_ack(%s)"

@@ -257,7 +257,7 @@ def test_a_poison_event_is_parked_and_the_others_flow(db, emit, relay, inbox, ca
     after = str(emit(poisoned))
     others = [str(emit(uuid4(), {"address": SECRET})) for _ in range(20)]
 
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "pycheckout"):
         assert drain(relay(max_attempts=2)) == 20
         assert after not in inbox.ids(), "it waits while the older one backs off"
         make_due(db)
