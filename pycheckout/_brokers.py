@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -69,11 +70,19 @@ async def connected(url: str, destination: str) -> AsyncIterator[Publish]:
 
 def check_broker(url: str) -> None:
     """Raise ValueError for a URL of no broker that the relay knows, ModuleNotFoundError without the broker's client."""
+    parts = urlsplit(url)
     try:
-        _, client = _BROKERS[urlsplit(url).scheme]
+        _, client = _BROKERS[parts.scheme]
     except KeyError:
         known = ", ".join(f"{scheme}://" for scheme in _BROKERS)
         raise ValueError(f"the URL of the broker must begin with one of {known}") from None
+    # What a client says of a URL that it cannot read may show the password that is in it.
+    if parts.scheme == "kafka":
+        readable = "@" not in parts.netloc
+    else:
+        readable = re.search(r":\d+$|^[^:]*$|@[^:]*$", parts.netloc) is not None
+    if not readable or not parts.netloc:
+        raise ValueError("the URL of the broker cannot be read; special characters of a password must be escaped")
     importlib.import_module("faststream")
     importlib.import_module(client)
 

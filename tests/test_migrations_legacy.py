@@ -500,6 +500,8 @@ def test_build_that_fails_within_the_migration_is_told_with_the_way_out(legacy):
             "idx_vendor_orders_checkout_group_id",
         ),
         ("create index {} on outbox_events (aggregate_id, event_type)", "idx_outbox_events_conversion"),
+        ("create index {} on outbox_events (created_at)", "idx_outbox_events_due"),
+        ("create index {} on outbox_events (aggregate_id) where published_at is null", "idx_outbox_events_waiting"),
     ],
 )
 def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, program, index, name):
@@ -517,9 +519,31 @@ def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, pr
         "idx_vendor_orders_checkout_group_id": "create index {} on vendor_orders (checkout_group_id)",
         "idx_outbox_events_conversion": "create unique index {} on outbox_events (aggregate_id, event_type)"
         " where event_type in ('checkout.vendor_orders_created', 'checkout.converted')",
+        "idx_outbox_events_due": "create index {} on outbox_events (next_attempt_at, id)"
+        " where published_at is null and next_attempt_at < 'infinity'",
+        "idx_outbox_events_waiting": "create index {} on outbox_events (aggregate_id, created_at, id)"
+        " where published_at is null and next_attempt_at < 'infinity'",
     }[name]
     conn.execute(statement.format(name))
     pycheckout.migrate(url)
+
+
+def test_unsent_events_of_ours_become_the_relays_and_those_of_the_host_do_not(legacy):
+    """Also when the relay's migrations are rolled back and applied again."""
+    url, conn = legacy("net")
+    apply_until(url, "0022")
+    conn.execute("""
+        insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, published_at)
+        values ('checkout.converted', 'checkout_group', gen_random_uuid(), '{}', null),
+               ('vendor_order.canceled', 'vendor_order', gen_random_uuid(), '{}', null),
+               ('vendor_order.canceled', 'vendor_order', gen_random_uuid(), '{}', now())
+    """)
+
+    pycheckout.migrate(url)
+
+    claimed = conn.execute("select event_type from outbox_claim(1000) order by 1").fetchall()
+    assert [row["event_type"] for row in claimed] == ["checkout.converted", "vendor_order.canceled"]
+    assert value(conn, "select count(*) from outbox_events where published_at is null and next_attempt_at is null") > 0
 
 
 # Size

@@ -392,6 +392,17 @@ def test_an_unknown_kind_of_broker_is_wrong_usage(process, inbox):
         Relay("", "mqtt://127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["amqp://shop:se#cret@rabbit", "redis://:se/cret@redis", "kafka://shop:secret@kafka:9092", "nats://", "amqp:///shop"],
+)
+def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(url):
+    with pytest.raises(ValueError, match="cannot be read") as refused:
+        Relay("", url)
+
+    assert "cret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("missing", ["faststream", "redis"])
 @with_any_broker
 def test_a_missing_client_is_named_at_once(dsn, inbox, missing):
