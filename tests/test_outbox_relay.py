@@ -415,11 +415,10 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
     fill(db, 200)
     small = poll(relay)
 
-    # statistics know of no backlog yet
-    db.execute("analyze outbox_events")
+    publish_all(db)
+    db.execute("vacuum analyze outbox_events")  # in an idle hour: the statistics know of no backlog
     fill(db, 100_000)
-    backlog = poll(relay)
-    assert backlog < 2 * small, "what a poll reads is what it claims, not the backlog"
+    assert poll(relay) < 2 * small, "what a poll reads is what it claims, not the backlog"
 
     db.execute("select outbox_ack(array_agg(id)) from outbox_events where published_at is null")
     fill(db, 200)
