@@ -53,10 +53,10 @@ Publish = Callable[[Event, bytes], Awaitable[object]]
 
 
 @asynccontextmanager
-async def connected(url: str, destination: str) -> AsyncIterator[Publish]:
-    """A connection to the broker that the URL names, for the length of a `with` block."""
+async def connected(url: str, destination: str, security: Any = None) -> AsyncIterator[Publish]:
+    """A connection to the broker that the URL names, for the length of a `with` block; `security` is FastStream's."""
     connect, _ = _BROKERS[urlsplit(url).scheme]
-    block = connect(url, destination)
+    block = connect(url, destination, security)
     async with asyncio.timeout(SECONDS):
         publish = await block.__aenter__()
     try:
@@ -88,12 +88,14 @@ def check_broker(url: str) -> None:
 
 
 @asynccontextmanager
-async def _rabbit(url: str, destination: str) -> AsyncIterator[Publish]:
+async def _rabbit(url: str, destination: str, security: Any) -> AsyncIterator[Publish]:
     """A durable topic exchange. Confirmed: every queue that the event is routed to has it; none at all is an error."""
     from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange
 
     exchange = RabbitExchange(destination, type=ExchangeType.TOPIC, durable=True)
-    async with RabbitBroker(url, default_channel=Channel(on_return_raises=True), logger=None) as broker:
+    async with RabbitBroker(
+        url, security=security, default_channel=Channel(on_return_raises=True), logger=None
+    ) as broker:
         await broker.declare_exchange(exchange)
         yield lambda event, body: broker.publish(
             body,
@@ -108,12 +110,12 @@ async def _rabbit(url: str, destination: str) -> AsyncIterator[Publish]:
 
 
 @asynccontextmanager
-async def _nats(url: str, destination: str) -> AsyncIterator[Publish]:
+async def _nats(url: str, destination: str, security: Any) -> AsyncIterator[Publish]:
     """A JetStream stream, made if it is missing. Confirmed: the stream has stored the event, or had it already."""
     from faststream.nats import NatsBroker
     from nats.js.errors import NotFoundError
 
-    async with NatsBroker(url, allow_reconnect=False, logger=None) as broker:
+    async with NatsBroker(url, security=security, allow_reconnect=False, logger=None) as broker:
         jetstream = broker.connection.jetstream(timeout=SECONDS)
         try:
             await jetstream.stream_info(destination)
@@ -130,7 +132,7 @@ async def _nats(url: str, destination: str) -> AsyncIterator[Publish]:
 
 
 @asynccontextmanager
-async def _redis(url: str, destination: str) -> AsyncIterator[Publish]:
+async def _redis(url: str, destination: str, security: Any) -> AsyncIterator[Publish]:
     """A stream. Confirmed: XADD has answered with the entry's id."""
     from faststream.redis import RedisBroker
     from faststream.redis.parser import MessageFormat
@@ -147,18 +149,22 @@ async def _redis(url: str, destination: str) -> AsyncIterator[Publish]:
             return data, {}
 
     quiet: Any = None  # allowed, though its annotation does not say so
-    async with RedisBroker(url, message_format=Plain, logger=quiet, socket_timeout=SECONDS) as broker:
+    async with RedisBroker(
+        url, security=security, message_format=Plain, logger=quiet, socket_timeout=SECONDS
+    ) as broker:
         await (await broker.connect()).ping()
         yield lambda event, body: broker.publish(body, stream=destination, correlation_id=str(event.id))
 
 
 @asynccontextmanager
-async def _kafka(url: str, destination: str) -> AsyncIterator[Publish]:
+async def _kafka(url: str, destination: str, security: Any) -> AsyncIterator[Publish]:
     """A topic, its key the aggregate. Confirmed: all in-sync replicas have the event."""
     from faststream.kafka import KafkaBroker
 
     servers = urlsplit(url).netloc.split(",")
-    async with KafkaBroker(servers, acks="all", request_timeout_ms=int(SECONDS * 1000), logger=None) as broker:
+    async with KafkaBroker(
+        servers, security=security, acks="all", request_timeout_ms=int(SECONDS * 1000), logger=None
+    ) as broker:
         yield lambda event, body: broker.publish(
             body,
             topic=destination,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
@@ -16,6 +16,9 @@ from psycopg.rows import class_row
 
 from ._brokers import SECONDS, Event, Publish, check_broker, connected
 from ._errors import Busy, Unavailable, error_from
+
+if TYPE_CHECKING:
+    from faststream.security import BaseSecurity
 
 __all__ = ["Relay"]
 
@@ -50,7 +53,8 @@ class Relay:
 
     `database` is a libpq URL or DSN, of a role that `checkout_grant_relay` was called for. `broker` is a URL:
     `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
-    Streams), `kafka://host:port,host:port`. `destination` names the exchange, JetStream stream, Redis stream or topic;
+    Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL cannot say: SASL and
+    TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream, Redis stream or topic;
     `source` is the CloudEvents attribute of that name. `batch` events are claimed at once; `poll_seconds` pass before
     the next look at an outbox that had nothing due. An event that failed `max_attempts` times is parked.
 
@@ -63,6 +67,7 @@ class Relay:
         database: str,
         broker: str,
         *,
+        security: BaseSecurity | None = None,
         schema: str | None = None,
         destination: str = "pycheckout",
         source: str = "pycheckout",
@@ -73,6 +78,7 @@ class Relay:
         check_broker(broker)
         self._database = database
         self._broker = broker
+        self._security = security
         self._destination = destination
         self._source = source
         self._batch = batch
@@ -135,7 +141,9 @@ class Relay:
     async def _reconnect(self) -> None:
         await self._link.aclose()
         try:
-            self._publish = await self._link.enter_async_context(connected(self._broker, self._destination))
+            self._publish = await self._link.enter_async_context(
+                connected(self._broker, self._destination, self._security)
+            )
         except Exception as exc:
             raise _BrokerGone(_described(exc)) from exc
 

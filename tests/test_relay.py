@@ -16,6 +16,7 @@ import pytest
 from brokers import BROKERS, LARGEST, Broker, running
 from cloudevents.core.formats.json import JSONFormat
 from events import validate
+from faststream.security import SASLPlaintext
 from outbox import make_due
 from psycopg.conninfo import make_conninfo
 
@@ -346,6 +347,16 @@ def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, che
     assert inbox.ids() == []
 
 
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_security_of_the_broker_may_come_beside_the_url(dsn, emit, inbox):
+    event = emit(uuid4())
+    url = inbox.broker.url.replace("guest:guest", "nobody:nothing")
+    relay = Relay(dsn, url, destination=inbox.destination, security=SASLPlaintext("guest", "guest"))
+
+    assert asyncio.run(asyncio.wait_for(relay.run(until_empty=True), 60)) == 1
+    assert inbox.ids() == [str(event)]
+
+
 # The command
 
 
@@ -394,7 +405,13 @@ def test_an_unknown_kind_of_broker_is_wrong_usage(process, inbox):
 
 @pytest.mark.parametrize(
     "url",
-    ["amqp://shop:se#cret@rabbit", "redis://:se/cret@redis", "kafka://shop:secret@kafka:9092", "nats://", "amqp:///shop"],
+    [
+        "amqp://shop:se#cret@rabbit",
+        "redis://:se/cret@redis",
+        "kafka://shop:secret@kafka:9092",
+        "nats://",
+        "amqp:///shop",
+    ],
 )
 def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(url):
     with pytest.raises(ValueError, match="cannot be read") as refused:
