@@ -80,7 +80,7 @@ def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
     assert [name for name, source in stored if source not in written] == []
 
 
-NESTED = r"""-- depends: pycheckout_0024_functions
+NESTED = r"""-- depends: pycheckout_0025_functions
 
 create function nested() returns text language plpgsql as $outer$
 declare

@@ -88,4 +88,4 @@ comment on column outbox_backlog.oldest_at is 'When the oldest of them was writt
 comment on column outbox_backlog.oldest_age is 'How long that one has waited.';
 comment on column outbox_backlog.last_error is 'An error that one of them met.';
 
-do $$ begin perform checkout_migration_close('pycheckout_0022_views'); end $$;
+do $$ begin perform checkout_migration_close('pycheckout_0024_views'); end $$;

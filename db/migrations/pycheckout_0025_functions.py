@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0022_views"}
+__depends__ = {"pycheckout_0024_views"}
 
 FUNCTIONS_HASH = "e853433601860aaab7755f1714c0bd42087bd06d33835d6065faa059096d9874"
 
