@@ -304,7 +304,6 @@ def relay(
     typer.echo(f"{published} events published")
 
 
-
 # Keys
 
 
