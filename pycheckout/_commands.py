@@ -247,7 +247,7 @@ def audit(
                 table.add_row(*map(escape, row.values()))
     if not as_json:
         if count:
-            Console().print(table)
+            _console().print(table)
         if count > _TABLE_ROWS:
             typer.echo(f"and {count - _TABLE_ROWS} more, which --json shows")
         if not count:
@@ -348,9 +348,7 @@ def _show(answer: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(answer))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
+    console = _console()
     if answer["status"] == "converted":
         _show_result(console, build(CheckoutResult, answer))
     else:
@@ -388,6 +386,14 @@ def _show_result(console: Console, result: CheckoutResult) -> None:
         console.print(f"vendor {vendor.vendor_store_id} rejected: {escape(vendor.reason)}", style="red")
     quoted, confirmed = result.totals.quoted.total_cents, result.totals.confirmed.total_cents
     console.print(f"quoted {money(quoted, result.currency)}, confirmed {money(confirmed, result.currency)}")
+
+
+def _console() -> Console:
+    """As wide as the terminal, or wide enough for ids."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 160
+    return console
 
 
 def _progress(what: str) -> Progress:

@@ -9,6 +9,7 @@ import jwt
 import psycopg
 import pytest
 from command import PROGRAM, ROOT, environment, plain, run_command, run_in_terminal
+from many import add_orders
 from psycopg.conninfo import conninfo_to_dict
 
 import pycheckout
@@ -157,6 +158,7 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
     dsn = empty_database()
 
     before = run("migrate", "--plan", "--database", dsn)
+    elsewhere = run("migrate", "--plan", "--database", dsn, "--schema", "market_eu")
     with psycopg.connect(dsn) as conn:
         assert conn.execute("select count(*) from pg_class where relnamespace = 'public'::regnamespace").fetchone() == (
             0,
@@ -168,6 +170,7 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
     first, *_, last = before.stdout.splitlines()
     assert first == "would apply pycheckout_0001_baseline"
     assert last == f"schema public has no functions, and would get those of {pycheckout.__version__}"
+    assert elsewhere.stdout == before.stdout.replace("schema public", "schema market_eu")
     assert after.stdout == f"schema public has the functions of {pycheckout.__version__}, and would keep them\n"
     assert machine == {
         "schema": "public",
@@ -376,6 +379,20 @@ def test_an_audit_since_a_time_leaves_out_what_is_older(run, dsn, db, add_cart, 
     assert run("audit", "--database", dsn, "--since", "2020-01-01").returncode == 3
     assert run("audit", "--database", dsn, "--since", "2999-01-01T12:00:00").returncode == 0
     assert run("audit", "--database", dsn, "--since", "yesterday").returncode == 2
+
+
+@pytest.mark.breaks_invariants
+def test_an_audit_shows_a_thousand_findings_and_says_how_many_more(run, dsn, db):
+    add_orders(db, 1200)
+    db.execute("update payment_intents set amount_cents = amount_cents + 1")
+
+    shown = run("audit", "--database", dsn)
+    machine = run("audit", "--json", "--database", dsn)
+
+    assert shown.returncode == 3
+    assert shown.stdout.count("intent_is_order_total") == 1000
+    assert shown.stdout.endswith("\nand 200 more, which --json shows\n")
+    assert machine.stdout.count("\n") == 1200
 
 
 # Help, completion, documentation

@@ -8,21 +8,20 @@ set search_path from current
 as $$
 declare
   v_role record;
-  v_grant record;
+  v_grant text;
 begin
   -- loops, because each grant is a statement of its own; a role that was dropped meanwhile is passed over
   for v_role in
-    select remembered.role_name, remembered.scope
+    select remembered.role_name,
+           (select array_agg(given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', '')
+                             || ' on ' || given.kind || ' ' || given.object)
+              from checkout_privileges() as given where given.scope = remembered.scope) as grants
       from checkout_roles as remembered
       join pg_roles on rolname = remembered.role_name
   loop
     execute format('grant usage on schema %I to %I', current_schema(), v_role.role_name);
-    for v_grant in
-      select given.privilege, given.kind, given.object, coalesce(' (' || array_to_string(given.columns, ', ') || ')', '') as columns
-        from checkout_privileges() as given
-       where given.scope = v_role.scope
-    loop
-      execute format('grant %s%s on %s %s to %I', v_grant.privilege, v_grant.columns, v_grant.kind, v_grant.object, v_role.role_name);
+    foreach v_grant in array v_role.grants loop
+      execute format('grant %s to %I', v_grant, v_role.role_name);
     end loop;
   end loop;
 end;

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "e853433601860aaab7755f1714c0bd42087bd06d33835d6065faa059096d9874"
+FUNCTIONS_HASH = "380c056b8fb45d214206c84fe4d7be451e70da2bb8c07d851807cdc40f78f52e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
