@@ -397,7 +397,7 @@ def test_an_audit_shows_a_thousand_findings_and_says_how_many_more(run, dsn, db)
 
 # Help, completion, documentation
 
-COMMANDS = ["migrate", "rollback", "doctor", "signing-key", "execute", "show", "demo", "audit"]
+COMMANDS = ["migrate", "rollback", "doctor", "signing-key", "execute", "show", "demo", "audit", "relay"]
 
 
 def options(help_text):

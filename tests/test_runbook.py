@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from brokers import running
 from command import PROGRAM, ROOT, environment
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -36,7 +37,7 @@ def cart(db, add_cart, checkout_sql):
 
 @pytest.fixture
 def follow(cart, dsn, program, tmp_path, new_role, db):
-    """follow(7): runs the blocks of an item one after the other; what each of them printed."""
+    """follow(7, env={...}): runs the blocks of an item one after the other; what each of them printed."""
     role = new_role()
     db.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))  # the runbook makes it, and the fixture drops it
     names = {"shop_service": role, "shop_restored": f"{db.info.dbname}_restored"}
@@ -57,10 +58,11 @@ def follow(cart, dsn, program, tmp_path, new_role, db):
     own = Path(f"/usr/lib/postgresql/{db.info.server_version // 10000}/bin")
     clients = own if own.is_dir() else Path(program("psql")).parent
     path = os.pathsep.join([str(Path(PROGRAM).parent), str(clients), os.environ["PATH"]])
-    env = environment({libpq[name]: str(value) for name, value in conninfo_to_dict(dsn).items()})
-    env |= {"PATH": path, "LC_ALL": "C"}
+    base = environment({libpq[name]: str(value) for name, value in conninfo_to_dict(dsn).items()})
+    base |= {"PATH": path, "LC_ALL": "C"}
 
-    def follow(number, **replaced):
+    def follow(number, env=None, **replaced):
+        env = base | (env or {})
         printed = []
         for language, text in blocks(SECTIONS[number]):
             for old, new in (names | replaced).items():
@@ -185,31 +187,58 @@ def test_11_waiting_events_are_counted(follow):
     assert len(re.findall(r"^checkout\.\w+,0,1,1,", found, re.MULTILINE)) == 2
 
 
-def test_12_who_blocks_whom_is_shown_and_ended(follow, db, connect, cart):
+def test_12_the_outbox_is_drained(follow, db):
+    """Through a real broker, whose address is in the environment as the database's is."""
+    with running("redis") as broker:
+        sent, left = follow(12, env={"PYCHECKOUT_BROKER_URL": broker.url})
+
+    assert sent == "2 events published\n"
+    assert left.split() == [
+        "event_type,attempt_count,events,aggregates,oldest_at,oldest_age,last_error",
+        "event_id,event_type,attempt_count,error,parked_at",
+    ]
+    assert values(db, "select published_at is not null from outbox_events") == [True, True]
+
+
+def test_13_events_are_sent_again(follow, db):
+    """Of two, one was published and one is parked."""
+    with db.transaction():
+        first, second = values(db, "select id from outbox_events order by id")
+        db.execute("select outbox_fail(%s, 'no route', 1)", (second,))
+        db.execute("select outbox_ack(%s)", ([first],))
+
+    [again] = follow(13)
+
+    assert re.findall(r"^\S{36},checkout\.\w+,(\w+)$", again, re.MULTILINE) == ["published", "parked"]
+    assert values(db, "select published_at is null and attempt_count = 0 from outbox_events") == [True, True]
+    assert values(db, "select count(*) from outbox_dead_letters") == [0]
+
+
+def test_14_who_blocks_whom_is_shown_and_ended(follow, db, connect, cart):
     lock = "select from cart_records where id = %s for update"
     holder, waiter = connect(), connect(autocommit=True)
     pids = [conn.info.backend_pid for conn in (waiter, holder)]
     holder.execute(lock, (cart.id,))
     with blocked(db, lambda conn: conn.execute(lock, (cart.id,)), waiter) as waiting:
-        shown, _ = follow(12, **{"10 minutes": "0 seconds"})
+        shown, _ = follow(14, **{"10 minutes": "0 seconds"})
         waiting.result(timeout=10)
 
     assert re.search(r"^{},\w+,[\d:]+,{},\w+,idle in transaction,".format(*pids), shown, re.MULTILINE)
     wait_until_gone(db, pids[1])
 
 
-def test_13_what_holds_vacuum_back_is_shown(follow, connect):
+def test_15_what_holds_vacuum_back_is_shown(follow, connect):
     reader = connect()
     reader.execute("set transaction isolation level repeatable read")
     reader.execute("select count(*) from inventory_items")
 
-    [found] = follow(13)
+    [found] = follow(15)
 
     assert re.search(rf"^{reader.info.backend_pid},\w+,idle in transaction,\d+,", found, re.MULTILINE)
     assert "inventory_items," in found
 
 
-def test_14_old_keys_and_carts_are_purged(follow, db, cart):
+def test_16_old_keys_and_carts_are_purged(follow, db, cart):
     db.execute("update vendor_orders set status = 'closed'")
     db.execute("update checkout_requests set created_at = now() - interval '1 year'")
     with db.transaction():
@@ -217,54 +246,54 @@ def test_14_old_keys_and_carts_are_purged(follow, db, cart):
         db.execute("update cart_records set converted_at = now() - interval '3 years'")
         db.execute("delete from cart_change_permits")
 
-    [found] = follow(14)
+    [found] = follow(16)
 
     assert found.split() == ["checkout_requests_purge", "1", "cart_purge", "1"]
 
 
-def test_15_a_person_is_erased_cart_by_cart(follow, db, cart, snapshot):
-    [found] = follow(15)
+def test_17_a_person_is_erased_cart_by_cart(follow, db, cart, snapshot):
+    [found] = follow(17)
 
     assert found.split() == ["checkout_erase", "3", "cart_id,rows", f"{cart.id},0"]
     assert "12 Main Street" not in str(snapshot(db))
 
 
 @pytest.mark.breaks_invariants
-def test_16_an_audit_names_what_is_broken(follow, db):
-    [healthy] = follow(16)
+def test_18_an_audit_names_what_is_broken(follow, db):
+    [healthy] = follow(18)
     db.execute("update payment_intents set amount_cents = amount_cents + 1")
-    [broken] = follow(16)
+    [broken] = follow(18)
 
     assert healthy.split() == ["invariant,id,expected,found"] * 2
     assert broken.count("intent_is_order_total") == 4
 
 
-def test_17_an_upgrade_is_planned_made_and_looked_at(follow, db):
+def test_19_an_upgrade_is_planned_made_and_looked_at(follow, db):
     db.execute("insert into checkout_releases (version, hash) values ('0.0.9', 'old')")
 
-    version, upgrade = follow(17)
+    version, upgrade = follow(19)
 
     assert '""version"": ""0.0.9""' in version
     assert "has the functions of 0.0.9, and would get those of" in upgrade
     assert upgrade.endswith("nothing is wrong\n")
 
 
-def test_18_and_19_a_service_comes_and_goes(follow, db):
-    [granted] = follow(18)
+def test_20_and_21_a_service_comes_and_goes(follow, db):
+    [granted] = follow(20)
     [role] = set(values(db, "select role_name from checkout_roles"))
 
     assert re.findall(rf"^{role},(\w+)$", granted, re.MULTILINE) == ["checkout", "operators", "orders", "quotes"]
     assert values(db, "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute')", role) == [True]
 
-    follow(19)
+    follow(21)
     assert values(db, "select role_name from checkout_roles") == []
     assert values(db, "select rolname from pg_roles where rolname = %s", role) == []
 
 
 @pytest.mark.breaks_invariants  # the audit at the end looks in public, where nothing is any more
-def test_20_everything_moves_to_another_schema(follow, dsn, add_cart, checkout_sql, request):
+def test_22_everything_moves_to_another_schema(follow, dsn, add_cart, checkout_sql, request):
     request.getfixturevalue("postgresql").close()
-    *_, doctor = follow(20)
+    *_, doctor = follow(22)
 
     assert doctor == "nothing is wrong\n"
     with closing(psycopg.connect(dsn, autocommit=True)) as moved:
@@ -276,11 +305,11 @@ def test_20_everything_moves_to_another_schema(follow, dsn, add_cart, checkout_s
             moved.execute("delete from cart_records where id = %s", (other.id,))
 
 
-def test_21_a_restored_dump_is_verified(follow, db, dsn, cart, checkout_sql, new_role):
+def test_23_a_restored_dump_is_verified(follow, db, dsn, cart, checkout_sql, new_role):
     role = new_role()
     db.execute("select checkout_grant(%s)", (role,))
 
-    *_, verified = follow(21)
+    *_, verified = follow(23)
 
     assert verified.splitlines()[-1] == "invariant,id,expected,found"
     with psycopg.connect(dsn, dbname=f"{db.info.dbname}_restored", autocommit=True) as restored:

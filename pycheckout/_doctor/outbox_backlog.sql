@@ -1,7 +1,7 @@
 select 'outbox_events' as subject,
        format('has %%s unpublished events, the oldest for %%s',
               count(*), date_trunc('second', now() - min(created_at))) as problem,
-       'Start a relay, or see what it meets: select * from outbox_backlog;' as remedy
+       'Start pycheckout relay, or see what it meets: select * from outbox_backlog;' as remedy
   from outbox_events
  where published_at is null
 having min(created_at) < now() - %(backlog)s::interval
