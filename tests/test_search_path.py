@@ -56,6 +56,7 @@ CALLS = {
     "checkout_grant_quotes": "(%(role)s)",
     "checkout_grant_orders": "(%(role)s)",
     "checkout_grant_operators": "(%(role)s)",
+    "checkout_grant_relay": "(%(role)s)",
     "checkout_apply_grants": "()",
     "cart_purge": "('1 day')",
     "cart_put": "(%(quote)s)",
@@ -68,6 +69,11 @@ CALLS = {
     "vendor_order_cancel": "(%(order)s, 'why')",
     "order_line_release": "(%(line)s, 'why')",
     "order_line_fulfil": "(%(line)s)",
+    "outbox_claim": "(10)",
+    "outbox_ack": "(%(events)s)",
+    "outbox_fail": "(%(event)s, 'why')",
+    "outbox_replay": "(%(event)s)",
+    "outbox_purge": "('1 day')",
 }
 # They run with the rights of whoever calls them.
 FOR_THE_OWNER = {
@@ -78,6 +84,7 @@ FOR_THE_OWNER = {
     "checkout_grant_operators",
     "checkout_grant_orders",
     "checkout_grant_quotes",
+    "checkout_grant_relay",
 }
 
 
@@ -99,6 +106,7 @@ def arguments(db, add_cart, checkout_sql):
         "valid_until": "2999-01-01T00:00:00Z",
         "vendor_groups": [],
     }
+    events = values(db, "select id from outbox_events order by id")
     return {
         "buyer": cart.buyer_store_id,
         "cart": cart.id,
@@ -109,6 +117,8 @@ def arguments(db, add_cart, checkout_sql):
         "role": db.info.user,
         "order": ordered.groups[0].id,
         "line": ordered.items[0].id,
+        "event": events[0],
+        "events": events,
     }
 
 
