@@ -261,7 +261,8 @@ def _bind_key(session: Session, request: Request) -> None:
         "request_hash": request.hash(),
         "cart_id": request.cart_id,
     }
-    if not session.execute(insert(Key).values(values).on_conflict_do_nothing()).rowcount:
+    bind = insert(Key).values(values).on_conflict_do_nothing().returning(Key.cart_id)
+    if session.execute(bind).first() is None:
         bound = session.get(Key, (request.buyer_store_id, request.idempotency_key))
         if bound is None or bound.request_hash != request.hash():
             raise Refused("OC006")

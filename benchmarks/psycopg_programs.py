@@ -38,7 +38,7 @@ select id, product_id, vendor_store_id, title, category, unit, quantity, moq, ma
   from cart_items where cart_id = %s"""
 _BIND_KEY = """
 insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id) values (%s, %s, %s, %s)
-on conflict do nothing"""
+on conflict do nothing returning cart_id"""
 _BOUND_KEY = "select request_hash from checkout_requests where buyer_store_id = %s and idempotency_key = %s"
 _LOCK_STOCK = """
 select product_id, available_qty from inventory_items where product_id = any (%s) order by product_id for update"""
@@ -116,7 +116,7 @@ def checkout_pipelined(conn: psycopg.Connection[Any], request: Request) -> UUID:
         key = conn.execute(_BIND_KEY, _key(request))
         stock = conn.execute(_LOCK_STOCK, ([*wanted],))
         available = dict(stock.fetchall())
-        if not key.rowcount:
+        if not key.fetchone():
             _compare_key(conn, request)
         taken, short = rules.reserve(wanted, available)
         rows = rules.rows(checked, request, short, now)
@@ -183,7 +183,7 @@ def _key(request: Request) -> tuple[Any, ...]:
 
 
 def _bind_key(conn: psycopg.Connection[Any], request: Request) -> None:
-    if not conn.execute(_BIND_KEY, _key(request)).rowcount:
+    if not conn.execute(_BIND_KEY, _key(request)).fetchone():
         _compare_key(conn, request)
 
 

@@ -11,8 +11,10 @@ from psycopg.rows import dict_row, scalar_row
 
 from benchmarks import delay, ids, loads, report
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
+from benchmarks.rules import Refused, Request
 
 CARTS = 4
+PROGRAMS = ["psycopg", "psycopg-pipelined", "psycopg-naive", "orm", "orm-naive"]
 
 
 @pytest.fixture
@@ -130,6 +132,46 @@ def test_a_driver_leaves_the_rows_of_the_function(driver, shape, run, db):
         assert expected["orders"] and expected["lines"]
     if shape == "baskets":
         assert db.execute("select from order_line_items where notes = 'insufficient_inventory'").fetchall()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_replays_and_refuses(name, dsn, db):
+    """What makes it slower than a program without checks is really there."""
+    if name.startswith("orm"):
+        pytest.importorskip("sqlalchemy")
+    program = DRIVERS[name]
+    conn = program.connect(dsn)
+    loads.prepare(db, loads.Shape())
+    loads.seed(db, loads.Shape(), 0, 3)
+
+    def request(number, **other):
+        return Request(
+            **{
+                "buyer_store_id": ids.uuid(number, ids.BUYER),
+                "cart_id": ids.uuid(number, ids.CART),
+                "idempotency_key": f"k{number}",
+                "shipping_address": loads.ADDRESS,
+                "payment_method": "ach",
+            }
+            | other
+        )
+
+    def refusal(request):
+        with pytest.raises(Refused) as refused:
+            program.checkout(conn, request)
+        return str(refused.value)
+
+    assert program.checkout(conn, request(0)) == program.checkout(conn, request(0))
+    assert refusal(request(0, payment_method="cash")) == "OC006"
+    assert refusal(request(1, buyer_store_id=ids.uuid(0, ids.BUYER))) == "OC001"
+    db.execute("update cart_records set valid_until = now() where id = %s", (ids.uuid(1, ids.CART),))
+    assert refusal(request(1)) == "OC003"
+    db.execute(
+        "update cart_vendor_groups set total_cents = total_cents + 1 where cart_id = %s", (ids.uuid(2, ids.CART),)
+    )
+    assert refusal(request(2)) == "OC007"
+    assert db.execute("select count(*) from checkout_requests").fetchone() == (1,)
+    (conn.dispose if name.startswith("orm") else conn.close)()
 
 
 def test_preloaded_orders_pass_the_audit(db):
