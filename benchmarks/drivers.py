@@ -122,28 +122,23 @@ class Program:
     checkout: Callable[[Any, Request], Any]
 
     def __call__(self, task: Task) -> Run:
-        before = os.environ.get("PGOPTIONS")
-        os.environ["PGOPTIONS"] = task.options
-        try:
-            start, ends = FORK.Barrier(task.clients), []
-            workers = []
-            for client in range(task.clients):
-                end, other = FORK.Pipe(duplex=False)
-                workers.append(FORK.Process(target=self._client, args=(task, client, start, other)))
-                workers[-1].start()
-                other.close()
-                ends.append(end)
-            answers = [_received(end) for end in ends]
-            for worker in workers:
-                worker.join()
-        finally:
-            os.environ.pop("PGOPTIONS") if before is None else os.environ.update(PGOPTIONS=before)
+        start, workers, ends = FORK.Barrier(task.clients), [], []
+        for client in range(task.clients):
+            end, other = FORK.Pipe(duplex=False)
+            workers.append(FORK.Process(target=self._client, args=(task, client, start, other)))
+            workers[-1].start()
+            other.close()
+            ends.append(end)
+        answers = [_received(end) for end in ends]
+        for worker in workers:
+            worker.join()
         if wrong := [answer for answer in answers if isinstance(answer, str)]:
             raise RuntimeError("\n".join(wrong))
         turns = max(map(len, answers)) + (WARM_UP if task.seconds else 0)
         return Run([each for answer in answers for each in answer], turns)
 
     def _client(self, task: Task, client: int, start: Any, answer: Any) -> None:
+        os.environ["PGOPTIONS"] = task.options
         try:
             answer.send(self._loop(task, client, start))
         except BaseException as error:  # whatever it is, the parent is to say it
