@@ -119,6 +119,7 @@ def test_the_hosts_own_events_stay_the_hosts(db, add_cart, checkout_sql, enums):
     """Neither claimed nor acknowledged, replayed or purged, nor in the way of ours; unless the host says so."""
     if enums:
         db.execute("""
+            drop view checkout_overview, outbox_backlog;
             drop index idx_outbox_events_conversion;
             create type event_type_enum as enum
               ('order_created', 'checkout.vendor_orders_created', 'checkout.converted');
