@@ -102,10 +102,13 @@ LOADS = [
         quick=False,
     ),
     *(_hot(clients) for clients in (1, 8, 32)),
-    Load(
-        name="delay",
-        title="3 vendors x 2 lines, 8 clients, 1 ms more a round trip",
-        contenders=_all([*OURS, "floor", "floor-pipelined", *RIVALS], 8, delayed=True),
+    *(
+        Load(
+            name=name,
+            title=f"3 vendors x 2 lines, {clients} client{'s' * (clients > 1)}, 1 ms more a round trip",
+            contenders=_all([*OURS, "floor", "floor-pipelined", *RIVALS], clients, delayed=True),
+        )
+        for name, clients in (("delay", 8), ("delay-1", 1))
     ),
     Load(
         name="snapshot",

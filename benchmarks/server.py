@@ -165,9 +165,16 @@ def _times(pid: int) -> tuple[int, int, int, int]:
 
 
 def private_kb(pid: int) -> int:
-    """Private memory of a process: what it shares with others, shared buffers included, is not its own."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    """Private memory of a process, without the shared buffers: pages of them that no other process has used yet are
+    private in the kernel's eyes."""
+    total, private = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="ascii").splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):
+            private = values[0].endswith("p")
+        elif private and name.startswith("Private_"):
+            total += int(values[0])
+    return total
 
 
 def cpu_ns(pid: int) -> int:
