@@ -84,11 +84,13 @@ LOADS = [
         name="one-line",
         title="One line, 8 clients",
         contenders=_all([*OURS, *FLOORS, "psycopg", "orm"], 8, Setup(shape=Shape(vendors=1, lines=1))),
+        quick=False,
     ),
     Load(
         name="hundred-lines",
         title="10 vendors x 10 lines, 8 clients",
         contenders=_all([*OURS, *FLOORS[:2], "psycopg", "orm"], 8, Setup(shape=Shape(vendors=10, lines=10))),
+        quick=False,
     ),
     Load(
         name="baskets",
@@ -107,6 +109,7 @@ LOADS = [
             name=name,
             title=f"3 vendors x 2 lines, {clients} client{'s' * (clients > 1)}, 1 ms more a round trip",
             contenders=_all([*OURS, "floor", "floor-pipelined", *RIVALS], clients, delayed=True),
+            quick=clients == 1,
         )
         for name, clients in (("delay", 8), ("delay-1", 1))
     ),
@@ -118,6 +121,7 @@ LOADS = [
             for shape, slots in ((UNIFORM, 1), (HOT, 16))
             for held in (False, True)
         ],
+        quick=False,
     ),
     Load(
         name="orders",

@@ -178,16 +178,17 @@ def text(name: str, found: dict[str, Any]) -> str:
             [f"{each['lines']}", f"{each['ms']:.2f}", f"{each['cpu_ms']:.2f}", f"{each['cpu_ms'] / each['lines']:.3f}"]
             for each in found["sizes"]
         ]
-        return f"{title}\n\n{table(['lines', 'ms', 'CPU ms', 'CPU ms a line'], rows, words=0)}\n"
+        return f"{title}\n\n{table(['lines', 'ms', 'CPU ms', 'CPU ms a line'], rows, words=0)}"
     if name == "memory":
         rows = [["0", f"{found['fresh_mb']:.1f}"]]
         rows += [[f"{each['checkouts']:,}", f"{each['private_mb']:.1f}"] for each in found["after"]]
-        return f"{title}\n\n{table(['checkouts', 'private MB'], rows, words=0)}\n"
+        return f"{title}\n\n{table(['checkouts', 'private MB'], rows, words=0)}"
     header = "who,a second,spread,lines a second,p50 ms,p95 ms,p99 ms,statements,buffers,WAL bytes,full pages,CPU ms"
     rows = [_row(each) for each in found["contenders"]]
     return (
         f"{title}\n\n{table(header.split(','), rows)}\n\n"
-        f"{found['rounds']} rounds of {found['seconds']} s, {found['at'][:10]}; round trip {found['round_trip_ms']} ms."
+        f"{found['rounds']} rounds of {found['seconds']} s, {found['at'][:10]}; round trip {found['round_trip_ms']} ms,"
+        f" load average before {found['load_average_before']}."
     )
 
 

@@ -278,7 +278,7 @@ def _round_trip_ms(dsn: str) -> float:
 def main() -> None:
     names = [load.name for load in LOADS] + [*SPECIAL]
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Loads: {', '.join(names)}")
-    options.add_argument("--full", action="store_true", help="every load, and longer: an hour and 60 GB of disk")
+    options.add_argument("--full", action="store_true", help="every load, and longer: an hour or two and 60 GB of disk")
     options.add_argument("--only", nargs="+", choices=names, metavar="LOAD", help="these loads alone")
     options.add_argument("--rounds", type=int, help="default 3, with --full 5")
     options.add_argument("--seconds", type=int, help="counted of each run: default 2, with --full 8")
@@ -304,7 +304,7 @@ def main() -> None:
             }
             args.results.parent.mkdir(parents=True, exist_ok=True)
             args.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            print(report.text(name, found), flush=True)
+            print(report.text(name, found) + "\n", flush=True)
     print(report.targets_text(results))
     if args.results == report.RESULTS:
         report.write(results)
