@@ -181,6 +181,7 @@ class Event(Base):
     aggregate_id: Mapped[UUID]
     payload: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime]
 
 
 def connect(dsn: str) -> Any:

@@ -60,7 +60,7 @@ _COLUMNS = {
     " max_qty, line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount,"
     " created_at, updated_at",
     "payment_intents": "id, order_id, method, amount_cents, created_at, updated_at",
-    "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at",
+    "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at",
 }
 _INSERT_ALL = {
     table: f"insert into {table} ({columns}) select {columns} from jsonb_populate_recordset(null::{table}, %s)"

@@ -290,6 +290,7 @@ def _events(
                 "aggregate_id": anchor,
                 "payload": envelope | {"data": data},
                 "created_at": now,
+                "next_attempt_at": now,
             }
         )
     return events

@@ -66,11 +66,12 @@ def floor(shape: Shape, created: str, converted: str, *, pipelined: bool = False
         "insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)"
         f" select (high || low)::uuid, (high || low)::uuid, 'ach', {total}, now(), now()"
         f" from {one}, (values {orders}) as vendor_order (low, vendor)",
-        "insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at) values"
+        "insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at,"
+        " next_attempt_at) values"
         f" ({_id(ids.CREATED)}, 'checkout.vendor_orders_created', 'checkout_group', {_id(ids.ANCHOR)},"
-        f" {_literal(created)}, now()),"
+        f" {_literal(created)}, now(), now()),"
         f" ({_id(ids.CONVERTED)}, 'checkout.converted', 'checkout_group', {_id(ids.ANCHOR)},"
-        f" {_literal(converted)}, now())",
+        f" {_literal(converted)}, now(), now())",
         "commit",
     ]
     body = ";\n".join(statements) + ";\n"
