@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from events import validate
 
-from checks import refused, row, rows, values
+from checks import refused, rows, values
 from factories import ADDRESS
 from races import blocked
 
@@ -222,9 +222,29 @@ def test_orders_are_locked_in_the_order_of_their_ids(db, connect, add_cart, chec
         assert waiting.result(timeout=10) == 3
 
 
-def test_when_it_was_done_shows(db, bought):
-    """updated_at is the time of the erasure, by the clock after the wait for locks."""
-    before = row(db, "select clock_timestamp() as at")["at"]
-    erase(db, bought.id)
+def test_a_cancel_of_an_erased_cart_is_waited_for_too(db, connect, add_cart, checkout_sql, snapshot):
+    """Nothing is left to blank on its order, and yet its reason must not slip past."""
+    cart = add_cart(vendors=1)
+    checkout_sql(db, cart)
+    erase(db, cart.id)
+    with connect() as vendor, connect(autocommit=True) as owner:
+        vendor.execute("select vendor_order_cancel(%s, 'moved to Enid')", (cart.groups[0].id,))
+        with blocked(db, erase, owner, cart.id) as waiting:
+            vendor.commit()
+        assert waiting.result(timeout=10) == 2 + 1
+    assert "Enid" not in everything(snapshot, db)
+
+
+def test_a_permit_that_the_transaction_has_already_is_no_obstacle(connect, bought):
+    with connect() as owner:
+        owner.execute("insert into cart_change_permits (cart_id) values (%s)", (bought.id,))
+        assert erase(owner, bought.id) == 9
+
+
+def test_when_it_was_done_shows(db, connect, bought):
+    """updated_at is the time of the erasure, not that of the transaction it is in."""
+    with connect() as owner:
+        [before] = values(owner, "select clock_timestamp()")
+        erase(owner, bought.id)
     for table in ("cart_records", "vendor_orders"):
         assert min(values(db, f"select updated_at from {table}")) >= before
