@@ -1,4 +1,4 @@
-"""docs/guarantees.md names tests; they are there."""
+"""The docs name tests; they are there."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-TEXT = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`(test_\w+(?:::test_\w+)?)`", TEXT)))
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (TESTS.parent / "docs").glob("*.md")}
+TEXT = DOCS["guarantees"]
+NAMED = sorted(set(re.findall(r"`(test_\w+(?:::test_\w+)?)`", "\n".join(DOCS.values()))))
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_a_test_that_the_guarantees_name_exists(named):
+def test_a_test_that_the_docs_name_exists(named):
     module, _, function = named.partition("::")
     text = (TESTS / f"{module}.py").read_text(encoding="utf-8")
     assert not function or re.search(rf"^(async )?def {function}\(", text, re.M)
