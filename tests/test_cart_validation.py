@@ -409,7 +409,7 @@ def test_a_quote_that_contradicts_itself_is_refused_with_both_figures(
 @pytest.mark.parametrize(
     "columns",
     [
-        {"items": {(0, 0): {"unit_price_cents": -1}}},
+        {"items": {(0, 0): {"unit_price_cents": -1, "line_subtotal_cents": 1000}}},
         {"items": {(0, 0): {"line_subtotal_cents": -1}}, "groups": {0: {"subtotal_cents": -1, "total_cents": -1}}},
         {"amounts": "gross", "line_discount_cents": 1001},
     ],

@@ -260,6 +260,17 @@ def test_an_event_that_was_made_due_by_hand_can_be_parked_again(db, emit):
     assert values(db, "select error from outbox_dead_letters") == ["again"]
 
 
+def test_an_event_is_published_when_it_is_acknowledged_not_when_it_was_claimed(connect, emit):
+    emit(uuid4())
+    conn = connect()
+    events = claim(conn)
+    [claimed_at] = values(conn, "select clock_timestamp()")
+
+    ack(conn, events)
+
+    assert values(conn, "select published_at > %s from outbox_events", claimed_at) == [True]
+
+
 def test_acknowledging_again_changes_nothing(db, emit):
     emit(uuid4())
     events = claim(db)
