@@ -300,7 +300,7 @@ def relay(
             raise typer.BadParameter(str(exc), param_hint="--broker") from exc
         except ModuleNotFoundError as exc:
             _errors.print(f"pycheckout: the relay needs {exc.name}: pip install 'pycheckout[relay]'", style="red")
-            raise typer.Exit(1) from exc
+            raise typer.Exit(FAILED) from exc
     typer.echo(f"{published} events published")
 
 
@@ -439,7 +439,7 @@ def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
             typer.echo(json.dumps({"error": fields}), err=True)
         else:
-            _errors.print(f"pycheckout: {error.message}", style="red", markup=False)
+            _errors.print(f"pycheckout: {error.message}", style="red")
             if error.hint:
-                _errors.print(f"hint: {error.hint}", markup=False)
+                _errors.print(f"hint: {error.hint}")
         raise typer.Exit(busy if error.retryable else FAILED) from exc

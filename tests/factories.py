@@ -1,7 +1,8 @@
 """Quoted carts and stock, written as a host writes them: plain SQL into the tables."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -292,7 +293,7 @@ def checkout() -> Callable[..., "pycheckout.CheckoutResult"]:
     """checkout(conn, cart, key="k1", **overrides): the call through Python, with a good address and `ach`."""
 
     def checkout(conn: Any, cart: Cart, *, key: str = "k1", **overrides: Any) -> "pycheckout.CheckoutResult":
-        return pycheckout.execute(conn, **(_request(cart, key) | overrides))
+        return pycheckout.execute(conn, **(request_of(cart, key) | overrides))
 
     return checkout
 
@@ -302,7 +303,7 @@ def checkout_sql() -> Callable[..., dict[str, Any]]:
     """checkout_sql(conn, cart, key="k1", **overrides): the same call as bare SQL; the jsonb as a dict."""
 
     def checkout_sql(conn: psycopg.Connection, cart: Cart, *, key: str = "k1", **overrides: Any) -> dict[str, Any]:
-        arguments = _request(cart, key) | overrides
+        arguments = request_of(cart, key) | overrides
         query = sql.SQL("select checkout_execute({})").format(
             sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)
         )
@@ -314,7 +315,8 @@ def checkout_sql() -> Callable[..., dict[str, Any]]:
     return checkout_sql
 
 
-def _request(cart: Cart, key: str) -> dict[str, Any]:
+def request_of(cart: Cart, key: str = "k1") -> dict[str, Any]:
+    """The arguments of a checkout that should succeed."""
     return {
         "buyer_store_id": cart.buyer_store_id,
         "cart_id": cart.id,
@@ -334,6 +336,21 @@ def snapshot() -> Callable[..., dict[str, list[Any]]]:
             return {table: _rows(cur, table) for table in cur.fetchall()}
 
     return snapshot
+
+
+@pytest.fixture
+def nothing_written(
+    db: psycopg.Connection, snapshot: Callable[..., dict[str, list[Any]]]
+) -> Callable[[], AbstractContextManager[None]]:
+    """A block after which every table is as it was."""
+
+    @contextmanager
+    def nothing_written() -> Iterator[None]:
+        before = snapshot(db)
+        yield
+        assert snapshot(db) == before
+
+    return nothing_written
 
 
 def _rows(cur: psycopg.Cursor[Any], table: str) -> list[Any]:

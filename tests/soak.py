@@ -39,6 +39,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 import pycheckout
 from pycheckout._embedded import embedded_server
 from pycheckout.demo.baskets import baskets, hottest_products, id_of, quote
+from races import wait_until
 
 PROCESSES, THREADS = 4, 4
 VALID_UNTIL = "2999-01-01T00:00:00Z"
@@ -288,13 +289,10 @@ class Faults(threading.Thread):
                         select pid from pg_stat_activity where application_name = 'soak'
                          order by state = 'active' desc, random() limit 1
                         """
-                    while not (found := conn.execute(busiest).fetchone()):
-                        time.sleep(0.01)
-                    [pid] = found
+                    [pid] = wait_until(lambda: conn.execute(busiest).fetchone(), "no session came back", 60)
                     os.kill(pid, signal.SIGTERM if name == "session terminated" else signal.SIGKILL)
                     # once it is gone, the postmaster knows of it, and a crash has begun
-                    while Path(f"/proc/{pid}").exists():
-                        time.sleep(0.01)
+                    wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"backend {pid} never ended", 60)
             self.server.wait_until_ready()
 
 

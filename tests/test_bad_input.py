@@ -1,7 +1,6 @@
 """Whatever comes in: a clear refusal with the right code, from SQL and from Python, and nothing written."""
 
 import json
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -15,19 +14,6 @@ import pycheckout
 from checks import refused, values
 from factories import ADDRESS
 from pycheckout._errors import error_from
-
-
-@pytest.fixture
-def nothing_written(db, snapshot):
-    """A block after which every table is as it was."""
-
-    @contextmanager
-    def nothing_written():
-        before = snapshot(db)
-        yield
-        assert snapshot(db) == before
-
-    return nothing_written
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import urljoin
@@ -57,17 +57,6 @@ def api(serve) -> Api:
 def either_api(serve, request) -> Api:
     """A host with an async pool, and one with a sync pool."""
     return serve(kind=request.param)
-
-
-@pytest.fixture
-def nothing_written(db, snapshot):
-    @contextmanager
-    def nothing_written():
-        before = snapshot(db)
-        yield
-        assert snapshot(db) == before
-
-    return nothing_written
 
 
 def problem(response, status, code):

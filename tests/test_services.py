@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import pycheckout
 from checks import values
 from examples.django.shop import DeliveryNote as DjangoNote
-from factories import ADDRESS
+from factories import request_of
 from pycheckout import _http_docs as http_docs
 from web import body, headers, serving
 
@@ -53,16 +53,6 @@ def run(heading, **names):
     return names
 
 
-def arguments(cart):
-    return {
-        "buyer_store_id": cart.buyer_store_id,
-        "cart_id": cart.id,
-        "idempotency_key": "k1",
-        "shipping_address": ADDRESS,
-        "payment_method": "ach",
-    }
-
-
 @pytest.fixture
 def rows(db):
     """rows(): how many orders are committed, and how many notes. A note that is null is an error of the service's."""
@@ -78,10 +68,10 @@ def test_plain_psycopg(dsn, add_cart, rows):
 
     with shop["pool"]:
         with pytest.raises(psycopg.errors.NotNullViolation):
-            shop["order_and_note"](arguments(cart), None)
+            shop["order_and_note"](request_of(cart), None)
         assert rows() == (0, 0)
-        assert shop["order_and_note"](arguments(cart), "ring").replayed is False
-        assert shop["order"](arguments(other)).replayed is False
+        assert shop["order_and_note"](request_of(cart), "ring").replayed is False
+        assert shop["order"](request_of(other)).replayed is False
     assert rows() == (4, 1)
 
 
@@ -92,10 +82,10 @@ def test_async(dsn, add_cart, rows):
     async def work():
         async with AsyncConnectionPool(dsn, open=False) as pool:
             with pytest.raises(psycopg.errors.NotNullViolation):
-                await shop["order_and_note"](pool, arguments(cart), None)
+                await shop["order_and_note"](pool, request_of(cart), None)
             assert rows() == (0, 0)
-            assert (await shop["order_and_note"](pool, arguments(cart), "ring")).replayed is False
-            assert (await shop["order"](pool, arguments(other))).replayed is False
+            assert (await shop["order_and_note"](pool, request_of(cart), "ring")).replayed is False
+            assert (await shop["order"](pool, request_of(other))).replayed is False
 
     asyncio.run(work())
     assert rows() == (4, 1)
@@ -112,9 +102,9 @@ def test_django(dsn, add_cart, rows):
     django_connection.settings_dict.update({name: parts[part] for name, part in names.items() if part in parts})
     try:
         with pytest.raises(DjangoIntegrityError):
-            shop["order_and_note"](arguments(cart), None)
+            shop["order_and_note"](request_of(cart), None)
         assert rows() == (0, 0)
-        assert shop["order_and_note"](arguments(cart), "ring").replayed is False
+        assert shop["order_and_note"](request_of(cart), "ring").replayed is False
     finally:
         django_connection.close()
         django_connection.settings_dict.update(before)
@@ -127,10 +117,10 @@ def test_sqlalchemy(dsn, add_cart, rows):
     engine = create_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
 
     with pytest.raises(IntegrityError), Session(engine) as session, session.begin():
-        shop["order_and_note"](session, arguments(cart), None)
+        shop["order_and_note"](session, request_of(cart), None)
     assert rows() == (0, 0)
     with Session(engine) as session, session.begin():
-        shop["order_and_note"](session, arguments(cart), "ring")
+        shop["order_and_note"](session, request_of(cart), "ring")
         assert rows() == (0, 0)
     engine.dispose()
     assert rows() == (2, 1)
@@ -144,10 +134,10 @@ def test_sqlalchemy_async(dsn, add_cart, rows):
         engine = create_async_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
         with pytest.raises(IntegrityError):
             async with AsyncSession(engine) as session, session.begin():
-                await shop["order_and_note_async"](session, arguments(cart), None)
+                await shop["order_and_note_async"](session, request_of(cart), None)
         assert rows() == (0, 0)
         async with AsyncSession(engine) as session, session.begin():
-            await shop["order_and_note_async"](session, arguments(cart), "ring")
+            await shop["order_and_note_async"](session, request_of(cart), "ring")
             assert rows() == (0, 0)
         await engine.dispose()
 

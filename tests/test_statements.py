@@ -11,7 +11,7 @@ from psycopg.pq import Trace
 from psycopg_pool import ConnectionPool
 
 import pycheckout
-from factories import ADDRESS
+from factories import request_of
 
 
 @contextmanager
@@ -30,20 +30,6 @@ def traced(conn):
         messages.update(f"{line[0]} {line[2]}" for line in fields if line[0] in ("F", "B"))
 
 
-@pytest.fixture
-def request_of():
-    def request_of(cart):
-        return {
-            "buyer_store_id": cart.buyer_store_id,
-            "cart_id": cart.id,
-            "idempotency_key": "k1",
-            "shipping_address": ADDRESS,
-            "payment_method": "ach",
-        }
-
-    return request_of
-
-
 def assert_one_round_trip(messages):
     assert messages["F Execute"] == messages["F Sync"] == 1, messages
     assert messages["F Parse"] <= 1 and messages["F Query"] == 0
@@ -51,7 +37,7 @@ def assert_one_round_trip(messages):
     assert messages["B DataRow"] == 1
 
 
-def test_an_autocommit_connection_sends_one_statement(dsn, add_cart, request_of):
+def test_an_autocommit_connection_sends_one_statement(dsn, add_cart):
     """With neither BEGIN nor COMMIT, and no other at its side: it is done when the answer is there."""
     cart = add_cart(vendors=3)
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -64,7 +50,7 @@ def test_an_autocommit_connection_sends_one_statement(dsn, add_cart, request_of)
                 assert_one_round_trip(messages)
 
 
-def test_a_pool_sends_one_statement(dsn, db, add_cart, request_of):
+def test_a_pool_sends_one_statement(dsn, db, add_cart):
     cart = add_cart()
     with ConnectionPool(dsn, min_size=1, max_size=1, open=True) as pool:
         with pool.connection() as conn:
@@ -76,7 +62,7 @@ def test_a_pool_sends_one_statement(dsn, db, add_cart, request_of):
     assert db.execute("select status::text from cart_records").fetchone() == ("converted",)
 
 
-def test_in_a_callers_transaction_it_adds_one_statement(dsn, add_cart, request_of):
+def test_in_a_callers_transaction_it_adds_one_statement(dsn, add_cart):
     cart = add_cart()
     with psycopg.connect(dsn) as conn:
         conn.execute("select 1")
@@ -85,7 +71,7 @@ def test_in_a_callers_transaction_it_adds_one_statement(dsn, add_cart, request_o
         assert_one_round_trip(messages)
 
 
-def test_an_async_connection_sends_one_statement(dsn, add_cart, request_of):
+def test_an_async_connection_sends_one_statement(dsn, add_cart):
     cart = add_cart()
 
     async def run():
@@ -115,7 +101,7 @@ def test_reading_a_result_and_writing_a_quote_take_one_statement_each(dsn, add_c
         assert_one_round_trip(messages)
 
 
-def test_a_refusal_takes_one_statement_too(dsn, add_cart, request_of):
+def test_a_refusal_takes_one_statement_too(dsn, add_cart):
     cart = add_cart(valid_for=-1)
 
     with (
