@@ -1,0 +1,477 @@
+"""Write the pages of docs/ that repeat what stands elsewhere: `make docs-reference`.
+
+reference-sql.md and entities.md come from the comments and the catalogue of a migrated database, reference-python.md
+from the docstrings. The text is the same on every PostgreSQL and Python that is supported: `tests/test_docs.py`
+compares it with the pages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import namedtuple_row
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+# Who calls what: the grant, the heading, and who that is.
+SCOPES = {
+    "checkout": ("checkout_grant", "For the service that checks out"),
+    "quotes": ("checkout_grant_quotes", "For whoever writes quotes"),
+    "orders": ("checkout_grant_orders", "For whoever changes orders"),
+    "relay": ("checkout_grant_relay", "For the relay"),
+    "operators": ("checkout_grant_operators", "For people who watch"),
+}
+OWNER = "For the owner"
+# Tables in the order of a checkout; one that is not named here comes after them.
+ORDER = [
+    "cart_records",
+    "cart_vendor_groups",
+    "cart_items",
+    "checkout_requests",
+    "inventory_items",
+    "inventory_slots",
+    "inventory_holds",
+    "inventory_baseline",
+    "vendor_orders",
+    "order_line_items",
+    "payment_intents",
+    "outbox_events",
+    "outbox_dead_letters",
+    "outbox_purges",
+    "ad_signing_keys",
+]
+# The same id without a foreign key: one, many, and the column of the many.
+UNDECLARED = [
+    ("cart_records", "checkout_requests", "cart_id"),
+    ("cart_records", "vendor_orders", "cart_id"),
+    ("inventory_items", "inventory_slots", "product_id"),
+    ("inventory_items", "inventory_baseline", "product_id"),
+    ("order_line_items", "inventory_holds", "line_item_id"),
+]
+
+
+def _nested(levels: int) -> str:
+    inside = f"(?:[^{{}}]|{_nested(levels - 1)})*" if levels > 1 else "[^{}]*"
+    return rf"\{{{inside}\}}"
+
+
+# What is code in a comment already: what stands in backticks, and JSON, up to five levels deep.
+_CODE = re.compile(rf"(`[^`]+`|{_nested(5)})")
+MADE = "<!-- Written by `make docs-reference` from the {}: change those. -->\n"
+
+
+def pages(conn: psycopg.Connection[Any]) -> dict[str, str]:
+    """The pages by name; the SQL of the schema that comes first in the search_path."""
+    catalogue = _Catalogue(conn)
+    return {
+        "reference-sql.md": _functions(catalogue),
+        "entities.md": _entities(catalogue),
+        "reference-python.md": _python(),
+    }
+
+
+class _Catalogue:
+    """What the pages are made of, by name."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        def rows(query: str) -> list[Any]:
+            with conn.cursor(row_factory=namedtuple_row) as cursor:
+                return cursor.execute(query).fetchall()
+
+        self.functions = rows(_FUNCTIONS)
+        self.privileges = rows("select * from checkout_privileges()")
+        self.relations = sorted(rows(_RELATIONS), key=lambda it: (_place(it.name), it.name))
+        self.columns = rows(_COLUMNS)
+        self.constraints = rows(_CONSTRAINTS)
+        self.indexes = rows(_INDEXES)
+        self.triggers = rows(_TRIGGERS)
+        self.enums = rows(_ENUMS)
+        names = [it.name for it in (*self.functions, *self.relations)]
+        self._names = re.compile(rf"\b({'|'.join(sorted(names, key=len, reverse=True))})\b(\(\))?")
+
+    def prose(self, comment: str | None) -> str:
+        """A comment as Markdown: names of functions and tables, and JSON, set as code."""
+        parts = _CODE.split(comment or "")
+        return "".join(
+            f"`{part.strip('`')}`" if n % 2 else self._names.sub(r"`\1\2`", part.replace("<", "&lt;"))
+            for n, part in enumerate(parts)
+        )
+
+    def cell(self, text: str | None) -> str:
+        return self.prose(text).replace("|", "\\|")
+
+
+def _place(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+# Functions
+
+
+def _functions(catalogue: _Catalogue) -> str:
+    by_scope: dict[str, list[Any]] = {scope: [] for scope in (*SCOPES, OWNER)}
+    scopes: dict[str, list[str]] = {}
+    for given in catalogue.privileges:
+        if given.kind == "function":
+            scopes.setdefault(given.object.split("(")[0], []).append(given.scope)
+    inner = []
+    for function in catalogue.functions:
+        if function.result == "trigger":
+            continue
+        if not function.pinned:
+            inner.append(function)
+        else:
+            by_scope[scopes.get(function.name, [OWNER])[0]].append(function)
+
+    text = [
+        "# SQL functions\n",
+        MADE.format("comments in db/"),
+        "What a database with pycheckout can be asked, as its own comments say it. Nobody may call any of it until a\n"
+        "role is granted it; the owner of the schema may call all. Codes such as OC004: [errors.md](errors.md).\n",
+    ]
+    for scope, functions in by_scope.items():
+        if not functions:
+            continue
+        grant, heading = SCOPES.get(scope, (None, OWNER))
+        text.append(f"## {heading}\n")
+        if grant:
+            text.append(f"Granted by `select {grant}('a_role');`\n")
+        for function in functions:
+            text.append(f"### {function.name}\n")
+            text.append(f"```sql\n{_signature(function)}\n```\n")
+            text.append(catalogue.prose(function.comment) + "\n")
+            also = [SCOPES[it][0] for it in scopes.get(function.name, [])[1:]]
+            notes = [f"Granted by {_listed(also)} as well."] if also else []
+            notes.append(f"Source: {_source(function.name)}.")
+            text.append(" ".join(notes) + "\n")
+    text.append("## Inner steps\n")
+    text.append(
+        "What the functions above are made of. No role is granted any of it, and names and parameters may change with\n"
+        "any release. How they fit together: [concepts.md](concepts.md).\n"
+    )
+    text.append("| function | what it does |\n|---|---|")
+    text += [f"| {_source(function.name)} | {catalogue.cell(function.comment)} |" for function in inner]
+    return "\n".join(text) + "\n"
+
+
+def _signature(function: Any) -> str:
+    arguments = (
+        [_argument(*argument) for argument in zip(*function.arguments, strict=True)] if function.arguments else []
+    )
+    result = function.result.replace("timestamp with time zone", "timestamptz")
+    if result.startswith("TABLE("):
+        columns = result.removeprefix("TABLE(").removesuffix(")").split(", ")
+        result = "table (\n" + ",\n".join(f"  {column}" for column in columns) + "\n)"
+    else:
+        result = result.replace("SETOF", "setof")
+    one_line = f"{function.name}({', '.join(arguments)}) returns {result.splitlines()[0]}"
+    if len(one_line) <= 88:
+        return f"{function.name}({', '.join(arguments)}) returns {result}"
+    return f"{function.name}(\n" + ",\n".join(f"  {it}" for it in arguments) + f"\n) returns {result}"
+
+
+def _argument(name: str, type_: str, default: str | None) -> str:
+    return f"{name} {_short(type_)}" + (f" default {_constant(default)}" if default else "")
+
+
+def _short(type_: str) -> str:
+    return type_.replace("timestamp with time zone", "timestamptz").replace("character varying", "varchar")
+
+
+def _constant(expression: str) -> str:
+    """An expression of the catalogue without the cast behind a constant: its type stands beside it."""
+    plain = re.sub(r"^('(?:[^']|'')*'|NULL)::[\w\" ]+(\[\])?$", r"\1", expression)
+    return plain.replace("NULL", "null")
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join(([", ".join(quoted[:-1])] if quoted[1:] else []) + quoted[-1:])
+
+
+def _source(name: str) -> str:
+    file = f"db/functions/{name}.sql"
+    return f"[{name}](../{file})" if (ROOT / file).exists() else f"`{name}`"
+
+
+# Tables and views
+
+
+def _entities(catalogue: _Catalogue) -> str:
+    tables = [it for it in catalogue.relations if it.kind == "table"]
+    views = [it for it in catalogue.relations if it.kind == "view"]
+    text = [
+        "# Tables and views\n",
+        MADE.format("comments in db/"),
+        "What the schema of a migrated database holds. Times are `timestamptz`, amounts are minor units of the cart's\n"
+        "currency. A service needs none of it: it calls the [functions](reference-sql.md).\n",
+        "## How they belong together\n",
+        "A solid line is a foreign key, a dotted one the same id without one.\n",
+        "```mermaid\n" + "\n".join(_diagram(catalogue)) + "\n```\n",
+        "## Tables\n",
+    ]
+    for table in tables:
+        text += [f"### {table.name}\n", *_relation(catalogue, table)]
+    text.append("## Views\n")
+    for view in views:
+        text += [f"### {view.name}\n", *_relation(catalogue, view)]
+    text.append("## Types\n")
+    text.append("A host may add values to an enum.\n")
+    text.append("| type | values or fields |\n|---|---|")
+    for type_ in catalogue.enums:
+        values = ", ".join(f"`{value}`" for value in type_.labels)
+        text.append(f"| `{type_.name}` | {values}{'. ' + catalogue.cell(type_.comment) if type_.comment else ''} |")
+    return "\n".join(text) + "\n"
+
+
+def _diagram(catalogue: _Catalogue) -> Iterator[str]:
+    """An entity-relationship diagram of what belongs together, with keys alone as attributes."""
+    keys = {it.table for it in catalogue.constraints}
+    foreign = [(it.refers_to, it.table, it.columns[0], it.name) for it in catalogue.constraints if it.type == "f"]
+    unique = {(it.table, *it.columns) for it in catalogue.constraints if it.type in "pu"}
+    known = {(it.table, it.name) for it in catalogue.columns}
+    drawn: dict[str, None] = {}
+    yield "erDiagram"
+    yield "  direction LR"
+    for line, edges in (("--", [edge[:3] for edge in foreign]), ("..", UNDECLARED)):
+        for one, many, column in edges:
+            assert {one, many} <= keys and (many, column) in known, f"{many}.{column} is not there"
+            drawn |= dict.fromkeys((one, many))
+            yield f"  {one} ||{line}{'o|' if (many, column) in unique else 'o{'} {many} : {column}"
+    joins = {(many, column) for _, many, column, *_ in (*foreign, *UNDECLARED)}
+    for name in sorted(drawn, key=_place):
+        primary = next(it.columns for it in catalogue.constraints if it.table == name and it.type == "p")
+        yield f"  {name} {{"
+        for column in catalogue.columns:
+            if column.table != name:
+                continue
+            marks = ["PK"] * (column.name in primary) + ["FK"] * ((name, column.name) in joins)
+            if marks or column.name in ("checkout_group_id", "status", "total_cents", "available_qty", "reserved_qty"):
+                yield f"    {_short(column.type)} {column.name}" + (f" {', '.join(marks)}" if marks else "")
+        yield "  }"
+
+
+def _relation(catalogue: _Catalogue, relation: Any) -> Iterator[str]:
+    if relation.comment:
+        yield catalogue.prose(relation.comment) + "\n"
+    readers = [
+        SCOPES[it.scope][0] for it in catalogue.privileges if it.object == relation.name and "select" in it.privilege
+    ]
+    if readers:
+        yield f"Readable with {_listed(readers)}.\n"
+    columns = [it for it in catalogue.columns if it.table == relation.name]
+    said = any(column.comment for column in columns)
+    yield "| column | type | rule |" + (" meaning |" if said else "")
+    yield "|---|---|---|" + ("---|" if said else "")
+    for column in columns:
+        rules = "not null" if column.not_null else ""
+        if column.default:
+            rules += (", " if rules else "") + f"default `{_constant(column.default)}`"
+        if column.identity:
+            rules = "generated"
+        row = f"| `{column.name}` | {_short(column.type)} | {rules} |"
+        yield row + (f" {catalogue.cell(column.comment)} |" if said else "")
+    yield ""
+    more = [
+        *_constraints(catalogue, relation.name),
+        *_indexes(catalogue, relation.name),
+        *_triggers(catalogue, relation.name),
+    ]
+    if more:
+        yield "\n".join(more) + "\n"
+
+
+def _constraints(catalogue: _Catalogue, table: str) -> Iterator[str]:
+    what = {"p": "primary key", "u": "unique", "f": "foreign key", "c": "check"}
+    for it in catalogue.constraints:
+        if it.table != table:
+            continue
+        # The catalogue writes a check with parentheses around each part; the keyword stands before.
+        definition = re.sub(r"^(PRIMARY KEY|UNIQUE|FOREIGN KEY|CHECK) ?", "", it.definition)
+        yield f"- {what[it.type]} `{it.name}`: `{definition}`"
+
+
+def _indexes(catalogue: _Catalogue, table: str) -> Iterator[str]:
+    for it in catalogue.indexes:
+        if it.table == table:
+            definition = re.sub(r"^.* USING btree ", "", it.definition)
+            yield f"- {'unique index' if it.unique else 'index'} `{it.name}`: `{definition}`"
+
+
+def _triggers(catalogue: _Catalogue, table: str) -> Iterator[str]:
+    for it in catalogue.triggers:
+        if it.table == table:
+            yield f"- trigger `{it.name}`: {catalogue.prose(it.comment).removeprefix('Trigger: ')}"
+
+
+# Python
+
+
+def _python() -> str:
+    import pycheckout
+
+    public = {name: getattr(pycheckout, name) for name in pycheckout.__all__}
+    errors = [name for name, it in public.items() if inspect.isclass(it) and issubclass(it, pycheckout.CheckoutError)]
+    install = ["migrate", "rollback", "Migrated"]
+    calls = [name for name, it in public.items() if inspect.isfunction(it) and name not in install]
+    results = [name for name in public if name not in (*errors, *install, *calls)]
+    text = [
+        "# Python\n",
+        MADE.format("docstrings in pycheckout/"),
+        "Everything public. How to use it in a framework: [services.md](services.md). Names that begin with an\n"
+        "underscore are nobody's to call, and may change with any release.\n",
+    ]
+    text += _section("Calls", "pycheckout", calls, "From psql the same is [one select](reference-sql.md).")
+    text += _section("What they answer", "pycheckout", results, "Frozen dataclasses. " + _units())
+    text.append("## Errors\n")
+    text.append("When each comes, and what to do then: [errors.md](errors.md).\n")
+    text.append("| error | `code` | HTTP | the same call again | |\n|---|---|---|---|---|")
+    errors.sort(key=lambda name: name != "CheckoutError")
+    for name in errors:
+        it = public[name]
+        again = "yes" if it.retryable else ""
+        text.append(f"| `{name}` | `{it.code}` | {it.http_status} | {again} | {_said(it, whole=True)} |")
+    text.append("")
+    text.append(_directive("pycheckout", "CheckoutError"))
+    text += _section("Installing", "pycheckout", install, "As a command: [cli.md](cli.md).")
+    for module in ("http", "relay", "testing"):
+        of = import_module(f"pycheckout.{module}")
+        text += _section(f"pycheckout.{module}", f"pycheckout.{module}", of.__all__, inspect.getdoc(of) or "")
+    return "\n".join(text)
+
+
+def _section(heading: str, module: str, names: Iterable[str], lead: str) -> Iterator[str]:
+    yield f"## {heading}\n"
+    yield re.sub(r"\b(docs/(\w+\.md))\b", r"[\2](\2)", lead) + "\n"
+    yield "| name | what it is |\n|---|---|"
+    for name in names:
+        yield f"| `{name}` | {_said(getattr(import_module(module), name))} |"
+    yield ""
+    for name in names:
+        yield _directive(module, name)
+
+
+def _directive(module: str, name: str) -> str:
+    """Where the site has the signature and the whole docstring."""
+    return f"::: {module}.{name}\n"
+
+
+def _said(it: object, *, whole: bool = False) -> str:
+    """The first sentence of a docstring, or all of it, for the cell of a table; the value of what has none."""
+    if isinstance(it, dict):
+        return f"`{it}`"
+    paragraphs = (inspect.getdoc(it) or "").split("\n\n")
+    text = " ".join(" ".join(paragraphs if whole else paragraphs[:1]).split())
+    return (text if whole else re.split(r"(?<=\.) (?=[A-Z])", text)[0]).replace("|", "\\|")
+
+
+def _units() -> str:
+    from pycheckout import _types
+
+    return " ".join((inspect.getdoc(_types) or "").split("\n\n")[1].split())
+
+
+# Without NOT NULL constraints, which PostgreSQL 18 names and earlier ones do not: columns say it.
+_FUNCTIONS = """
+select routine.proname::text as name,
+       pg_get_function_result(routine.oid) as result,
+       exists (select from unnest(proconfig) as setting where setting like 'search_path=%') as pinned,
+       obj_description(routine.oid, 'pg_proc') as comment,
+       -- of the parameters that a caller gives: names, types, defaults
+       (select array[array_agg(proargnames[n] order by n),
+                     array_agg(format_type(proargtypes[n - 1], null) order by n),
+                     array_agg(pg_get_function_arg_default(routine.oid, n) order by n)]
+          from generate_series(1, pronargs) as n
+        having count(*) > 0) as arguments
+  from pg_proc as routine
+ where routine.pronamespace = current_schema()::regnamespace
+ order by routine.proname::text collate "C"
+"""
+_RELATIONS = """
+select class.relname::text as name,
+       case class.relkind when 'v' then 'view' else 'table' end as kind,
+       obj_description(class.oid, 'pg_class') as comment
+  from pg_class as class
+ where class.relnamespace = current_schema()::regnamespace
+   and class.relkind in ('r', 'p', 'v') and class.relname !~ '^_?yoyo_'
+"""
+_COLUMNS = """
+select class.relname::text as table, attribute.attname::text as name,
+       format_type(attribute.atttypid, attribute.atttypmod) as type,
+       attribute.attnotnull as not_null, attribute.attidentity <> '' as identity,
+       pg_get_expr(def.adbin, def.adrelid, true) as default,
+       col_description(class.oid, attribute.attnum) as comment
+  from pg_class as class
+  join pg_attribute as attribute on attribute.attrelid = class.oid and attribute.attnum > 0
+                                and not attribute.attisdropped
+  left join pg_attrdef as def on def.adrelid = class.oid and def.adnum = attribute.attnum
+ where class.relnamespace = current_schema()::regnamespace
+   and class.relkind in ('r', 'p', 'v') and class.relname !~ '^_?yoyo_'
+ order by class.relname::text collate "C", attribute.attnum
+"""
+_CONSTRAINTS = """
+select class.relname::text as table, con.conname::text as name, con.contype::text as type,
+       pg_get_constraintdef(con.oid, true) as definition,
+       (select relname::text from pg_class where oid = con.confrelid) as refers_to,
+       array(select attname::text from unnest(con.conkey) with ordinality as key (attnum, place)
+               join pg_attribute as attribute on attribute.attrelid = con.conrelid and attribute.attnum = key.attnum
+              order by place) as columns
+  from pg_constraint as con
+  join pg_class as class on class.oid = con.conrelid
+ where class.relnamespace = current_schema()::regnamespace and class.relname !~ '^_?yoyo_'
+   and con.contype in ('p', 'u', 'f', 'c')
+ order by class.relname::text collate "C", position(con.contype in 'pufc'), con.conname::text collate "C"
+"""
+_INDEXES = """
+select class.relname::text as table, index_class.relname::text as name, index.indisunique as unique,
+       pg_get_indexdef(index.indexrelid, 0, true) as definition
+  from pg_index as index
+  join pg_class as class on class.oid = index.indrelid
+  join pg_class as index_class on index_class.oid = index.indexrelid
+ where class.relnamespace = current_schema()::regnamespace and class.relname !~ '^_?yoyo_'
+   and not exists (select from pg_constraint where conindid = index.indexrelid and contype in ('p', 'u'))
+ order by class.relname::text collate "C", index_class.relname::text collate "C"
+"""
+_TRIGGERS = """
+select trigger.tgrelid::regclass::text as table, trigger.tgname::text as name,
+       obj_description(trigger.tgfoid, 'pg_proc') as comment
+  from pg_trigger as trigger
+  join pg_class as class on class.oid = trigger.tgrelid
+ where class.relnamespace = current_schema()::regnamespace and not trigger.tgisinternal
+ order by 1, trigger.tgname::text collate "C"
+"""
+# Enums, and composite types that are no table's row.
+_ENUMS = """
+select type.typname::text as name, obj_description(type.oid, 'pg_type') as comment,
+       case type.typtype
+         when 'e' then array(select enumlabel::text from pg_enum where enumtypid = type.oid order by enumsortorder)
+         else array(select attname || ' ' || format_type(atttypid, atttypmod)
+                      from pg_attribute where attrelid = type.typrelid and attnum > 0 order by attnum)
+       end as labels
+  from pg_type as type
+ where type.typnamespace = current_schema()::regnamespace
+   and (type.typtype = 'e' or exists (select from pg_class where oid = type.typrelid and relkind = 'c'))
+ order by type.typname::text collate "C"
+"""
+
+
+def main() -> None:
+    import pycheckout
+    from pycheckout._embedded import embedded_server
+
+    with embedded_server(fsync=False) as server:
+        pycheckout.migrate(server.dsn())
+        with psycopg.connect(server.dsn()) as conn:
+            for name, text in pages(conn).items():
+                (DOCS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
