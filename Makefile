@@ -12,7 +12,8 @@ help:
 	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
 	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
 	@echo 'make lint            ruff, mypy, squawk'
-	@echo 'make check           lint and test, as CI does'
+	@echo 'make check           lint, docs and test, as CI does'
+	@echo 'make docs            the site of docs/, into build/site; make docs-reference writes its generated pages anew'
 	@echo 'make format          let ruff format the Python files'
 	@echo 'make lock            refresh requirements.lock'
 	@echo 'make functions-hash  record the hash of db/functions/ in its migration'
@@ -36,7 +37,15 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/squawk --exclude-path='*.rollback.sql' db/migrations/*.sql
 
-check: lint test
+check: lint docs test
+
+# Without the theme's news about its successor.
+.PHONY: docs docs-reference
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-reference: $(VENV)/dev
+	$(BIN)/python -m docs_site.reference
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

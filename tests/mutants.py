@@ -47,6 +47,7 @@ _LEFT_OUT = {
     "test_connection_cut",
     "test_crashes",
     "test_demo",
+    "test_docs",
     "test_embedded",
     "test_functions_hash",
     "test_packaging",

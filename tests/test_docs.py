@@ -1,0 +1,176 @@
+"""The pages of docs/: what they show is run, what is generated is current, what they link to is there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from importlib.metadata import metadata
+from io import StringIO
+from pathlib import Path
+
+import mermaidx
+import pytest
+
+from docs_site import hooks, reference
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def blocks(page):
+    """The blocks of a page, in order: their language and what they say."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """A folder with the command pycheckout, as an installation has it."""
+    program = tmp_path / "pycheckout"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pycheckout.cli import main\nsys.argv[0] = 'pycheckout'\nmain()\n"
+    )
+    program.chmod(0o755)
+    return tmp_path
+
+
+def test_the_tutorial_is_run_from_its_first_block_to_its_last(empty_database, psql, command, monkeypatch):
+    dsn = empty_database()
+    names = {}
+    said = None
+
+    def shell(code):
+        if code.startswith("pip install"):
+            [extras] = re.findall(r"^pip install 'pycheckout\[([\w,]+)\]'$", code, re.MULTILINE)
+            assert set(extras.split(",")) <= set(metadata("pycheckout").get_all("Provides-Extra"))
+            return ""
+        if found := re.fullmatch(r"export (\w+)=postgresql://\S+\n", code):
+            monkeypatch.setenv(found[1], dsn)
+            return ""
+        env = os.environ | {"PATH": f"{command}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(["bash", "-ec", code], env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines(keepends=True)[-1]
+
+    def python(code):
+        with redirect_stdout(StringIO()) as printed:
+            exec(code, names)
+        return printed.getvalue()
+
+    def sql(code):
+        done = psql("--set", "ON_ERROR_STOP=1", dsn=dsn, stdin=code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run = {"sh": shell, "python": python, "sql": sql}
+    try:
+        for language, code in blocks("tutorial.md"):
+            if language == "text":
+                assert said == code
+            else:
+                # psql ends lines with spaces, which a page does not.
+                said = "\n".join(line.rstrip() for line in run[language](code).splitlines()).strip("\n") + "\n"
+    finally:
+        if "conn" in names:
+            names["conn"].close()
+
+
+@pytest.fixture
+def quoted(psql):
+    """The cart of docs/quotes.md, with stock on the shelf."""
+    [quote] = [code for language, code in blocks("quotes.md") if language == "sql"]
+    shelf = "select inventory_set((item ->> 'product_id')::uuid, 10) from jsonb_array_elements(%s) as item;"
+    items = "(select jsonb_agg(jsonb_build_object('product_id', product_id)) from cart_items)"
+    done = psql("--set", "ON_ERROR_STOP=1", stdin=quote + shelf % items)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_home_page_checks_out_from_python_and_from_psql(quoted, psql, pool, capsys):
+    [(_, python), (_, sql)] = blocks("index.md")
+    buyer, cart = re.findall(r"'([\d-]{36})'", sql)
+
+    exec(python, {"pool": pool, "buyer_store_id": buyer, "cart_id": cart})
+    assert capsys.readouterr().out == "created_pending 2150\n"
+
+    done = psql("--tuples-only", "--no-align", stdin=sql)
+    assert done.returncode == 0, done.stderr
+    assert '"replayed": true' in done.stdout, "the two blocks are the same request"
+
+
+def test_the_generated_pages_say_what_the_database_and_the_docstrings_say(db):
+    stale = [name for name, text in reference.pages(db).items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "run make docs-reference"
+
+
+DIAGRAMS = [
+    (page.name, diagram)
+    for page in sorted(DOCS.glob("*.md"))
+    for language, diagram in blocks(page.name)
+    if language == "mermaid"
+]
+
+
+@pytest.mark.parametrize("diagram", [diagram for _, diagram in DIAGRAMS], ids=[page for page, _ in DIAGRAMS])
+def test_every_diagram_can_be_drawn(diagram):
+    mermaidx.render(diagram).svg()
+
+
+# The site
+
+
+def build(tmp_path, *, docs=DOCS):
+    """Build the site as `make docs` does, of these pages. (With `--quiet`, MkDocs would count no warning.)"""
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("docs_dir: docs\n", f"docs_dir: {docs}\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "-"]
+    return subprocess.run(
+        [*command, "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        input=config,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_the_site_has_a_page_for_all_that_is_linked_and_loads_nothing_from_elsewhere(tmp_path):
+    done = build(tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    site = tmp_path / "site"
+    concepts = (site / "concepts" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../source/db/functions/checkout_execute.sql/"' in concepts
+    assert "v_cart" in (site / "source" / "db" / "functions" / "checkout_execute.sql" / "index.html").read_text()
+    assert concepts.index('src="../assets/mermaid.js"') < concepts.index("/javascripts/bundle.")
+    loaded = [
+        url
+        for page in site.rglob("*.html")
+        for url in re.findall(r"<(?:script|img|link)\b[^>]*?(?:src|href)=\"?([^\">\s]+)", page.read_text("utf-8"))
+        if url.startswith(("http:", "https:", "//"))
+    ]
+    assert loaded == []
+
+
+def test_a_link_to_a_file_that_is_not_there_fails_the_build(tmp_path):
+    docs = tmp_path / "docs"
+    shutil.copytree(DOCS, docs)
+    with (docs / "limits.md").open("a", encoding="utf-8") as page:
+        page.write("\n[gone](../db/functions/gone.sql), [lost](lost.md), [off](errors.md#no-such-heading)\n")
+
+    done = build(tmp_path, docs=docs)
+
+    assert done.returncode == 1
+    for lost in ("../db/functions/gone.sql", "lost.md", "#no-such-heading"):
+        assert re.search(rf"limits\.md.*{re.escape(lost)}", done.stderr), done.stderr
+
+
+def test_links_are_rewritten_outside_code_alone_and_named_after_their_page():
+    page = (
+        "[x](../db/deploy.py) [errors.md](errors.md#a) [e](events)\n```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
+    )
+
+    assert hooks.with_links_of_the_site(page, path="docs/limits.md", titles={"errors.md": "Errors"}) == (
+        "[x](source/db/deploy.py.md) [Errors](errors.md#a) [e](source/docs/events.md)\n"
+        "```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
+    )
