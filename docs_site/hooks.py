@@ -27,6 +27,8 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 # [errors.md](errors.md), also with an anchor
 _NAMED = re.compile(r"\[(?:\w+/)*([\w-]+\.md)\]\(((?:[\w.]+/)*\1)(?=[#)])")
 _LANGUAGES = {".sql": "sql", ".py": "python", ".json": "json", ".yaml": "yaml", ".toml": "toml"}
+# But not the first cell of a row, whose name stands in one line.
+_CODE_IN_CELL = re.compile(r"(?<=<code>)(?<!<tr>\n<td><code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
 # A generated page to the file or folder of the repository that it shows.
 _shown: dict[str, str] = {}
 
@@ -130,4 +132,6 @@ def _titles(nav: list[Any] | None) -> dict[str, str]:
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     # A diagram that is wider than the page is scrolled, not shrunk until nobody can read it.
-    return re.sub(r'(<pre class="mermaid">.*?</pre>)', r'<div class="diagram">\1</div>', html, flags=re.DOTALL)
+    html = re.sub(r'(<pre class="mermaid">.*?</pre>)', r'<div class="diagram">\1</div>', html, flags=re.DOTALL)
+    # Long names in tables break between their words.
+    return _CODE_IN_CELL.sub(lambda code: re.sub(r"(::|[_./])(?=\w)", r"\1<wbr>", code[0]), html)
