@@ -35,6 +35,8 @@ _shown: dict[str, str] = {}
 
 def page_of(path: str) -> str:
     """The page of the site for a file or a folder of the repository; a page of docs/ is its own."""
+    if (ROOT / path / "README.md").exists():
+        path = f"{path}/README.md"
     if path.startswith("docs/") and path.endswith(".md"):
         return path.removeprefix("docs/")
     return f"source/{path}.md"

@@ -1,13 +1,14 @@
 """Write the pages of docs/ that repeat what stands elsewhere: `make docs-reference`.
 
 reference-sql.md and entities.md come from the comments and the catalogue of a migrated database, reference-python.md
-from the docstrings. The text is the same on every PostgreSQL and Python that is supported: `tests/test_docs.py`
-compares it with the pages.
+from the docstrings, events/README.md from the schemas beside it. The text is the same on every PostgreSQL and Python
+that is supported: `tests/test_docs.py` compares it with the pages.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -74,6 +75,7 @@ def pages(conn: psycopg.Connection[Any]) -> dict[str, str]:
         "reference-sql.md": _functions(catalogue),
         "entities.md": _entities(catalogue),
         "reference-python.md": _python(),
+        "events/README.md": _events(),
     }
 
 
@@ -105,7 +107,7 @@ class _Catalogue:
         )
 
     def cell(self, text: str | None) -> str:
-        return self.prose(text).replace("|", "\\|")
+        return _cell(self.prose(text))
 
 
 def _place(name: str) -> int:
@@ -369,13 +371,57 @@ def _said(it: object, *, whole: bool = False) -> str:
         return f"`{it}`"
     paragraphs = (inspect.getdoc(it) or "").split("\n\n")
     text = " ".join(" ".join(paragraphs if whole else paragraphs[:1]).split())
-    return (text if whole else re.split(r"(?<=\.) (?=[A-Z])", text)[0]).replace("|", "\\|")
+    return _cell(text if whole else re.split(r"(?<=\.) (?=[A-Z])", text)[0])
 
 
 def _units() -> str:
     from pycheckout import _types
 
     return " ".join((inspect.getdoc(_types) or "").split("\n\n")[1].split())
+
+
+# Events
+
+
+def _events() -> str:
+    text = [
+        "# Events\n",
+        MADE.format("schemas beside it"),
+        "What the outbox holds, a row an event, and what `data` of a published message is. How it gets to a broker:\n"
+        "[relay.md](../relay.md). The messages as an AsyncAPI document: [asyncapi.yaml](asyncapi.yaml).\n",
+    ]
+    for file in sorted((DOCS / "events").glob("*.schema.json")):
+        schema = json.loads(file.read_text(encoding="utf-8"))
+        text.append(f"## {schema['title'].split(',')[0]}\n")
+        text.append(f"{schema['description']} Schema: [{file.name}]({file.name}).\n")
+        text.append("| field | type | meaning |\n|---|---|---|")
+        text += _fields(schema, "")
+        text.append("")
+    return "\n".join(text)
+
+
+def _fields(schema: Any, path: str) -> Iterator[str]:
+    """A row a field; `path` is where the object stands, such as `data.vendor_orders[].`."""
+    for name, field in schema["properties"].items():
+        each = field.get("items", field)
+        at = f"{path}{name}" + ("[]" if "items" in field else "")
+        optional = "" if name in schema["required"] else ", optional"
+        yield f"| `{at}` | {_kind(each)}{optional} | {_cell(field.get('description', ''))} |"
+        if "properties" in each:
+            yield from _fields(each, f"{at}.")
+
+
+def _kind(field: Any) -> str:
+    if values := field.get("enum", [field["const"]] if "const" in field else []):
+        return " or ".join(f"`{json.dumps(value)}`" for value in values)
+    types = [field["type"]] if isinstance(field["type"], str) else field["type"]
+    formats = {"uuid": "uuid", "date-time": "timestamp"}
+    kinds = [formats.get(field.get("format", ""), kind) if kind == "string" else kind for kind in types]
+    return " or ".join(kinds) + (f", at least {field['minimum']}" if "minimum" in field else "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 # Without NOT NULL constraints, which PostgreSQL 18 names and earlier ones do not: columns say it.

@@ -166,11 +166,10 @@ def test_a_link_to_a_file_that_is_not_there_fails_the_build(tmp_path):
 
 
 def test_links_are_rewritten_outside_code_alone_and_named_after_their_page():
-    page = (
-        "[x](../db/deploy.py) [errors.md](errors.md#a) [e](events)\n```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
-    )
+    links = "[x](../db/deploy.py) [errors.md](errors.md#a) [e](events) [f](../examples)\n"
+    code = "```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
 
-    assert hooks.with_links_of_the_site(page, path="docs/limits.md", titles={"errors.md": "Errors"}) == (
-        "[x](source/db/deploy.py.md) [Errors](errors.md#a) [e](source/docs/events.md)\n"
+    assert hooks.with_links_of_the_site(links + code, path="docs/limits.md", titles={"errors.md": "Errors"}) == (
+        "[x](source/db/deploy.py.md) [Errors](errors.md#a) [e](events/README.md) [f](source/examples.md)\n"
         "```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
     )
