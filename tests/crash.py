@@ -23,11 +23,11 @@ STOPS = {
     "cart locked": None,
     "key bound": ("insert", "checkout_requests"),
     "cart converted": ("update", "cart_records"),
-    "stock reserved": ("update", "inventory_items"),
     "order without lines": ("insert", "vendor_orders"),
     "lines without intents": ("insert", "order_line_items"),
     "intents written": ("insert", "payment_intents"),
     "events written": ("insert", "outbox_events"),
+    "stock reserved": ("update", "inventory_items"),
     "before the commit": None,
 }
 

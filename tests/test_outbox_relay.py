@@ -260,15 +260,36 @@ def test_an_event_that_was_made_due_by_hand_can_be_parked_again(db, emit):
     assert values(db, "select error from outbox_dead_letters") == ["again"]
 
 
-def test_an_event_is_published_when_it_is_acknowledged_not_when_it_was_claimed(connect, emit):
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        ("outbox_ack(array[%(id)s]::uuid[])", "select published_at from outbox_events"),
+        ("outbox_fail(%(id)s, 'no route')", "select next_attempt_at - interval '2 seconds' from outbox_events"),
+        ("outbox_fail(%(id)s, 'no route', 1)", "select parked_at from outbox_dead_letters"),
+        ("outbox_replay(%(id)s)", "select next_attempt_at from outbox_events"),
+    ],
+)
+def test_the_time_is_that_of_the_call_not_of_its_transaction(connect, emit, call, written):
+    """A relay claims first, and publishes in the same transaction: its beginning may be long ago."""
     emit(uuid4())
     conn = connect()
-    events = claim(conn)
+    [event] = claim(conn)
     [claimed_at] = values(conn, "select clock_timestamp()")
 
-    ack(conn, events)
+    conn.execute(f"select {call}", event)
 
-    assert values(conn, "select published_at > %s from outbox_events", claimed_at) == [True]
+    assert values(conn, written)[0] > claimed_at
+
+
+def test_a_purge_is_noted_at_its_own_time(db, connect, emit):
+    emit(uuid4())
+    ack(db, claim(db))
+    conn = connect()
+    [began] = values(conn, "select clock_timestamp()")
+
+    assert values(conn, "select outbox_purge('0')") == [1]
+
+    assert values(conn, "select purged_at from outbox_purges")[0] > began
 
 
 def test_acknowledging_again_changes_nothing(db, emit):

@@ -31,9 +31,6 @@ declare
   v_cart cart_records;
   v_now timestamptz;
   v_attribution jsonb;
-  v_short_line_ids uuid[];
-  v_result jsonb;
-  v_event_orders json;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
                                    checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
@@ -57,13 +54,7 @@ begin
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-
-  v_short_line_ids := inventory_reserve(v_cart.id, checkout_execute.reservation_policy, v_now);
-  perform checkout_create_orders(v_cart, v_short_line_ids, v_attribution);
-
-  select built.result, built.event_orders into v_result, v_event_orders from checkout_build_result(v_cart, false) as built;
-  perform checkout_emit_events(v_cart, v_result, v_event_orders, v_attribution);
-  return v_result;
+  return checkout_convert(v_cart, v_attribution, checkout_execute.reservation_policy);
 end;
 $$;
 

@@ -16,6 +16,7 @@ begin
 end
 $$;
 
+-- The slots of a hot product would share a page, and those who write them that page's lock. Rows are few, space is cheap.
 create table if not exists inventory_slots (
   product_id uuid not null,
   slot integer not null constraint inventory_slots_slot_positive check (slot > 0),
@@ -23,7 +24,7 @@ create table if not exists inventory_slots (
   reserved_qty integer not null default 0 constraint inventory_slots_reserved_not_negative check (reserved_qty >= 0),
   updated_at timestamptz not null default now(),
   primary key (product_id, slot)
-);
+) with (fillfactor = 10);
 
 create table if not exists inventory_holds (
   product_id uuid not null,

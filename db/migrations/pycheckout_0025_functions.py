@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "380c056b8fb45d214206c84fe4d7be451e70da2bb8c07d851807cdc40f78f52e"
+FUNCTIONS_HASH = "ac719dd747a559bc296e797a532375951627060b1601da6b6cd2b826e72531fe"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

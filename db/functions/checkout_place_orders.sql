@@ -1,0 +1,22 @@
+-- checkout_place_orders: writes the orders and the events of a converted cart, and says what it became.
+
+create or replace function checkout_place_orders(cart cart_records, rejected_line_ids uuid[], attribution jsonb)
+returns jsonb
+language plpgsql
+as $$
+declare
+  v_cart constant cart_records := checkout_place_orders.cart;
+  v_result jsonb;
+  v_event_orders json;
+begin
+  perform checkout_create_orders(v_cart, checkout_place_orders.rejected_line_ids, checkout_place_orders.attribution);
+  select built.result, built.event_orders into v_result, v_event_orders from checkout_build_result(v_cart, false) as built;
+  perform checkout_emit_events(v_cart, v_result, v_event_orders, checkout_place_orders.attribution);
+  return v_result;
+end;
+$$;
+
+revoke execute on function checkout_place_orders(cart_records, uuid[], jsonb) from public;
+
+comment on function checkout_place_orders(cart_records, uuid[], jsonb) is
+  'Step of checkout_execute: orders with their lines and intents, the result, and the two events. Raises OC007 as checkout_create_orders does.';

@@ -1,0 +1,24 @@
+-- inventory_suffices: whether every orderable line of a cart finds its units, as far as can be seen without a lock.
+--
+-- It decides nothing: checkout_convert chooses by it what comes first, and inventory_reserve says under its locks what is short.
+
+create or replace function inventory_suffices(cart_id uuid)
+returns boolean
+language sql
+stable
+as $$
+  select not exists (
+    select from checkout_orderable_items(inventory_suffices.cart_id) as item
+      left join inventory_items as stock on stock.product_id = item.product_id
+     where item.quantity > coalesce(
+             case when stock.slots > 1
+                  then (select sum(slot.available_qty) from inventory_slots as slot where slot.product_id = item.product_id)
+                  else stock.available_qty
+             end, 0)
+  );
+$$;
+
+revoke execute on function inventory_suffices(uuid) from public;
+
+comment on function inventory_suffices(uuid) is
+  'Step of checkout_execute: whether stock looks enough for each line of a cart. Takes no lock, so it is a guess.';

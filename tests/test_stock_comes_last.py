@@ -1,0 +1,114 @@
+"""Stock rows are locked when all else is written, unless stock is seen to be too little."""
+
+import psycopg
+import pytest
+from crash import install_stops, release, stopped_at
+
+from checks import values
+from races import blocked
+
+ANCHOR = "a0000000-0000-4000-8000-000000000000"
+FREE = "select count(*) from (select from inventory_{} for update skip locked) as free"
+
+
+@pytest.fixture(params=[1, 3], ids=["one row", "slots"])
+def table(request, db, add_cart):
+    """Where the stock of the cart's one product is."""
+    cart = add_cart(vendors=1, lines=1, stock=None)
+    db.execute("select inventory_set(%s, 5)", (cart.items[0].product_id,))
+    db.execute("select inventory_split(%s, %s)", (cart.items[0].product_id, request.param))
+    return cart, "items" if request.param == 1 else "slots"
+
+
+@pytest.mark.parametrize(
+    ("step", "locked"),
+    [
+        ("cart converted", 0),
+        ("order without lines", 0),
+        ("lines without intents", 0),
+        ("intents written", 0),
+        ("events written", 0),
+        ("before the commit", 1),
+    ],
+)
+def test_other_checkouts_can_have_the_stock_until_all_else_is_written(db, connect, table, checkout_sql, step, locked):
+    cart, stock = table
+    install_stops(db)
+    watch = connect(autocommit=True)
+    [rows] = values(db, f"select count(*) from inventory_{stock}")
+    buyer = connect(autocommit=True)
+
+    with stopped_at(db, step), blocked(watch, checkout_sql, buyer, cart) as waiting:
+        [free] = values(watch, FREE.format(stock))
+        release(db)
+
+    assert waiting.result()["outcome"] == "complete"
+    assert rows - free == locked
+
+
+def without_time(result):
+    return {key: value for key, value in result.items() if key != "converted_at"}
+
+
+@pytest.mark.parametrize("policy", ["partial", "vendor"])
+@pytest.mark.parametrize("slots", [1, 3], ids=["one row", "slots"])
+def test_a_shortage_that_the_lock_shows_ends_as_one_that_was_seen_before(
+    db, connect, add_cart, checkout_sql, policy, slots
+):
+    """The look saw five units, the lock shows four: the orders that were written meanwhile leave no trace."""
+    cart = add_cart(vendors=2, lines=2, stock=5, quantity=5, cart={"checkout_group_id": ANCHOR})
+    product = cart.items[1].product_id
+    db.execute("select inventory_split(%s, %s)", (product, slots))
+    feed, buyer, rehearsal = connect(), connect(autocommit=True), connect()
+    rehearsal.execute("select inventory_set(%s, 4)", (product,))
+    expected = checkout_sql(rehearsal, cart, reservation_policy=policy)
+    rehearsal.rollback()
+    feed.execute("select inventory_set(%s, 4)", (product,))
+
+    with blocked(db, checkout_sql, buyer, cart, reservation_policy=policy) as waiting:
+        feed.commit()
+
+    assert expected["outcome"] == "partial"
+    assert without_time(waiting.result()) == without_time(expected)
+    assert values(db, "select count(*) from vendor_orders") == [2]
+    assert values(db, "select count(*) from order_line_items") == [4]
+    assert values(db, "select count(*) from outbox_events") == [2]
+    assert values(db, "select coalesce(sum(reserved_qty), 0) from inventory_levels") == [
+        15 if policy == "partial" else 10
+    ]
+
+
+def test_two_lines_that_only_together_want_too_much(db, add_cart, checkout_sql):
+    """Each of them looks as if there were enough, so it is the lock that shows it."""
+    product = add_cart(vendors=1, lines=1, stock=5).items[0].product_id
+    cart = add_cart(vendors=1, lines=2, products=[product, product], quantity=3, stock=None)
+
+    result = checkout_sql(db, cart)
+
+    assert [item["status"] for item in result["vendor_orders"][0]["items"]] == ["pending", "rejected"]
+    assert values(db, "select reserved_qty from inventory_levels where product_id = %s", product) == [3]
+
+
+@pytest.mark.parametrize("slots", [1, 3], ids=["one row", "slots"])
+def test_a_sold_out_cart_writes_its_orders_once(dsn, db, add_cart, checkout_sql, slots):
+    """Thousands come when it is sold out. Each leaves no more dead rows behind than one that gets its goods."""
+    cart = add_cart(vendors=2, lines=1, stock=1)
+    sold_out = cart.items[0].product_id
+    db.execute("select inventory_set(%s, 0)", (sold_out,))
+    db.execute("select inventory_split(%s, %s)", (sold_out, slots))
+    written = "select n_tup_ins from pg_stat_xact_user_tables where relname = 'vendor_orders'"
+
+    with psycopg.connect(dsn) as conn:
+        assert checkout_sql(conn, cart)["outcome"] == "partial"
+        assert values(conn, written) == [2]
+
+
+def test_a_wait_for_stock_leaves_the_stock_of_later_products_free(db, connect, add_cart, checkout_sql):
+    cart = add_cart(vendors=1, lines=2, stock=5)
+    first, second = sorted(item.product_id for item in cart.items)
+    holder, buyer = connect(), connect(autocommit=True)
+    holder.execute("select from inventory_items where product_id = %s for update", (first,))
+
+    with blocked(db, checkout_sql, buyer, cart):
+        db.execute("select inventory_adjust(%s, 1)", (second,))
+        holder.rollback()
