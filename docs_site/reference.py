@@ -226,10 +226,10 @@ def _entities(catalogue: _Catalogue) -> str:
         text += [f"### {view.name}\n", *_relation(catalogue, view)]
     text.append("## Types\n")
     text.append("A host may add values to an enum.\n")
-    text.append("| type | values or fields |\n|---|---|")
+    text.append("| type | values or fields | meaning |\n|---|---|---|")
     for type_ in catalogue.enums:
         values = ", ".join(f"`{value}`" for value in type_.labels)
-        text.append(f"| `{type_.name}` | {values}{'. ' + catalogue.cell(type_.comment) if type_.comment else ''} |")
+        text.append(f"| `{type_.name}` | {values} | {catalogue.cell(type_.comment)} |")
     return "\n".join(text) + "\n"
 
 
@@ -261,25 +261,21 @@ def _diagram(catalogue: _Catalogue) -> Iterator[str]:
 
 
 def _relation(catalogue: _Catalogue, relation: Any) -> Iterator[str]:
-    if relation.comment:
-        yield catalogue.prose(relation.comment) + "\n"
+    yield catalogue.prose(relation.comment) + "\n"
     readers = [
         SCOPES[it.scope][0] for it in catalogue.privileges if it.object == relation.name and "select" in it.privilege
     ]
     if readers:
         yield f"Readable with {_listed(readers)}.\n"
     columns = [it for it in catalogue.columns if it.table == relation.name]
-    said = any(column.comment for column in columns)
-    yield "| column | type | rule |" + (" meaning |" if said else "")
-    yield "|---|---|---|" + ("---|" if said else "")
+    yield "| column | type | rule | meaning |\n|---|---|---|---|"
     for column in columns:
         rules = "not null" if column.not_null else ""
         if column.default:
             rules += (", " if rules else "") + f"default `{_constant(column.default)}`"
         if column.identity:
             rules = "generated"
-        row = f"| `{column.name}` | {_short(column.type)} | {rules} |"
-        yield row + (f" {catalogue.cell(column.comment)} |" if said else "")
+        yield f"| `{column.name}` | {_short(column.type)} | {rules} | {catalogue.cell(column.comment)} |"
     yield ""
     more = [
         *_constraints(catalogue, relation.name),

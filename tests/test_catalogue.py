@@ -182,20 +182,48 @@ def test_every_table_has_a_primary_key_that_cannot_run_out(db):
     assert values(db, "select sequencename::text from pg_sequences where data_type <> 'bigint'::regtype") == []
 
 
-def test_every_table_and_view_of_ours_has_a_comment(db):
-    silent = values(
+@pytest.fixture
+def described(db):
+    """Every table, view, type and column of the schema but yoyo's: its name, its comment, and what a column is."""
+    return rows(
         db,
         """
-        select relname::text from pg_class
-         where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace and relname !~ '^_?yoyo_'
-           and exists (select from checkout_ledger as ledger
-                        where ledger.kind in ('table', 'view') and ledger.name = relname
-                          and ledger.migration !~ '_0001_')
-           and obj_description(oid, 'pg_class') is null
+        with relations as (
+          select oid, relname::text as name, relkind as kind from pg_class
+           where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'f', 'v', 'm', 'c')
+             and relname !~ '^_?yoyo_'
+        )
+        select name, obj_description(oid, 'pg_class') as comment, false as in_table, false as nullable
+          from relations where kind <> 'c'
+         union all
+        select relation.name || '.' || attribute.attname, col_description(relation.oid, attribute.attnum),
+               relation.kind in ('r', 'p', 'f'), not attribute.attnotnull
+          from relations as relation
+          join pg_attribute as attribute on attribute.attrelid = relation.oid
+         where attribute.attnum > 0 and not attribute.attisdropped
+         union all
+        select typname::text, obj_description(type.oid, 'pg_type'), false, false
+          from pg_type as type
+         where typnamespace = current_schema()::regnamespace
+           and (typtype in ('e', 'd', 'r') or typrelid in (select oid from relations where kind = 'c'))
+         order by 1
         """,
     )
 
-    assert silent == []
+
+def test_every_table_view_type_and_column_has_a_comment(described):
+    assert len(described) > 200
+    assert [each["name"] for each in described if not re.search(r"\w.*\.$", each["comment"] or "")] == []
+
+
+def test_comments_of_columns_say_what_null_means_and_in_what_an_amount_is_counted(described):
+    columns = {each["name"]: each for each in described if each["in_table"]}
+    nullable = {name for name, column in columns.items() if column["nullable"]}
+    amounts = {name for name in columns if name.endswith("_cents")}
+    assert nullable and amounts
+
+    assert {name for name in nullable if not re.search(r"\bnull\b", columns[name]["comment"] or "", re.I)} == set()
+    assert {name for name in amounts if "minor units" not in (columns[name]["comment"] or "")} == set()
 
 
 # The rules of growth, as far as a look at the text can tell

@@ -71,6 +71,14 @@ select format('%s.%s', relname, attname) as name, format_type(atttypid, atttypmo
   left join pg_attrdef on adrelid = attrelid and adnum = attnum
  where attnum > 0 and not attisdropped and relname !~ 'yoyo'
 """
+COMMENTS = """
+select relname::text as name, obj_description(oid, 'pg_class') as comment from pg_class
+ where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname !~ 'yoyo'
+ union all
+select typname::text, obj_description(oid, 'pg_type') from pg_type
+ where typnamespace = 'public'::regnamespace
+   and (typtype = 'e' or typrelid in (select oid from pg_class where relkind = 'c'))
+"""
 OBJECTS = """
 select 'index' as kind, indexdef as definition from pg_indexes where schemaname = 'public' and tablename !~ 'yoyo'
  union all
@@ -86,17 +94,22 @@ def test_everything_of_the_host_is_as_it_was(legacy, shape):
     """PF-168 to PF-171: columns, comments, indexes, constraints, but for the two names that the tickets change."""
     url, conn = legacy(shape)
     conn.execute("comment on column vendor_orders.checkout_group_id is 'the host says'")
+    conn.execute("comment on table outbox_events is 'the host says'; comment on type cart_status is 'the host says'")
     if shape == "gross":
         conn.execute("comment on column vendor_orders.promo is 'the host says'")
 
     def read():
         columns = {row.pop("name"): row for row in conn.execute(COLUMNS).fetchall()}
-        return columns, {tuple(row.values()) for row in conn.execute(OBJECTS).fetchall()}
+        comments = {row["name"]: row["comment"] for row in conn.execute(COMMENTS).fetchall()}
+        return columns, comments, {tuple(row.values()) for row in conn.execute(OBJECTS).fetchall()}
 
-    columns, objects = read()
+    columns, comments, objects = read()
     run_yoyo("apply", dsn=url)
-    columns_after, objects_after = read()
+    columns_after, comments_after, objects_after = read()
 
+    assert comments.keys() - comments_after.keys() == ({"checkout_groups"} if shape == "net" else set())
+    assert {name: comments[name] for name in comments.keys() & comments_after.keys()}.items() <= comments_after.items()
+    assert [name for name in comments_after.keys() - comments.keys() if not comments_after[name]] == []
     for name, column in columns.items():
         name = name.replace("vendor_orders.discount_cents", "vendor_orders.discounts_cents")
         name = name.replace("checkout_groups.", "checkout_groups_archive.")

@@ -2,7 +2,7 @@ do $$ begin perform checkout_migration_undo('pycheckout_0001_baseline'); end $$;
 drop function if exists checkout_index_confirm(text, text, text, text, boolean, text);
 drop function if exists checkout_index_prepare(text, text, text);
 drop function if exists checkout_table_private(text);
-drop function if exists checkout_column_comment(text, text, text);
+drop function if exists checkout_comment(text, text);
 drop function if exists checkout_is_ours(text, text);
 drop function if exists checkout_column_type(text, text);
 drop function if exists checkout_migration_undo(text);

@@ -91,8 +91,15 @@ create table if not exists checkout_ledger (
 );
 
 comment on table checkout_ledger is
-  'What each pycheckout migration created or removed in this database; its rollback twin undoes that and nothing else. '
-  'For a table or column, definition is the SQL condition of the rows that would lose something if it were dropped.';
+  'What each pycheckout migration created or removed in this database; its rollback twin undoes that and nothing else.';
+comment on column checkout_ledger.id is 'Order of the entries: a twin undoes them newest first.';
+comment on column checkout_ledger.migration is 'Migration that wrote the entry.';
+comment on column checkout_ledger.kind is 'What was created, as in checkout_objects; or a note, such as dropped_constraint or kept_index.';
+comment on column checkout_ledger.table_name is 'Table that it belongs to; null for what belongs to none.';
+comment on column checkout_ledger.name is 'Its name; of a function its signature.';
+comment on column checkout_ledger.definition is
+  'Of a table or column: the SQL condition of the rows that would lose something if it were dropped. Of a note: what its twin needs. Else null.';
+comment on column checkout_ledger.created_at is 'When the migration ran.';
 
 create or replace view checkout_objects as
 select 'type' as kind, null::text as table_name, type.typname::text as name
@@ -133,6 +140,9 @@ select 'trigger', class.relname, trigger.tgname
  where class.relnamespace = quote_ident(current_schema())::regnamespace and not trigger.tgisinternal;
 
 comment on view checkout_objects is 'Objects of the schema, as the migration ledger names them.';
+comment on column checkout_objects.kind is 'type, table, view, column, constraint, index, function or trigger.';
+comment on column checkout_objects.table_name is 'Table that it belongs to; null for what belongs to none.';
+comment on column checkout_objects.name is 'Its name; of a function its signature.';
 
 -- Pins the schema and bounds the wait for locks until the migration's transaction ends. Without the bound, a lock
 -- request that waits behind a long transaction makes every later query of the table wait behind it.
@@ -275,7 +285,7 @@ as $$
      and not attribute.attisdropped;
 $$;
 
--- Whether a migration of ours created a table or column; false for what the host brought.
+-- Whether a migration of ours created a table, a type, or a column; false for what the host brought.
 create or replace function checkout_is_ours(table_name text, column_name text default null)
 returns boolean
 language sql
@@ -283,7 +293,7 @@ stable
 as $$
   select exists (
     select from checkout_ledger as ledger
-     where (ledger.kind = 'table' and ledger.name = checkout_is_ours.table_name)
+     where (ledger.kind in ('table', 'type') and ledger.name = checkout_is_ours.table_name)
         or (ledger.kind = 'column' and ledger.table_name = checkout_is_ours.table_name
             and ledger.name = checkout_is_ours.column_name));
 $$;
@@ -308,16 +318,22 @@ begin
 end;
 $$;
 
--- A comment on a column that is ours; one of the host keeps what it has.
-create or replace function checkout_column_comment(table_name text, column_name text, comment text)
+-- A comment on a table, type or table.column that is ours; one of the host keeps what it has, or goes without.
+create or replace function checkout_comment(name text, comment text)
 returns void
 language plpgsql
 as $$
+declare
+  v_name constant text := split_part(checkout_comment.name, '.', 1);
+  v_column constant text := nullif(split_part(checkout_comment.name, '.', 2), '');
+  v_kind text := 'column';
 begin
-  if checkout_is_ours(checkout_column_comment.table_name, checkout_column_comment.column_name) then
-    execute format('comment on column %I.%I is %L', checkout_column_comment.table_name, checkout_column_comment.column_name,
-                   checkout_column_comment.comment);
+  if not checkout_is_ours(v_name, v_column) then
+    return;
+  elsif v_column is null then
+    select ledger.kind into v_kind from checkout_ledger as ledger where ledger.kind in ('table', 'type') and ledger.name = v_name;
   end if;
+  execute format('comment on %s %s is %L', v_kind, concat_ws('.', quote_ident(v_name), quote_ident(v_column)), checkout_comment.comment);
 end;
 $$;
 
@@ -394,8 +410,8 @@ begin
       ('checkout_migration_check(text)', 'Raises if rows would be lost by rolling back a migration, or all of them.'),
       ('checkout_migration_undo(text)', 'Body of a rollback twin: drops what the migration created; raises if rows would be lost.'),
       ('checkout_column_type(text, text)', 'Type of a column, as SQL.'),
-      ('checkout_column_comment(text, text, text)', 'Step of a migration: comments a column, unless it is the host''s.'),
-      ('checkout_is_ours(text, text)', 'Whether a migration of pycheckout created this table or column.'),
+      ('checkout_comment(text, text)', 'Step of a migration: comments a table, type or table.column, unless it is the host''s.'),
+      ('checkout_is_ours(text, text)', 'Whether a migration of pycheckout created this table, type or column.'),
       ('checkout_table_private(text)', 'Step of a migration: takes every right on a table from everybody but its owner.'),
       ('checkout_index_prepare(text, text, text)', 'Step of a migration: drops an invalid index of this name, notes a valid one as the host''s.'),
       ('checkout_index_confirm(text, text, text, text, boolean, text)', 'Step of a migration: raises unless the index is valid and right.')
@@ -587,7 +603,132 @@ create table if not exists outbox_events (
 do $$
 begin
   perform checkout_migration_close('pycheckout_0001_baseline');
-  perform checkout_column_comment('vendor_orders', 'checkout_group_id', 'Anchor: the orders of one checkout share it with their cart.');
-  perform checkout_column_comment('cart_records', 'checkout_group_id', 'Anchor of the checkout that converted this cart; null before.');
+  -- those of columns that some releases of the earlier system lack, or call otherwise, come with 0002 and 0010
+  perform checkout_comment(said.name, said.comment) from (values
+    ('address_t', 'A postal address. The checkout confirms none without line1, city and country; checkout_erase() leaves one of nulls.'),
+    ('address_t.line1', 'Street and number; the checkout requires it.'),
+    ('address_t.line2', 'Suite, floor or the like; null: none.'),
+    ('address_t.city', 'City; the checkout requires it.'),
+    ('address_t.state', 'State or province; null: none.'),
+    ('address_t.postal_code', 'Postal code; null: none.'),
+    ('address_t.country', 'Country, as the host writes it; the checkout requires it.'),
+    ('address_t.lat', 'Latitude in degrees, -90 to 90; null: not known.'),
+    ('address_t.lng', 'Longitude in degrees, -180 to 180; null: not known.'),
+    ('cart_status', 'active: a quote that can be changed and checked out. converted: it became orders and changes no more.'),
+    ('vendor_group_status', 'ok: its ok items are ordered. invalid: the vendor cannot sell, and none is.'),
+    ('cart_item_status', 'ok: the item is ordered, if its vendor group is ok. not_available, invalid: it is not, and counts in no subtotal.'),
+    ('vendor_order_status',
+     'The checkout and the order functions write created_pending, partially_accepted, rejected, fulfilled, partially_fulfilled and canceled; '
+     'the rest is the host''s.'),
+    ('line_item_status', 'pending, accepted and hold: the line holds stock. rejected: it gave it back, or got none. fulfilled: its goods have left.'),
+    ('payment_method', 'How an order is paid. The checkout takes any value of this type.'),
+    ('payment_status', 'unpaid: nothing happened yet, and the amount follows the order. The host writes the others.'),
+    ('cart_records',
+     'Carts, each with its quote. The quote writes them until the checkout converts them; then only cart_purge() and checkout_erase() touch '
+     'them.'),
+    ('cart_records.id', 'Id of the cart, from the quote.'),
+    ('cart_records.buyer_store_id', 'Store that buys, an id of the host.'),
+    ('cart_records.checkout_group_id', 'Anchor of the checkout that converted this cart; null before.'),
+    ('cart_records.status', 'active from the quote, converted from the checkout.'),
+    ('cart_records.shipping_address', 'From the quote, then the one that the checkout confirmed; checkout_erase() blanks it. Null: none yet.'),
+    ('cart_records.currency', 'ISO 4217 code, from the quote; every _cents column of the cart counts its minor units.'),
+    ('cart_records.valid_until', 'When the quote runs out: from then on the checkout refuses the cart (OC003).'),
+    ('cart_records.subtotal_cents', 'Subtotal that the buyer was quoted, minor units: the sum over the vendor groups that are ok.'),
+    ('cart_records.discounts_cents', 'Discounts that the buyer was quoted, promotions included, minor units: subtotal_cents - total_cents.'),
+    ('cart_records.total_cents', 'Total that the buyer was quoted, minor units: the sum over the vendor groups that are ok.'),
+    ('cart_records.ad_tokens', 'Signed ad tokens (JWS) that came with the quote; the checkout attributes orders and lines by them. Null: none.'),
+    ('cart_records.created_at', 'When the cart was first written.'),
+    ('cart_records.updated_at', 'When the quote, the checkout or checkout_erase() last wrote the cart.'),
+    ('cart_vendor_groups', 'What a cart holds of one vendor, and what that comes to. Written by the quote; the checkout reads it.'),
+    ('cart_vendor_groups.id', 'Id of the group; the order that the checkout makes of it takes the same.'),
+    ('cart_vendor_groups.cart_id', 'Cart that it is a part of.'),
+    ('cart_vendor_groups.vendor_store_id', 'Store that sells, an id of the host.'),
+    ('cart_vendor_groups.status', 'From the quote: whether this vendor''s items are ordered.'),
+    ('cart_vendor_groups.subtotal_cents',
+     'Sum of line_subtotal_cents over its ok items, minor units; another figure in a group that is ordered is OC007.'),
+    ('cart_vendor_groups.total_cents',
+     'What the buyer pays this vendor, minor units. What its discount has beyond those of the lines is the promotion''s share.'),
+    ('cart_vendor_groups.promo', 'Promotion of this vendor: {code, amount_cents}, copied to the order. Null: none.'),
+    ('cart_vendor_groups.warnings', 'What the quote has to say of this vendor: [{type, message}], copied to the order.'),
+    ('cart_vendor_groups.created_at', 'When the quote wrote the group; cart_put() writes all of a cart anew.'),
+    ('cart_vendor_groups.updated_at', 'When the quote last changed the group.'),
+    ('cart_items', 'Lines of a cart, as quoted. Written by the quote; the checkout copies them to order_line_items, to the cent.'),
+    ('cart_items.id', 'Id of the line; the order line that the checkout makes of it takes the same.'),
+    ('cart_items.cart_id', 'Cart that it is a part of.'),
+    ('cart_items.product_id', 'Product, an id of the host; its stock stands in inventory_items.'),
+    ('cart_items.vendor_store_id', 'Store that sells, an id of the host; an ok item needs that vendor''s group in its cart.'),
+    ('cart_items.quantity', 'Units that the buyer wants, at least 1 on an ok item.'),
+    ('cart_items.moq', 'Minimum order quantity in units, as the quote knew it; the checkout does not check it.'),
+    ('cart_items.max_qty', 'Largest quantity in units, as the quote knew it; the checkout does not check it. Null: no limit.'),
+    ('cart_items.unit_price_cents', 'Price of one unit, minor units: before the volume discount on a gross line, after it on a net one.'),
+    ('cart_items.line_subtotal_cents',
+     'Price of the line, minor units: before line_discounts_cents on a gross line, with the volume discount in it on a net one.'),
+    ('cart_items.applied_volume_discount', 'Describes the volume discount that the amounts have in them: {label, amount_cents}. Null: none.'),
+    ('cart_items.warnings', 'What the quote has to say of this line: [{type, message}], copied to the order line.'),
+    ('cart_items.status', 'From the quote: whether this line is ordered.'),
+    ('cart_items.created_at', 'When the quote wrote the line; cart_put() writes all of a cart anew.'),
+    ('cart_items.updated_at', 'When the quote last changed the line.'),
+    ('vendor_orders', 'Orders, one a vendor and checkout. Written by the checkout and the order functions; the host moves states of its own.'),
+    ('vendor_orders.id', 'Id of the order; from the checkout that of the vendor group.'),
+    ('vendor_orders.checkout_group_id', 'Anchor: the orders of one checkout share it with their cart.'),
+    ('vendor_orders.buyer_store_id', 'Store that buys, an id of the host.'),
+    ('vendor_orders.vendor_store_id', 'Store that sells, an id of the host.'),
+    ('vendor_orders.status', 'From the checkout created_pending, or rejected if every line was; then from the order functions and the host.'),
+    ('vendor_orders.subtotal_cents', 'Sum of line_subtotal_cents over its lines that are not rejected, minor units.'),
+    ('vendor_orders.tax_cents', 'Tax, minor units: 0 from the checkout; a host that sets it adds it to total_cents.'),
+    ('vendor_orders.transport_fee_cents', 'Transport, minor units: 0 from the checkout; a host that sets it adds it to total_cents.'),
+    ('vendor_orders.total_cents', 'subtotal_cents - discounts_cents + tax_cents + transport_fee_cents, minor units.'),
+    ('vendor_orders.balance_due_cents',
+     'What is still to be paid, minor units: total_cents at first; the host takes off payments, the order functions what is rejected.'),
+    ('vendor_orders.notes', 'The host''s notes; the checkout writes none, checkout_erase() deletes them. Null: none.'),
+    ('vendor_orders.created_at', 'When the checkout converted the cart.'),
+    ('vendor_orders.updated_at',
+     'When the checkout, an order function or checkout_erase() last wrote the order; the host sets it for its own changes.'),
+    ('order_line_items',
+     'Lines of the orders, copies of their cart lines. Written by the checkout and the order functions; the host moves states of its own.'),
+    ('order_line_items.id', 'Id of the line; from the checkout that of the cart line.'),
+    ('order_line_items.order_id', 'Order that it is a part of.'),
+    ('order_line_items.product_id',
+     'Product, an id of the host. The checkout always writes it; null: the host took it away, and no stock goes back.'),
+    ('order_line_items.name', 'Name of the product: the title of the cart line, or product_id where that is empty.'),
+    ('order_line_items.category', 'Category of the cart line.'),
+    ('order_line_items.unit', 'Unit of the cart line.'),
+    ('order_line_items.unit_price_cents', 'Price of one unit, minor units, as on the cart line.'),
+    ('order_line_items.qty', 'Units ordered; a rejected line keeps them.'),
+    ('order_line_items.discount_cents',
+     'Discount of the line without promotions, minor units: 0 where the cart line is net. A rejected line keeps it.'),
+    ('order_line_items.total_cents', 'line_subtotal_cents - discount_cents, before promotions, minor units. A rejected line keeps it.'),
+    ('order_line_items.status', 'From the checkout pending, or rejected where stock was short; then from the order functions and the host.'),
+    ('order_line_items.notes',
+     'Why it is rejected: insufficient_inventory from the checkout, else the reason that was given, until checkout_erase(). Null: no reason.'),
+    ('order_line_items.created_at', 'When the checkout converted the cart.'),
+    ('order_line_items.updated_at',
+     'When the checkout, an order function or checkout_erase() last wrote the line; the host sets it for its own changes.'),
+    ('payment_intents', 'What is to be paid for an order, one row each. Written by the checkout, unpaid; the host collects and moves the state.'),
+    ('payment_intents.id', 'Id of the intent; from the checkout that of the order.'),
+    ('payment_intents.order_id', 'Order that is paid.'),
+    ('payment_intents.method', 'Method that the checkout confirmed.'),
+    ('payment_intents.status', 'unpaid from the checkout; then the host''s.'),
+    ('payment_intents.amount_cents',
+     'Total of the order, in minor units of its currency. The order functions change it only while the intent is unpaid.'),
+    ('payment_intents.created_at', 'When the checkout converted the cart.'),
+    ('payment_intents.updated_at', 'When the amount last followed the order; the host sets it for its own changes.'),
+    ('inventory_items', 'Stock, one row a product. Written by the inventory functions or the host, and by the checkout and the order functions.'),
+    ('inventory_items.product_id', 'Product, an id of the host.'),
+    ('inventory_items.available_qty', 'Units that a checkout can still take from this row; 0 while slots > 1, when inventory_slots has them.'),
+    ('inventory_items.reserved_qty', 'Units that open order lines hold in this row, slot 0.'),
+    ('inventory_items.updated_at', 'When the stock of this row last changed; the host sets it for its own changes.'),
+    ('outbox_events',
+     'Events for other systems, written in the transaction of what they tell of. The relay publishes them; outbox_purge() deletes old ones.'),
+    ('outbox_events.id', 'Id of the event, also in payload and on each message: consumers know a repeat by it.'),
+    ('outbox_events.event_type', 'What happened, such as checkout.converted; types of the host''s own may stand beside ours.'),
+    ('outbox_events.aggregate_type', 'What it happened to: checkout_group or vendor_order; the host may have others.'),
+    ('outbox_events.aggregate_id', 'The anchor or the order. The relay sends the events of one aggregate in their order.'),
+    ('outbox_events.payload', 'What consumers are told: {version, event_id, occurred_at, type, data} in events of ours.'),
+    ('outbox_events.created_at', 'When it happened; the events of an aggregate are in this order.'),
+    ('outbox_events.published_at', 'When it was published or given up, as outbox_ack() or a publisher of the host wrote it. Null: not yet.'),
+    ('outbox_events.attempt_count', 'Attempts of the relay that failed, since the event was written or replayed.'),
+    ('outbox_events.last_error', 'What the last attempt failed with, up to 1000 characters. Null: none failed, or it is published.')
+  ) as said (name, comment);
 end
 $$;

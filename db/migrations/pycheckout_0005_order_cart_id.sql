@@ -9,8 +9,7 @@ alter table vendor_orders add column if not exists cart_id uuid;
 do $$
 begin
   perform checkout_migration_close('pycheckout_0005_order_cart_id');
-  perform checkout_column_comment('vendor_orders', 'cart_id',
-    'Cart that this order came from. Null only on orders of the earlier system whose cart was unknown.');
+  perform checkout_comment('vendor_orders.cart_id', 'Cart that this order came from. Null only on orders of the earlier system whose cart was unknown.');
   -- checkout_groups keeps the pair, so a value that stands there too is not lost with the column
   if to_regclass('checkout_groups') is not null then
     update checkout_ledger

@@ -10,7 +10,8 @@ begin
         using errcode = 'object_not_in_prerequisite_state';
     end if;
     alter table checkout_groups_archive rename to checkout_groups;
-    comment on table checkout_groups is null;
+    execute format('comment on table checkout_groups is %L', (
+      select definition from checkout_ledger where migration = 'pycheckout_0009_drop_checkout_groups' and kind = 'archived_table'));
   elsif exists (select from checkout_ledger where migration = 'pycheckout_0009_drop_checkout_groups' and kind = 'dropped_table') then
     create table checkout_groups (
       id uuid primary key default gen_random_uuid(),

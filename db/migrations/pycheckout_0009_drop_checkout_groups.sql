@@ -17,6 +17,7 @@ do $$
 declare
   v_key record;
   v_keeps_rows boolean;
+  v_comment constant text := obj_description(to_regclass('checkout_groups'), 'pg_class');
   v_backfilled_before constant xid := (select definition::xid8::xid from checkout_ledger where kind = 'backfilled_before');
 begin
   if to_regclass('checkout_groups') is null then
@@ -56,8 +57,8 @@ begin
     alter table checkout_groups rename to checkout_groups_archive;
     comment on table checkout_groups_archive is
       'checkout_groups of the earlier system, as PF-168 found it. Nothing reads it; drop it once its clicks and dates are no longer wanted.';
-    insert into checkout_ledger (migration, kind, name)
-    values ('pycheckout_0009_drop_checkout_groups', 'archived_table', 'checkout_groups');
+    insert into checkout_ledger (migration, kind, name, definition)
+    values ('pycheckout_0009_drop_checkout_groups', 'archived_table', 'checkout_groups', v_comment);
   else
     drop table checkout_groups;
     insert into checkout_ledger (migration, kind, name)

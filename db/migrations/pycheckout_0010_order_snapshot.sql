@@ -34,12 +34,16 @@ begin
       add constraint vendor_orders_cart_id_set check (cart_id is not null or num_nonnulls(shipping_address) = 0) not valid;
   end if;
   perform checkout_migration_close('pycheckout_0010_order_snapshot');
-  perform checkout_column_comment('vendor_orders', 'currency', 'ISO 4217 code; every _cents column counts its minor units.');
-  perform checkout_column_comment('vendor_orders', 'shipping_address', 'Address that the checkout confirmed.');
-  perform checkout_column_comment('vendor_orders', 'warnings', 'Warnings of the vendor group, and those of the checkout: [{type, message}].');
-  perform checkout_column_comment('vendor_orders', 'promo', 'Promotion of the vendor group: {code, amount_cents}.');
-  perform checkout_column_comment('vendor_orders', 'payment_method', 'Method that the checkout confirmed.');
-  perform checkout_column_comment('vendor_orders', 'shipping_line', 'Shipping selection, in no total: {code, title, price_cents}.');
-  perform checkout_column_comment('vendor_orders', 'attributed_token', 'Claims of the ad token that this order is attributed to.');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('vendor_orders.discounts_cents',
+     'Discounts of its lines that are not rejected, and the promotion''s share, at most what is left of them, minor units.'),
+    ('vendor_orders.currency', 'ISO 4217 code; every _cents column counts its minor units. Null: an order of the earlier system.'),
+    ('vendor_orders.shipping_address', 'Address that the checkout confirmed; checkout_erase() blanks it. Null: an order of the earlier system.'),
+    ('vendor_orders.warnings', 'Warnings of the vendor group, and those of the checkout: [{type, message}]. Null: an order of the earlier system.'),
+    ('vendor_orders.promo', 'Promotion of the vendor group: {code, amount_cents}. Null: none.'),
+    ('vendor_orders.payment_method', 'Method that the checkout confirmed. Null: an order of the earlier system.'),
+    ('vendor_orders.shipping_line', 'Shipping selection, in no total: {code, title, price_cents}. Null: none.'),
+    ('vendor_orders.attributed_token', 'Claims of the ad token that this order is attributed to. Null: to none.')
+  ) as said (name, comment);
 end
 $$;

@@ -34,11 +34,24 @@ $$;
 do $$
 begin
   perform checkout_migration_close('pycheckout_0011_line_snapshot');
-  perform checkout_column_comment('order_line_items', 'cart_item_id', 'Cart line that this order line came from; equal to its id on every line of pycheckout.');
-  perform checkout_column_comment('order_line_items', 'line_subtotal_cents', 'Subtotal of the cart line, before its discount.');
-  perform checkout_column_comment('order_line_items', 'attributed_token', 'Claims of the ad token that this line is attributed to.');
-  perform checkout_column_comment('cart_items', 'line_discounts_cents', 'Discount on line_subtotal_cents of a gross line; unread where line_total_cents is null.');
-  perform checkout_column_comment('cart_items', 'line_total_cents', 'Gross lines: line_subtotal_cents - line_discounts_cents. Null: a net line, whose total is its subtotal.');
-  perform checkout_column_comment('cart_vendor_groups', 'promo_discount_cents', 'Share of the promotion in this group, as quoted. The checkout reads subtotal and total alone.');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('order_line_items.cart_item_id',
+     'Cart line that this order line came from; equal to its id on every line of pycheckout. Null: a line of the earlier system.'),
+    ('order_line_items.warnings', 'Warnings of the cart line, and those of the checkout: [{type, message}]. Null: a line of the earlier system.'),
+    ('order_line_items.applied_volume_discount', 'Describes the volume discount that the amounts have in them: {label, amount_cents}. Null: none.'),
+    ('order_line_items.moq', 'Minimum order quantity of the cart line, in units. Null: a line of the earlier system.'),
+    ('order_line_items.max_qty', 'Largest quantity of the cart line, in units. Null: no limit.'),
+    ('order_line_items.attributed_token', 'Claims of the ad token that this line is attributed to. Null: to none.'),
+    ('order_line_items.line_subtotal_cents',
+     'Subtotal of the cart line, before its discount, minor units. A rejected line keeps it. Null: a line of the earlier system.'),
+    ('cart_vendor_groups.line_discounts_cents',
+     'Sum of the discounts of its lines, minor units, from the quote; the checkout does not read it. Null: left out.'),
+    ('cart_vendor_groups.promo_discount_cents',
+     'Share of the promotion in this group, minor units, from the quote; the checkout does not read it. Null: left out.'),
+    ('cart_items.line_discounts_cents',
+     'Discount on line_subtotal_cents of a gross line, minor units; null counts as 0. Unread where line_total_cents is null.'),
+    ('cart_items.line_total_cents',
+     'Gross lines: line_subtotal_cents - line_discounts_cents, minor units. Null: a net line, whose total is its subtotal.')
+  ) as said (name, comment);
 end
 $$;

@@ -11,8 +11,11 @@ alter table cart_records add column if not exists converted_at timestamptz;
 do $$
 begin
   perform checkout_migration_close('pycheckout_0012_cart_confirmation');
-  perform checkout_column_comment('cart_records', 'payment_method', 'Method that the checkout confirmed; null before.');
-  perform checkout_column_comment('cart_records', 'shipping_line', 'Shipping selection, in no total: {code, title, price_cents}.');
-  perform checkout_column_comment('cart_records', 'converted_at', 'When the checkout converted the cart; null before, and on carts that the earlier system converted.');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('cart_records.payment_method', 'Method that the checkout confirmed; null before.'),
+    ('cart_records.shipping_line',
+     'Shipping selection that the checkout confirmed, in no total: {code, title, price_cents}. Null before, and where there is none.'),
+    ('cart_records.converted_at', 'When the checkout converted the cart; null before, and on carts that the earlier system converted.')
+  ) as said (name, comment);
 end
 $$;

@@ -63,9 +63,6 @@ select item.product_id,
      group by product_id
   ) as slot on slot.product_id = item.product_id;
 
-comment on table inventory_slots is 'Stock of split products, one row a slot; slot 0 is the product''s row in inventory_items.';
-comment on table inventory_holds is 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.';
-comment on table inventory_baseline is 'Reserved stock that the earlier system left, as the migration found it.';
 comment on view inventory_levels is 'Stock of each product, summed over its slots.';
 comment on column inventory_levels.product_id is 'The host''s product.';
 comment on column inventory_levels.available_qty is 'Units that a checkout can still take.';
@@ -76,8 +73,24 @@ comment on column inventory_levels.updated_at is 'The last change in any slot.';
 do $$
 begin
   perform checkout_migration_close('pycheckout_0014_inventory_slots');
-  perform checkout_column_comment('inventory_items', 'slots',
-    'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('inventory_items.slots', 'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().'),
+    ('inventory_slots', 'Stock of split products, one row a slot; slot 0 is the product''s row in inventory_items.'),
+    ('inventory_slots.product_id', 'Product, an id of the host.'),
+    ('inventory_slots.slot', 'Number of the slot, from 1 to the product''s slots.'),
+    ('inventory_slots.available_qty', 'Units that a checkout can still take from this slot.'),
+    ('inventory_slots.reserved_qty', 'Units that open order lines hold in this slot.'),
+    ('inventory_slots.updated_at', 'When the stock of this slot last changed.'),
+    ('inventory_holds', 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.'),
+    ('inventory_holds.product_id', 'Product, an id of the host.'),
+    ('inventory_holds.line_item_id', 'Order line that holds the units; the row goes when the line ends, or with inventory_split().'),
+    ('inventory_holds.slot', 'Slot that they are held in.'),
+    ('inventory_holds.qty', 'Units held; the holds of a line come to its quantity.'),
+    ('inventory_baseline',
+     'Reserved stock that the earlier system left, as the migration found it. Nothing changes it; checkout_audit() allows for it.'),
+    ('inventory_baseline.product_id', 'Product, an id of the host.'),
+    ('inventory_baseline.reserved_qty', 'Units that were reserved.')
+  ) as said (name, comment);
   -- a copy of what inventory_items said: no loss
   update checkout_ledger set definition = 'false' where kind = 'table' and name = 'inventory_baseline';
 end

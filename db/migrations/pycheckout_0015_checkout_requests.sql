@@ -22,7 +22,16 @@ begin
 end
 $$;
 
-comment on table checkout_requests is 'Idempotency keys and the request each is bound to. checkout_requests_purge() removes old ones.';
-comment on column checkout_requests.request_hash is 'SHA-256 of the normalised request; arguments at their default are left out.';
-
-do $$ begin perform checkout_migration_close('pycheckout_0015_checkout_requests'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0015_checkout_requests');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('checkout_requests', 'Idempotency keys and the request each is bound to, written by the checkout. checkout_requests_purge() removes old ones.'),
+    ('checkout_requests.buyer_store_id', 'Buyer whose key it is; the same key of another buyer is another key.'),
+    ('checkout_requests.idempotency_key', 'Key that the caller chose: 1 to 255 visible ASCII characters.'),
+    ('checkout_requests.request_hash', 'SHA-256 of the normalised request; arguments at their default are left out.'),
+    ('checkout_requests.cart_id', 'Cart of the request.'),
+    ('checkout_requests.created_at', 'When the key was bound; checkout_requests_purge() goes by it.')
+  ) as said (name, comment);
+end
+$$;

@@ -30,15 +30,23 @@ create table if not exists ad_signing_keys (
   retired_at timestamptz
 );
 
-comment on type ad_event_type is 'What an ad token attests, strongest first: a click is preferred to an impression.';
-comment on table ad_signing_keys is 'Secrets that ad tokens are signed with. Written by ad_signing_key_put() and ad_signing_key_retire() alone.';
-comment on column ad_signing_keys.inner_pad is 'Key xor 0x36 (RFC 2104), as secret as the key.';
-comment on column ad_signing_keys.outer_pad is 'Key xor 0x5c (RFC 2104), as secret as the key.';
-comment on column ad_signing_keys.accepts_unnamed is 'Whether tokens whose header names no kid are checked with this key.';
-
 do $$
 begin
   perform checkout_table_private('ad_signing_keys');
   perform checkout_migration_close('pycheckout_0016_ad_signing_keys');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('ad_placement', 'Where the ad of a token was shown.'),
+    ('ad_target_type', 'What an ad token is for: a store, whose order is attributed to it, or a product, whose lines are.'),
+    ('ad_event_type', 'What an ad token attests, strongest first: a click is preferred to an impression.'),
+    ('ad_signing_keys', 'Secrets that ad tokens are signed with. Written by ad_signing_key_put() and ad_signing_key_retire() alone.'),
+    ('ad_signing_keys.kid', 'Name of the key, as the headers of its tokens have it.'),
+    ('ad_signing_keys.secret', 'The key for HMAC-SHA-256, 32 bytes or more; the same for as long as the row is there.'),
+    ('ad_signing_keys.inner_pad', 'Key xor 0x36 (RFC 2104), as secret as the key.'),
+    ('ad_signing_keys.outer_pad', 'Key xor 0x5c (RFC 2104), as secret as the key.'),
+    ('ad_signing_keys.active', 'Whether tokens that it signed count.'),
+    ('ad_signing_keys.accepts_unnamed', 'Whether tokens whose header names no kid are checked with this key.'),
+    ('ad_signing_keys.created_at', 'When the key was first put here.'),
+    ('ad_signing_keys.retired_at', 'When ad_signing_key_retire() took it out of use. Null: it is active.')
+  ) as said (name, comment);
 end
 $$;

@@ -18,7 +18,6 @@ create table if not exists cart_change_permits (
 );
 
 do $$ begin perform checkout_table_private('cart_change_permits'); end $$;
-comment on table cart_change_permits is 'Carts that the running transaction may change although they are converted. Empty between transactions.';
 
 create or replace function cart_refuse_change()
 returns trigger
@@ -131,4 +130,15 @@ create or replace trigger cart_items_no_truncate
 before truncate on cart_items
 execute function cart_refuse_truncate();
 
-do $$ begin perform checkout_migration_close('pycheckout_0018_converted_carts_immutable'); end $$;
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0018_converted_carts_immutable');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('cart_change_permits',
+     'Carts that the running transaction may change although they are converted. Written by cart_purge() and checkout_erase(); empty between '
+     'transactions.'),
+    ('cart_change_permits.cart_id', 'The cart.'),
+    ('cart_change_permits.transaction_id', 'The only transaction that the permit is good for.')
+  ) as said (name, comment);
+end
+$$;

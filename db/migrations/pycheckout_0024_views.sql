@@ -73,7 +73,7 @@ comment on column checkout_overview.payment_method is 'Method that the checkout 
 comment on column checkout_overview.quoted_total_cents is 'Total that the buyer was quoted.';
 comment on column checkout_overview.confirmed_total_cents is 'Sum of the orders as they are now, without what was rejected; null without orders.';
 comment on column checkout_overview.orders is 'Number of vendor orders.';
-comment on column checkout_overview.order_states is 'How many orders are in which state.';
+comment on column checkout_overview.order_states is 'How many orders are in which state; null without orders.';
 comment on column checkout_overview.lines is 'Number of order lines.';
 comment on column checkout_overview.rejected_lines is 'Lines that are rejected, for want of stock or by their vendor.';
 comment on column checkout_overview.short_lines is 'Lines that the checkout rejected for want of stock.';
@@ -86,6 +86,6 @@ comment on column outbox_backlog.events is 'How many there are.';
 comment on column outbox_backlog.aggregates is 'About how many orders or checkouts they are.';
 comment on column outbox_backlog.oldest_at is 'When the oldest of them was written.';
 comment on column outbox_backlog.oldest_age is 'How long that one has waited.';
-comment on column outbox_backlog.last_error is 'An error that one of them met.';
+comment on column outbox_backlog.last_error is 'An error that one of them met; null: none failed.';
 
 do $$ begin perform checkout_migration_close('pycheckout_0024_views'); end $$;
