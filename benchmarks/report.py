@@ -183,6 +183,14 @@ def text(name: str, found: dict[str, Any]) -> str:
         rows = [["0", f"{found['fresh_mb']:.1f}"]]
         rows += [[f"{each['checkouts']:,}", f"{each['private_mb']:.1f}"] for each in found["after"]]
         return f"{title}\n\n{table(['checkouts', 'private MB'], rows, words=0)}"
+    if name == "profile":
+        inside = sum(each["self_us"] for each in found["steps"])
+        rows = [
+            [f"`{each['function']}`", f"{each['calls']}", f"{each['self_us']:.0f}", f"{each['self_us'] / inside:.0%}"]
+            for each in found["steps"]
+        ]
+        rows.append(["commit, protocol, client", "", f"{found['us'] - inside:.0f}", ""])
+        return f"{title}\n\n{table(['function', 'calls', 'µs', 'of the function'], rows)}"
     header = "who,a second,spread,lines a second,p50 ms,p95 ms,p99 ms,statements,buffers,WAL bytes,full pages,CPU ms"
     rows = [_row(each) for each in found["contenders"]]
     return (

@@ -43,7 +43,7 @@ PGBENCH_SCALE = 20
 # Runs that count statements: a short one is taken off a longer one, and so is what a new session does once. The longer
 # one has each basket of the sample once, so that everybody counts the same carts.
 FEW, MANY = 20, 100
-SPECIAL = {"lines": special.lines, "memory": special.memory}
+SPECIAL = {"lines": special.lines, "memory": special.memory, "profile": special.profile}
 
 
 class Database:

@@ -1,4 +1,4 @@
-"""Two loads of one session each: what a line costs, and what a session and the disk keep of 10,000 checkouts."""
+"""Loads of one session each: what a line costs, what a session and the disk keep of 10,000 checkouts, what each step takes."""
 
 from __future__ import annotations
 
@@ -69,6 +69,29 @@ def memory(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
         "after": found,
         "disk_bytes": {table: round(size) for table, size in grown.items() if size},
     }
+
+
+def profile(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """Time in each function, its statements included and the functions that it calls not, of 3 vendors x 2 lines."""
+    name, warm, carts = "bench_profile", 100, 5000 if full else 1000
+    conn = _session(embedded, name, Shape(), warm + carts)
+    for number in range(warm):
+        _checkout(conn, number)
+    conn.execute("set track_functions = 'all'")
+    began = time.perf_counter()
+    for number in range(warm, warm + carts):
+        _checkout(conn, number)
+    took = time.perf_counter() - began
+    conn.execute("select pg_stat_force_next_flush()")
+    found = conn.execute(
+        "select funcname, calls / %(carts)s as calls, self_time * 1000 / %(carts)s as self_us"
+        " from pg_stat_user_functions where self_time > 0 and calls >= %(carts)s order by self_time desc, funcname",
+        {"carts": carts},
+    ).fetchall()
+    conn.close()
+    _drop(embedded, name)
+    steps = [{"function": function, "calls": calls, "self_us": round(us, 1)} for function, calls, us in found]
+    return {"title": "Where the time of a checkout goes", "at": _now(), "us": round(took / carts * 1e6), "steps": steps}
 
 
 def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:

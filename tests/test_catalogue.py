@@ -182,6 +182,13 @@ def test_every_table_has_a_primary_key_that_cannot_run_out(db):
     assert values(db, "select sequencename::text from pg_sequences where data_type <> 'bigint'::regtype") == []
 
 
+def test_no_foreign_key_leaves_the_schema(db):
+    """So that a market can move to another server, or a schema to another node, as a whole."""
+    found = rows(db, "select connamespace, t.relnamespace from pg_constraint join pg_class t on t.oid = confrelid")
+    assert found
+    assert all(each["connamespace"] == each["relnamespace"] for each in found)
+
+
 @pytest.fixture
 def described(db):
     """Every table, view, type and column of the schema but yoyo's: its name, its comment, and what a column is."""

@@ -77,21 +77,33 @@ def write(functions, name, parameters="", result="int", body="1"):
 
 
 @pytest.mark.parametrize("schema", ["public", 'Odd "one"'])
-def test_deployment_refuses_while_public_may_create_in_the_schema(empty_database, schema):
+def test_migration_refuses_before_any_change_while_public_may_create_in_the_schema(empty_database, schema):
     """PF-168: somebody's better matching overload would run as the owner. The HINT is the statement to run."""
     url = empty_database()
     name = sql.Identifier(schema)
+    tables = "select count(*) from pg_class where relname in ('cart_records', 'checkout_ledger')"
     with connect(url) as conn:
         conn.execute(sql.SQL("create schema if not exists {0}; grant create on schema {0} to public").format(name))
         with pytest.raises(pycheckout.MigrationError, match="PUBLIC may create objects") as caught:
             pycheckout.migrate(url, schema=schema)
         assert caught.value.sqlstate == "42501"
-        query = "select count(*) from pg_proc where proname = 'checkout_execute'"
-        assert value(conn, query) == 0
+        assert value(conn, tables) == 0
 
         conn.execute(caught.value.hint)
         pycheckout.migrate(url, schema=schema)
-        assert value(conn, query) == 1
+        assert value(conn, tables) == 2
+
+
+def test_deployment_refuses_while_public_may_create_in_the_schema(conn):
+    """PF-168: what was revoked for the migrations may have been granted since."""
+    conn.execute("drop function cart_purge(interval); grant create on schema public to public")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="PUBLIC may create objects") as caught:
+        deploy(conn)
+    assert signatures(conn, "cart_purge") == []
+
+    conn.execute(caught.value.diag.message_hint)
+    deploy(conn)
+    assert signatures(conn, "cart_purge") == ["cart_purge(interval)"]
 
 
 def test_yoyo_shows_the_refusal_and_its_hint(empty_database):

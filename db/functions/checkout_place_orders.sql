@@ -6,13 +6,12 @@ language plpgsql
 as $$
 declare
   v_cart constant cart_records := checkout_place_orders.cart;
-  v_result jsonb;
-  v_event_orders json;
+  v_built record;
 begin
   perform checkout_create_orders(v_cart, checkout_place_orders.rejected_line_ids, checkout_place_orders.attribution);
-  select built.result, built.event_orders into v_result, v_event_orders from checkout_build_result(v_cart, false) as built;
-  perform checkout_emit_events(v_cart, v_result, v_event_orders, checkout_place_orders.attribution);
-  return v_result;
+  v_built := checkout_build_result(v_cart, false);
+  perform checkout_emit_events(v_cart, v_built.result, v_built.event_orders, checkout_place_orders.attribution);
+  return v_built.result;
 end;
 $$;
 

@@ -17,6 +17,13 @@ begin
   end if;
   perform set_config('search_path', quote_ident(v_schema) || ', pg_temp', true);
 
+  -- The functions would refuse it in the end, when the earlier checkout is gone.
+  if exists (select from pg_namespace cross join aclexplode(nspacl) as acl
+              where nspname = v_schema and acl.grantee = 0 and acl.privilege_type = 'CREATE') then
+    raise exception 'PUBLIC may create objects in schema %, and so slip code into functions that run as their owner', v_schema
+      using errcode = 'insufficient_privilege', hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', v_schema);
+  end if;
+
   with required (table_name, columns) as (values
     ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,created_at,updated_at}'::text[]),
     ('cart_vendor_groups', '{id,cart_id,vendor_store_id,status,subtotal_cents,total_cents,promo,warnings,created_at,updated_at}'),

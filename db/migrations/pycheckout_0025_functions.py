@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "ac719dd747a559bc296e797a532375951627060b1601da6b6cd2b826e72531fe"
+FUNCTIONS_HASH = "abd9468e573994f59d0d1f2a0ee75e2df55946d6ade3910e1b88631c3d01af45"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
