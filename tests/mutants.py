@@ -437,8 +437,10 @@ class Ranking:
         return sorted(names, key=score, reverse=True)
 
     def files(self, mutant: Mutant) -> list[str]:
-        """All test files that say something about this kind of mutant."""
-        return [name for name in self._files if not (mutant.is_function and _OF_MIGRATIONS.match(name))]
+        """All test files that say something about this kind of mutant, the likelier ones first."""
+        of_migrations = [name for name in self._files if _OF_MIGRATIONS.match(name)]
+        others = [name for name in self._files if name not in of_migrations]
+        return others if mutant.is_function else of_migrations + others
 
     def _rarities(self, mutant: Mutant, words: set[str]) -> float:
         # Long tests have many words, and take long.
