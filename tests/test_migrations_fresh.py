@@ -276,6 +276,16 @@ def test_tables_of_a_later_schema_in_the_path_are_not_taken_for_ours(empty_datab
         )
 
 
+def test_a_search_path_that_leads_nowhere_is_refused(empty_database):
+    """As when psql runs the files: yoyo itself needs a schema before them."""
+    baseline = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
+    with connect(empty_database()) as conn:
+        conn.execute("set search_path = nowhere")
+        with pytest.raises(psycopg.errors.InvalidSchemaName, match="no schema of the search_path") as caught:
+            conn.execute(baseline)
+    assert "Create the schema first" in caught.value.diag.message_hint
+
+
 def test_host_table_of_our_name_but_another_shape_is_refused_before_any_change(empty_database, program):
     """PF-168: what is not the earlier system's table is nothing to build on."""
     url = empty_database()
