@@ -22,6 +22,7 @@ help:
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
 	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
+	@echo 'make release         build the sdist and the wheel of this commit into dist/, and run the demo from the wheel'
 	@echo 'make clean           remove .venv, caches and builds'
 
 demo: $(VENV)/demo
@@ -97,6 +98,11 @@ mutants: $(VENV)/dev
 .PHONY: soak
 soak: $(VENV)/dev
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+# Uploads nothing; ARGS=--rehearse for a version that is unreleased.
+.PHONY: release
+release: $(VENV)/dev
+	@$(BIN)/python tests/release.py $(ARGS)
 
 # What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.
 .PHONY: bench bench-full
