@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:
 	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
 	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
-	@echo 'make lint            ruff, mypy, squawk'
+	@echo 'make lint            ruff, mypy, squawk and the like, over what git tracks'
 	@echo 'make check           lint, docs and test, as CI does'
 	@echo 'make docs            the site of docs/, into build/site; make docs-reference writes its generated pages anew'
 	@echo 'make format          let ruff format the Python files'
@@ -31,12 +31,9 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-# The twins of the migrations drop what their migrations made: squawk is for what runs forward.
+# The linters are those of .pre-commit-config.yaml.
 lint: $(VENV)/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/squawk --exclude-path='*.rollback.sql' db/migrations/*.sql
+	@PRE_COMMIT_HOME=$(CURDIR)/$(VENV)/pre-commit $(BIN)/pre-commit run --all-files
 
 check: lint docs test
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 # In two parts, or this file would be found.
@@ -48,6 +49,16 @@ def test_the_lock_pins_versions_and_nothing_else() -> None:
 
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+def test_hooks_run_the_pinned_programs() -> None:
+    """No repository of hooks, whose versions would stand beside those of the lock."""
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook for repo in repos for hook in repo["hooks"]]
+
+    assert hooks
+    assert {repo["repo"] for repo in repos} == {"local"}
+    assert [hook for hook in hooks if hook["language"] != "pygrep" and not hook["entry"].startswith(".venv/bin/")] == []
 
 
 def test_the_steps_of_ci_can_be_run() -> None:
