@@ -49,11 +49,12 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The newest versions that pyproject.toml allows, as they install into an empty environment.
+# The newest versions that pyproject.toml allows, as they install into an empty environment. To be made with the oldest
+# Python that is supported: the newest version of a package may need a newer one.
 lock: $(VENV)/made
 	rm -rf $(VENV)/lock
 	$(BIN)/python -m venv $(VENV)/lock
-	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[dev]'
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[bench,dev]'
 	$(VENV)/lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable >requirements.lock
 	rm -rf $(VENV)/lock
 
