@@ -55,6 +55,7 @@ _LEFT_OUT = {
     "test_pgspot",
     "test_plpgsql_check",
     "test_readme",
+    "test_release",
     "test_repository",
     "test_services",  # holds tests as text, which would be taken for its own
 }

@@ -80,8 +80,7 @@ def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
     assert [name for name, source in stored if source not in written] == []
 
 
-NESTED = r"""-- depends: pycheckout_0025_functions
-
+NESTED = r"""
 create function nested() returns text language plpgsql as $outer$
 declare
   v_text text := 'one; two'; -- three; four
@@ -100,7 +99,7 @@ def test_nested_quotes_and_percent_signs_reach_the_server(empty_database, tmp_pa
     """B97"""
     url = empty_database()
     pycheckout.migrate(url)
-    (tmp_path / "host_0001_nested.sql").write_text(NESTED)
+    (tmp_path / "host_0001_nested.sql").write_text(f"-- depends: {IDS[-1]}\n{NESTED}")
     command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--no-config-file", "--database", yoyo_url(url)]
     subprocess.run([*command, str(MIGRATIONS), str(tmp_path)], check=True, capture_output=True)
 
