@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:
 	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
 	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
-	@echo 'make lint            ruff, mypy, squawk'
+	@echo 'make lint            ruff, mypy, squawk and the like, over what git tracks'
 	@echo 'make check           lint, docs and test, as CI does'
 	@echo 'make docs            the site of docs/, into build/site; make docs-reference writes its generated pages anew'
 	@echo 'make format          let ruff format the Python files'
@@ -22,6 +22,7 @@ help:
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
 	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
+	@echo 'make release         build the sdist and the wheel of this commit into dist/, and run the demo from the wheel'
 	@echo 'make clean           remove .venv, caches and builds'
 
 demo: $(VENV)/demo
@@ -30,12 +31,9 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-# The twins of the migrations drop what their migrations made: squawk is for what runs forward.
+# The linters are those of .pre-commit-config.yaml.
 lint: $(VENV)/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/squawk --exclude-path='*.rollback.sql' db/migrations/*.sql
+	@PRE_COMMIT_HOME=$(CURDIR)/$(VENV)/pre-commit $(BIN)/pre-commit run --all-files
 
 check: lint docs test
 
@@ -51,11 +49,12 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The newest versions that pyproject.toml allows, as they install into an empty environment.
+# The newest versions that pyproject.toml allows, as they install into an empty environment. To be made with the oldest
+# Python that is supported: the newest version of a package may need a newer one.
 lock: $(VENV)/made
 	rm -rf $(VENV)/lock
 	$(BIN)/python -m venv $(VENV)/lock
-	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[dev]'
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[bench,dev]'
 	$(VENV)/lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable >requirements.lock
 	rm -rf $(VENV)/lock
 
@@ -97,6 +96,11 @@ mutants: $(VENV)/dev
 .PHONY: soak
 soak: $(VENV)/dev
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+# Uploads nothing; ARGS=--rehearse for a version that is unreleased.
+.PHONY: release
+release: $(VENV)/dev
+	@$(BIN)/python tests/release.py $(ARGS)
 
 # What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.
 .PHONY: bench bench-full

@@ -1,4 +1,4 @@
-"""Loads of one session each: what a line costs, what a session and the disk keep of 10,000 checkouts, what each step takes."""
+"""Loads of one session each: what a line costs, what 10,000 checkouts leave behind, where the time of one goes."""
 
 from __future__ import annotations
 

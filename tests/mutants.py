@@ -55,6 +55,7 @@ _LEFT_OUT = {
     "test_pgspot",
     "test_plpgsql_check",
     "test_readme",
+    "test_release",
     "test_repository",
     "test_services",  # holds tests as text, which would be taken for its own
 }
@@ -437,8 +438,10 @@ class Ranking:
         return sorted(names, key=score, reverse=True)
 
     def files(self, mutant: Mutant) -> list[str]:
-        """All test files that say something about this kind of mutant."""
-        return [name for name in self._files if not (mutant.is_function and _OF_MIGRATIONS.match(name))]
+        """All test files that say something about this kind of mutant, the likelier ones first."""
+        of_migrations = [name for name in self._files if _OF_MIGRATIONS.match(name)]
+        others = [name for name in self._files if name not in of_migrations]
+        return others if mutant.is_function else of_migrations + others
 
     def _rarities(self, mutant: Mutant, words: set[str]) -> float:
         # Long tests have many words, and take long.

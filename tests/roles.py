@@ -1,4 +1,4 @@
-"""Roles of a test's own."""
+"""What a role may call, and roles of a test's own."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,6 +9,43 @@ from psycopg import sql
 from checks import values
 
 PASSWORD = "of-a-test"
+
+# What a role may be given, and what runs with its owner's rights.
+ENTRY_POINTS = {
+    "cart_purge",
+    "cart_put",
+    "checkout_audit",
+    "checkout_audit_rest",
+    "checkout_audit_slice",
+    "checkout_erase",
+    "checkout_execute",
+    "checkout_requests_purge",
+    "checkout_result",
+    "checkout_version",
+    "inventory_adjust",
+    "inventory_restock",
+    "inventory_set",
+    "inventory_split",
+    "order_line_fulfil",
+    "order_line_release",
+    "outbox_ack",
+    "outbox_claim",
+    "outbox_fail",
+    "outbox_purge",
+    "outbox_replay",
+    "vendor_order_cancel",
+}
+# They change rights or secrets, with the rights of whoever calls them.
+FOR_THE_OWNER = {
+    "ad_signing_key_put",
+    "ad_signing_key_retire",
+    "checkout_apply_grants",
+    "checkout_grant",
+    "checkout_grant_operators",
+    "checkout_grant_orders",
+    "checkout_grant_quotes",
+    "checkout_grant_relay",
+}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from roles import ENTRY_POINTS, FOR_THE_OWNER
 
 from checks import row, rows, values
 
@@ -11,42 +12,6 @@ DB = Path(__file__).parents[1] / "db"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").glob("*.sql"))}
 MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB / "migrations").glob("*.sql")))
 
-# What a role may be given, and what runs with its owner's rights.
-ENTRY_POINTS = {
-    "cart_purge",
-    "cart_put",
-    "checkout_audit",
-    "checkout_audit_rest",
-    "checkout_audit_slice",
-    "checkout_erase",
-    "checkout_execute",
-    "checkout_requests_purge",
-    "checkout_result",
-    "checkout_version",
-    "inventory_adjust",
-    "inventory_restock",
-    "inventory_set",
-    "inventory_split",
-    "order_line_fulfil",
-    "order_line_release",
-    "outbox_ack",
-    "outbox_claim",
-    "outbox_fail",
-    "outbox_purge",
-    "outbox_replay",
-    "vendor_order_cancel",
-}
-# They change rights or secrets, with the rights of whoever calls them.
-FOR_THE_OWNER = {
-    "ad_signing_key_put",
-    "ad_signing_key_retire",
-    "checkout_apply_grants",
-    "checkout_grant",
-    "checkout_grant_operators",
-    "checkout_grant_orders",
-    "checkout_grant_quotes",
-    "checkout_grant_relay",
-}
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
 SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}
 GRANTING = {"checkout_apply_grants", "checkout_grant"}

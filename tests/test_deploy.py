@@ -1,5 +1,6 @@
 """Deploying the functions: one transaction, refused where it would be unsafe, and nobody loses a grant by it."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -331,7 +332,7 @@ def test_rollback_of_the_functions_migration_drops_them_and_keeps_the_hosts(conn
     ours = {path.stem for path in deployment().function_files()}
     names = "select proname from pg_proc where pronamespace = 'public'::regnamespace"
     with yoyo_backend(url) as (backend, migrations):
-        [last] = [migration for migration in migrations if migration.id.endswith("_functions")]
+        [last] = [migration for migration in migrations if migration.id == deployment().functions_migration().stem]
         backend.rollback_one(last)
         left = {row["proname"] for row in conn.execute(names).fetchall()}
         assert not ours & left
@@ -340,6 +341,27 @@ def test_rollback_of_the_functions_migration_drops_them_and_keeps_the_hosts(conn
             assert value(conn, f"select count(*) from {table}") == 0
         backend.apply_one(last)
     assert value(conn, "select checkout_version() ->> 'version'") == release()
+
+
+def test_functions_may_need_what_came_after_an_earlier_functions_migration(empty_database, tmp_path):
+    """PF-168: a second release, on an empty database."""
+    db = shutil.copytree(ROOT / "db", tmp_path / "db")
+    first = deployment().functions_migration()
+    table, second = "pycheckout_9998_probes", "pycheckout_9999_functions"
+    (db / "migrations" / f"{table}.sql").write_text(
+        f"-- depends: {first.stem}\n\ncreate table checkout_probes (id int primary key);\n"
+    )
+    (db / "migrations" / f"{second}.py").write_text(
+        re.sub(r'__depends__ = {".+"}', f'__depends__ = {{"{table}"}}', first.read_text())
+    )
+    write(db / "functions", "checkout_probe", "probe checkout_probes")
+    url = empty_database()
+
+    run_yoyo("apply", dsn=url, migrations=db / "migrations")
+
+    with connect(url) as conn:
+        assert signatures(conn, "checkout_probe") == ["checkout_probe(checkout_probes)"]
+        assert value(conn, "select count(*) from checkout_releases") == 1
 
 
 def test_hook_repeats_the_deployment_when_a_migration_was_pending(conn, url, tmp_path):

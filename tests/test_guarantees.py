@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (TESTS.parent / "docs").glob("*.md")}
+ROOT = TESTS.parent
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 TEXT = DOCS["guarantees"]
 NAMED = sorted(set(re.findall(r"`(test_\w+(?:::test_\w+)?)`", "\n".join(DOCS.values()))))
 
@@ -16,6 +17,14 @@ def test_a_test_that_the_docs_name_exists(named):
     module, _, function = named.partition("::")
     text = (TESTS / f"{module}.py").read_text(encoding="utf-8")
     assert not function or re.search(rf"^(async )?def {function}\(", text, re.M)
+
+
+def test_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("NNNN_name", "0001_baseline")
+    named = set(re.findall(r"\b\w+/[\w./-]+\.\w+|\btest_\w+\.py", text))
+
+    assert len(named) > 10
+    assert {name for name in named if not any((folder / name).is_file() for folder in (ROOT, TESTS))} == set()
 
 
 def test_every_promise_names_a_test():

@@ -80,8 +80,7 @@ def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
     assert [name for name, source in stored if source not in written] == []
 
 
-NESTED = r"""-- depends: pycheckout_0025_functions
-
+NESTED = r"""
 create function nested() returns text language plpgsql as $outer$
 declare
   v_text text := 'one; two'; -- three; four
@@ -100,7 +99,7 @@ def test_nested_quotes_and_percent_signs_reach_the_server(empty_database, tmp_pa
     """B97"""
     url = empty_database()
     pycheckout.migrate(url)
-    (tmp_path / "host_0001_nested.sql").write_text(NESTED)
+    (tmp_path / "host_0001_nested.sql").write_text(f"-- depends: {IDS[-1]}\n{NESTED}")
     command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--no-config-file", "--database", yoyo_url(url)]
     subprocess.run([*command, str(MIGRATIONS), str(tmp_path)], check=True, capture_output=True)
 
@@ -274,6 +273,16 @@ def test_tables_of_a_later_schema_in_the_path_are_not_taken_for_ours(empty_datab
             )
             == 1
         )
+
+
+def test_a_search_path_that_leads_nowhere_is_refused(empty_database):
+    """As when psql runs the files: yoyo itself needs a schema before them."""
+    baseline = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
+    with connect(empty_database()) as conn:
+        conn.execute("set search_path = nowhere")
+        with pytest.raises(psycopg.errors.InvalidSchemaName, match="no schema of the search_path") as caught:
+            conn.execute(baseline)
+    assert "Create the schema first" in caught.value.diag.message_hint
 
 
 def test_host_table_of_our_name_but_another_shape_is_refused_before_any_change(empty_database, program):

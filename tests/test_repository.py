@@ -1,12 +1,17 @@
 """The repository works on any machine: it names neither this one nor where packages come from."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # In two parts, or this file would be found.
@@ -48,6 +53,31 @@ def test_the_lock_pins_versions_and_nothing_else() -> None:
 
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+def test_the_lock_pins_what_every_extra_needs() -> None:
+    """`make lock` writes it; what has no pin would be another version on every machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = map(Requirement, itertools.chain(project["dependencies"], *project["optional-dependencies"].values()))
+    lines = (ROOT / "requirements.lock").read_text().split()
+    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+    unmet = set()
+    for requirement in wanted:
+        name = canonicalize_name(requirement.name)
+        if name != project["name"] and not (name in pins and requirement.specifier.contains(pins[name])):
+            unmet.add(str(requirement))
+    assert unmet == set()
+
+
+def test_hooks_run_the_pinned_programs() -> None:
+    """No repository of hooks, whose versions would stand beside those of the lock."""
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook for repo in repos for hook in repo["hooks"]]
+
+    assert hooks
+    assert {repo["repo"] for repo in repos} == {"local"}
+    assert [hook for hook in hooks if hook["language"] != "pygrep" and not hook["entry"].startswith(".venv/bin/")] == []
 
 
 def test_the_steps_of_ci_can_be_run() -> None:

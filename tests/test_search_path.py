@@ -5,6 +5,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
+from roles import ENTRY_POINTS
 
 import pycheckout
 from checks import row, values
@@ -74,17 +75,6 @@ CALLS = {
     "outbox_fail": "(%(event)s, 'why')",
     "outbox_replay": "(%(event)s)",
     "outbox_purge": "('1 day')",
-}
-# They run with the rights of whoever calls them.
-FOR_THE_OWNER = {
-    "ad_signing_key_put",
-    "ad_signing_key_retire",
-    "checkout_apply_grants",
-    "checkout_grant",
-    "checkout_grant_operators",
-    "checkout_grant_orders",
-    "checkout_grant_quotes",
-    "checkout_grant_relay",
 }
 
 
@@ -220,7 +210,7 @@ def test_a_permit_of_the_callers_own_making_opens_nothing(connect, add_cart, che
 # Rights
 
 
-@pytest.mark.parametrize("function", sorted(set(CALLS) - FOR_THE_OWNER))
+@pytest.mark.parametrize("function", sorted(ENTRY_POINTS))
 def test_whoever_may_call_it_needs_no_other_right(connect, arguments, function):
     """A DBA may grant any of them alone, to a role that stocks shelves or deletes what is old."""
     caller = connect()

@@ -26,12 +26,14 @@ def yoyo_url(dsn: str, schema: str | None = None) -> str:
     return url if schema is None else f"{url}?schema={schema}"
 
 
-def start_yoyo(*args: str, dsn: str, schema: str | None = None) -> "subprocess.Popen[str]":
+def start_yoyo(
+    *args: str, dsn: str, schema: str | None = None, migrations: Path = MIGRATIONS
+) -> "subprocess.Popen[str]":
     """start_yoyo("apply", dsn=dsn): the program, running."""
     command, *rest = args
     program = [sys.executable, "-m", "yoyo", command, "--batch", "--no-config-file", *rest]
     return subprocess.Popen(
-        [*program, "--database", yoyo_url(dsn, schema), str(MIGRATIONS)],
+        [*program, "--database", yoyo_url(dsn, schema), str(migrations)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -39,8 +41,8 @@ def start_yoyo(*args: str, dsn: str, schema: str | None = None) -> "subprocess.P
     )
 
 
-def run_yoyo(*args: str, dsn: str, schema: str | None = None, seconds: float = 120) -> None:
-    process = start_yoyo(*args, dsn=dsn, schema=schema)
+def run_yoyo(*args: str, dsn: str, seconds: float = 120, **options: Any) -> None:
+    process = start_yoyo(*args, dsn=dsn, **options)
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
 
