@@ -26,7 +26,8 @@ declare
   v_subtotal numeric;
   v_total numeric;
 begin
-  perform cart_check_fields('cart', v_quote, '{id,buyer_store_id,currency,valid_until,shipping_address,ad_tokens,subtotal_cents,discounts_cents,total_cents,vendor_groups}');
+  perform cart_check_fields('cart', v_quote,
+    '{id,buyer_store_id,currency,valid_until,shipping_address,ad_tokens,subtotal_cents,discounts_cents,total_cents,vendor_groups}');
   -- Warnings and their like travel on into orders and events, and many a JSON reader ends at a depth that jsonb still takes.
   if jsonb_path_exists(v_quote, 'strict $.**{33}') then
     perform checkout_raise_invalid('cart', 'must not be nested deeper than 32 levels');
@@ -55,15 +56,21 @@ begin
              || (part.body - 'items') || jsonb_build_object('cart_id', v_cart.id)) order by part.position)
       into v_groups
       from jsonb_array_elements(v_quote -> 'vendor_groups') with ordinality as part (body, position)
-     where cart_check_fields('cart.vendor_groups[]', part.body, '{id,vendor_store_id,status,subtotal_cents,discounts_cents,line_discounts_cents,promo_discount_cents,total_cents,promo,warnings,items}');
+     where cart_check_fields('cart.vendor_groups[]', part.body,
+             '{id,vendor_store_id,status,subtotal_cents,discounts_cents,line_discounts_cents,promo_discount_cents,total_cents,promo,warnings,items}');
 
     select array_agg(jsonb_populate_record(null::cart_items,
-             jsonb_build_object('id', checkout_uuid(), 'title', '', 'category', '', 'unit', v_unit, 'moq', 1, 'status', 'ok', 'warnings', '[]'::jsonb)
-             || item.body || jsonb_build_object('cart_id', v_cart.id, 'vendor_store_id', part.body -> 'vendor_store_id')) order by part.position, item.position)
+             jsonb_build_object('id', checkout_uuid(), 'title', '', 'category', '', 'unit', v_unit, 'moq', 1,
+                                'status', 'ok', 'warnings', '[]'::jsonb)
+             || item.body || jsonb_build_object('cart_id', v_cart.id, 'vendor_store_id', part.body -> 'vendor_store_id'))
+             order by part.position, item.position)
       into v_items
       from jsonb_array_elements(v_quote -> 'vendor_groups') with ordinality as part (body, position)
-     cross join jsonb_array_elements(case jsonb_typeof(part.body -> 'items') when 'array' then part.body -> 'items' else '[]' end) with ordinality as item (body, position)
-     where cart_check_fields('cart.vendor_groups[].items[]', item.body, '{id,product_id,title,category,unit,quantity,moq,max_qty,unit_price_cents,line_subtotal_cents,line_discounts_cents,line_total_cents,applied_volume_discount,warnings,status}');
+     cross join jsonb_array_elements(case jsonb_typeof(part.body -> 'items') when 'array' then part.body -> 'items' else '[]' end)
+                with ordinality as item (body, position)
+     where cart_check_fields('cart.vendor_groups[].items[]', item.body,
+             '{id,product_id,title,category,unit,quantity,moq,max_qty,unit_price_cents,line_subtotal_cents,line_discounts_cents,'
+             'line_total_cents,applied_volume_discount,warnings,status}');
   exception when data_exception then
     -- cut short: it repeats the value, which may be endless, or a token in the wrong place
     raise exception 'the quote has a value of the wrong type: %', left(sqlerrm, 100)
@@ -102,7 +109,8 @@ begin
   elsif v_cart.total_cents <> v_total then
     perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', 'cart_total', 'expected', v_total, 'found', v_cart.total_cents));
   elsif v_cart.discounts_cents <> v_subtotal - v_total then
-    perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', 'cart_discounts', 'expected', v_subtotal - v_total, 'found', v_cart.discounts_cents));
+    perform cart_raise_inconsistent(v_cart.id, jsonb_build_object(
+      'problem', 'cart_discounts', 'expected', v_subtotal - v_total, 'found', v_cart.discounts_cents));
   end if;
 
   begin

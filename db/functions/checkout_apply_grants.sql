@@ -30,4 +30,5 @@ $$;
 revoke execute on function checkout_apply_grants() from public;
 
 comment on function checkout_apply_grants() is
-  'Step of a deployment: grants again to every role that checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_relay or checkout_grant_operators was called for.';
+  'Step of a deployment: grants again to every role that checkout_grant, checkout_grant_quotes, checkout_grant_orders, '
+  'checkout_grant_relay or checkout_grant_operators was called for.';

@@ -1,6 +1,6 @@
 -- checkout_attribution: the ad that each vendor and each product of a cart is attributed to.
 --
--- An inner step of checkout_execute, before the stock locks. A cart may hold the same click many times, or a thousand
+-- A step of checkout_execute, before its first write. A cart may hold the same click many times, or a thousand
 -- texts that somebody made up: equal texts are looked at once, and no more than 200 different ones.
 --
 -- Of several good tokens for one target a click wins over an impression, then the newest event, then the greater

@@ -19,4 +19,5 @@ revoke execute on function checkout_audit(timestamptz) from public;
 
 comment on function checkout_audit(timestamptz) is
   'Broken invariants, a row each: name, id, expected, found. Zero rows on a healthy database, also under load. With since, '
-  'only orders and carts from then on (stock is always judged whole). Reads much; for the owner. Writes nothing. `pycheckout audit` does the same slice by slice.';
+  'only orders and carts from then on (stock is always judged whole). Reads much; for the owner. Writes nothing. '
+  '`pycheckout audit` does the same slice by slice.';

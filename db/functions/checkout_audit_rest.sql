@@ -34,7 +34,8 @@ as $$
     left join inventory_baseline as baseline on baseline.product_id = stock.product_id and stock.slot = 0
    where coalesce(stock.reserved_qty, 0) not between coalesce(held.qty, 0) and coalesce(held.qty, 0) + coalesce(baseline.reserved_qty, 0)
    union all
-  select 'stock_not_negative', format('product %s slot %s', stock.product_id, stock.slot), '>= 0', format('%s available, %s reserved', stock.available_qty, stock.reserved_qty)
+  select 'stock_not_negative', format('product %s slot %s', stock.product_id, stock.slot), '>= 0',
+         format('%s available, %s reserved', stock.available_qty, stock.reserved_qty)
     from stock where stock.available_qty < 0 or stock.reserved_qty < 0
    union all
   select 'split_product_has_its_slots', item.product_id::text, case item.slots when 1 then '0' else item.slots::text end, count(slot.slot)::text
@@ -66,4 +67,5 @@ $$;
 revoke execute on function checkout_audit_rest(timestamptz) from public;
 
 comment on function checkout_audit_rest(timestamptz) is
-  'Part of checkout_audit: stock, what open lines hold of it, and keys, whose invariants no slice of conversions can show. Stock is always judged whole. For the owner. Writes nothing.';
+  'Part of checkout_audit: stock, what open lines hold of it, and keys, whose invariants no slice of conversions can show. '
+  'Stock is always judged whole. For the owner. Writes nothing.';

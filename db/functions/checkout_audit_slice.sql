@@ -122,15 +122,19 @@ begin
    where not exists (select from slice where slice.checkout_group_id = carts.checkout_group_id)
    union all
   select 'line_is_its_cart_item', line.id::text,
-         format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', item.vendor_store_id, item.product_id, item.quantity, item.unit_price_cents, item.line_subtotal_cents,
-                case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end, coalesce(item.line_total_cents, item.line_subtotal_cents)),
-         format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', line.vendor_store_id, line.product_id, line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents, line.total_cents)
+         format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', item.vendor_store_id, item.product_id, item.quantity,
+                item.unit_price_cents, item.line_subtotal_cents,
+                case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end,
+                coalesce(item.line_total_cents, item.line_subtotal_cents)),
+         format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', line.vendor_store_id, line.product_id, line.qty,
+                line.unit_price_cents, line.line_subtotal_cents, line.discount_cents, line.total_cents)
     from judged_lines as line join cart_items as item on item.id = line.id
    where (item.vendor_store_id, item.product_id, item.quantity, item.unit_price_cents, item.line_subtotal_cents,
           case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end,
           coalesce(item.line_total_cents, item.line_subtotal_cents))
          is distinct from
-         (line.vendor_store_id, coalesce(line.product_id, item.product_id), line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents, line.total_cents)
+         (line.vendor_store_id, coalesce(line.product_id, item.product_id), line.qty, line.unit_price_cents,
+          line.line_subtotal_cents, line.discount_cents, line.total_cents)
    union all
   select 'order_is_its_vendor_group_without_rejected_lines', orders.id::text,
          format('%s, %s', vendor.subtotal_cents - orders.rejected_subtotal, greatest(vendor.total_cents - orders.rejected_total, 0)),

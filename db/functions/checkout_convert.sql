@@ -1,8 +1,8 @@
--- checkout_convert: stock, orders, events and the result of a cart that is finalized.
+-- checkout_convert: orders, events, stock and the result of a cart that is finalized.
 --
 -- Stock rows are what other checkouts wait for, so they come last: everything is written as if no line were short, then the
 -- stock is taken, and nothing but the commit is left. Should a line be short after all, the subtransaction takes all of
--- it back, locks included. Then, as for a cart whose stock is seen to be too little, stock comes first, and the orders are
+-- it back, locks included. Then, as for a cart whose stock looked too little, stock comes first, and the orders are
 -- written once it is known which lines are rejected.
 
 create or replace function checkout_convert(cart cart_records, attribution jsonb, reservation_policy text)
@@ -33,5 +33,5 @@ $$;
 revoke execute on function checkout_convert(cart_records, jsonb, text) from public;
 
 comment on function checkout_convert(cart_records, jsonb, text) is
-  'Step of checkout_execute: reserves stock, writes orders and events, and returns the result. Raises OC010 under policy all if a '
+  'Step of checkout_execute: writes orders and events, reserves stock, and returns the result. Raises OC010 under policy all if a '
   'line is short, and OC007 if a row of the orders breaks a constraint.';

@@ -1,8 +1,8 @@
 -- checkout_execute: turns a quoted cart into vendor orders, in one statement.
 --
 -- Locks, in this order: the cart row, the idempotency key, then stock by (product, slot). Everyone who takes more than
--- one of them takes them in this order, so that checkouts never deadlock. What needs no stock comes before the
--- reservation: a hot product's row is held for as short as possible.
+-- one of them takes them in this order, so that checkouts never deadlock. Stock is locked last of all where it can be, so
+-- that a hot product's row is held for as short as possible: see checkout_convert.
 --
 -- Every statement here finds a few rows by key. The two planner settings say so: a plan that was made while the tables
 -- were still empty, or before their statistics came, would otherwise scan them for the rest of the connection.

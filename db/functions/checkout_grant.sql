@@ -8,8 +8,8 @@ as $$
 begin
   perform checkout_register_role(checkout_grant.role_name, 'checkout');
 
-  -- A checkout that waits for a lock without bound holds its own locks for as long. Where the role (or the server,
-  -- for it) has a bound already, that stays.
+  -- A checkout that waits for a lock without bound holds its own locks for as long. A setting that the role has
+  -- already, here or in every database, stays.
   if not exists (
     select from pg_db_role_setting as setting
       cross join unnest(setting.setconfig) as entry

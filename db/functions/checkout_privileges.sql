@@ -1,4 +1,4 @@
--- checkout_privileges: what each kind of role may do, a row a privilege; columns are named where it is for some alone.
+-- checkout_privileges: what each kind of role may do, one row a privilege; columns are named where it is for some of them only.
 --
 -- checkout_apply_grants gives it, `pycheckout doctor` looks whether it is there.
 
@@ -38,4 +38,5 @@ $$;
 revoke execute on function checkout_privileges() from public;
 
 comment on function checkout_privileges() is
-  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_relay and checkout_grant_operators: a row a privilege, the columns where it is for some alone.';
+  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_relay and '
+  'checkout_grant_operators: one row a privilege, with the columns where it is for some of them only.';

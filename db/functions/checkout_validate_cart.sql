@@ -19,7 +19,8 @@ begin
   if v_cart.valid_until is null or v_cart.valid_until <= checkout_validate_cart.now then
     raise exception 'the quote of cart % ran out at %', v_cart.id, checkout_timestamp(v_cart.valid_until)
       using errcode = 'OC003',
-            detail = jsonb_build_object('cart_id', v_cart.id, 'valid_until', checkout_timestamp(v_cart.valid_until), 'now', checkout_timestamp(checkout_validate_cart.now)),
+            detail = jsonb_build_object('cart_id', v_cart.id, 'valid_until', checkout_timestamp(v_cart.valid_until),
+                                        'now', checkout_timestamp(checkout_validate_cart.now)),
             hint = 'Ask for a new quote, show it to the buyer, and check out again.';
   end if;
 

@@ -36,4 +36,5 @@ $$;
 revoke execute on function inventory_lock_product(uuid) from public;
 
 comment on function inventory_lock_product(uuid) is
-  'Locks every slot of a product in slot order, waiting where it must. Returns the slots that stock is in and their available units; null arrays if there is no row.';
+  'Locks every slot of a product in slot order, waiting where it must. Returns the slots that stock is in and their '
+  'available units; null arrays if there is no row.';

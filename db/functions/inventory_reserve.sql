@@ -1,7 +1,7 @@
 -- inventory_reserve: takes stock for a cart's orderable lines and returns the ids of the lines that fall short.
 --
--- First every product is locked and decided, then stock is written once: a policy that turns back leaves nothing to
--- undo. Products are locked one at a time in product_id order, and only the last one is ever waited for, so waits go
+-- First every product is locked and decided, then stock is written once: a line that a policy rejects later has no stock
+-- to give back. Products are locked one at a time in product_id order, and only the last one is ever waited for, so waits go
 -- upwards in (product_id, slot) alone and checkouts cannot deadlock. All lines of one product are decided together: a
 -- row that this transaction already holds is not skipped, so a second line would claim the same units again.
 

@@ -17,4 +17,6 @@ $$;
 
 revoke execute on function order_check_reason(text) from public;
 
-comment on function order_check_reason(text) is 'Step of the order functions: raises OC005 unless the reason is a text of 1 to 1000 characters.';
+comment on function order_check_reason(text) is
+  'Step of the order functions: raises OC005 unless the reason is a text of 1 to 1000 characters other '
+  'than insufficient_inventory, which the checkout alone writes.';

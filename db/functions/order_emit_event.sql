@@ -23,4 +23,5 @@ $$;
 revoke execute on function order_emit_event(vendor_orders, text, text, uuid[]) from public;
 
 comment on function order_emit_event(vendor_orders, text, text, uuid[]) is
-  'Step of the order functions: writes vendor_order.canceled, order_line.released or order_line.fulfilled, version 1, and returns its data with replayed = false.';
+  'Step of the order functions: writes vendor_order.canceled, order_line.released or order_line.fulfilled, version 1, and '
+  'returns its data with replayed = false.';

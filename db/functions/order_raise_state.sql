@@ -17,4 +17,5 @@ $$;
 
 revoke execute on function order_raise_state(text, uuid, text, text[]) from public;
 
-comment on function order_raise_state(text, uuid, text, text[]) is 'Raises OC012 order_state_conflict, naming the state that was found and those that are allowed.';
+comment on function order_raise_state(text, uuid, text, text[]) is
+  'Raises OC012 order_state_conflict, naming the state that was found and those that are allowed.';

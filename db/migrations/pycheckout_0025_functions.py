@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "abd9468e573994f59d0d1f2a0ee75e2df55946d6ade3910e1b88631c3d01af45"
+FUNCTIONS_HASH = "5e2a09ade25387dd54f1ecc841dceee8cda8cb4d79396fb350f079d10fb5036e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
