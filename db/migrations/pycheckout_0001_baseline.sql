@@ -25,10 +25,13 @@ begin
   end if;
 
   with required (table_name, columns) as (values
-    ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,created_at,updated_at}'::text[]),
+    ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,'
+                     'total_cents,ad_tokens,created_at,updated_at}'::text[]),
     ('cart_vendor_groups', '{id,cart_id,vendor_store_id,status,subtotal_cents,total_cents,promo,warnings,created_at,updated_at}'),
-    ('cart_items', '{id,cart_id,product_id,vendor_store_id,quantity,moq,max_qty,unit_price_cents,line_subtotal_cents,applied_volume_discount,warnings,status,created_at,updated_at}'),
-    ('vendor_orders', '{id,checkout_group_id,buyer_store_id,vendor_store_id,status,subtotal_cents,tax_cents,transport_fee_cents,total_cents,balance_due_cents,notes,created_at,updated_at}'),
+    ('cart_items', '{id,cart_id,product_id,vendor_store_id,quantity,moq,max_qty,unit_price_cents,line_subtotal_cents,'
+                   'applied_volume_discount,warnings,status,created_at,updated_at}'),
+    ('vendor_orders', '{id,checkout_group_id,buyer_store_id,vendor_store_id,status,subtotal_cents,tax_cents,transport_fee_cents,'
+                      'total_cents,balance_due_cents,notes,created_at,updated_at}'),
     ('order_line_items', '{id,order_id,product_id,name,category,unit,unit_price_cents,qty,discount_cents,total_cents,status,notes,created_at,updated_at}'),
     ('payment_intents', '{id,order_id,method,status,amount_cents,created_at,updated_at}'),
     ('inventory_items', '{product_id,available_qty,reserved_qty,updated_at}'),

@@ -38,7 +38,8 @@ begin
   -- What migration 0004 copies from the host's products is no loss: it can come from there again.
   if checkout_column_type('products', 'id') = checkout_column_type('cart_items', 'product_id') then
     update checkout_ledger
-       set definition = format('%s and not exists (select from products where products.id = cart_items.product_id and products.%2$I::text = cart_items.%2$I::text)',
+       set definition = format('%s and not exists (select from products where products.id = cart_items.product_id '
+                               'and products.%2$I::text = cart_items.%2$I::text)',
                                definition, name)
      where migration = 'pycheckout_0002_missing_columns' and kind = 'column' and table_name = 'cart_items'
        and definition not like '%from products%' and checkout_column_type('products', name) is not null;

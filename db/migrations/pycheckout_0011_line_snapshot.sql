@@ -15,8 +15,10 @@ alter table order_line_items add column if not exists attributed_token jsonb;
 do $$
 begin
   execute format('alter table order_line_items add column if not exists line_subtotal_cents %s', checkout_column_type('order_line_items', 'total_cents'));
-  execute format('alter table cart_vendor_groups add column if not exists line_discounts_cents %s', checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
-  execute format('alter table cart_vendor_groups add column if not exists promo_discount_cents %s', checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
+  execute format('alter table cart_vendor_groups add column if not exists line_discounts_cents %s',
+                 checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
+  execute format('alter table cart_vendor_groups add column if not exists promo_discount_cents %s',
+                 checkout_column_type('cart_vendor_groups', 'subtotal_cents'));
   execute format('alter table cart_items add column if not exists line_discounts_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
   execute format('alter table cart_items add column if not exists line_total_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
 

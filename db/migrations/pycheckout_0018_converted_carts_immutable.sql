@@ -100,7 +100,8 @@ revoke execute on function cart_refuse_change() from public;
 revoke execute on function cart_part_refuse_change() from public;
 revoke execute on function cart_refuse_truncate() from public;
 comment on function cart_refuse_change() is 'Trigger: raises OC009 when a converted cart is updated or deleted.';
-comment on function cart_part_refuse_change() is 'Trigger: raises OC009 when a group or item of a converted cart is inserted, updated or deleted. Locks the cart row FOR KEY SHARE.';
+comment on function cart_part_refuse_change() is
+  'Trigger: raises OC009 when a group or item of a converted cart is inserted, updated or deleted. Locks the cart row FOR KEY SHARE.';
 comment on function cart_refuse_truncate() is 'Trigger: raises OC009 when a cart table with converted carts is truncated.';
 
 create or replace trigger cart_records_converted_immutable

@@ -60,7 +60,8 @@ select event.event_type,
  where event.published_at is null
  group by event.event_type, event.attempt_count;
 
-comment on view checkout_overview is 'Carts and what became of them, one row each. A cart that cart_purge() deleted is not here; its orders stand in vendor_orders.';
+comment on view checkout_overview is
+  'Carts and what became of them, one row each. A cart that cart_purge() deleted is not here; its orders stand in vendor_orders.';
 comment on column checkout_overview.cart_id is 'The cart.';
 comment on column checkout_overview.buyer_store_id is 'Whose cart it is.';
 comment on column checkout_overview.status is 'active: it can be checked out; converted: it became orders.';
