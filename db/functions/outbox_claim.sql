@@ -6,7 +6,8 @@
 -- oldest backs off, and goes on once that is parked.
 --
 -- Without sorting, both orders can only come from their indexes, so a poll reads as much as it claims. Statistics from an
--- idle hour would have it read and sort the whole backlog.
+-- idle hour would have it read and sort the whole backlog. With a backlog of thousands the estimate is high enough for the
+-- poll to be compiled, which takes longer than the poll.
 
 create or replace function outbox_claim(batch integer)
 returns table (id uuid, event_type text, aggregate_type text, aggregate_id uuid, payload jsonb, created_at timestamptz, attempt_count integer)
@@ -14,6 +15,7 @@ language plpgsql
 security definer
 set search_path from current
 set enable_sort = off
+set jit = off
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "5e2a09ade25387dd54f1ecc841dceee8cda8cb4d79396fb350f079d10fb5036e"
+FUNCTIONS_HASH = "018766ecc4aafcc28c49c2103677fe2555f94888e2de7c254826ec7ba69c7839"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
