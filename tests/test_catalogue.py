@@ -81,6 +81,14 @@ def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
         assert f"search_path={schema}, pg_temp" in (functions[name]["settings"] or []), name
 
 
+def test_a_plan_that_is_forced_is_not_compiled(functions):
+    """A scan or a sort that is switched off, and there all the same, costs so much that PostgreSQL 15 to 17 compile it."""
+    forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
+    forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
+    assert forced.keys() == {"checkout_execute", "checkout_result", "outbox_claim"}
+    assert all("jit=off" in settings for settings in forced.values())
+
+
 def test_inner_steps_run_under_the_path_and_rights_of_their_entry_point(functions):
     for name in set(FILES) - ENTRY_POINTS - FOR_THE_OWNER:
         assert not functions[name]["definer"], name

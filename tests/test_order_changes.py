@@ -463,6 +463,19 @@ def test_a_product_that_the_host_deleted_takes_nothing_back(db, add_cart, checko
     assert level(db, cart.items[1].product_id) == (100, 0)
 
 
+def test_holds_of_a_product_whose_stock_the_host_deleted_end_with_their_line(db, add_cart, checkout_sql, call):
+    cart = add_cart(vendors=1, lines=1)
+    call("inventory_split", cart.items[0].product_id, 3)
+    checkout_sql(db, cart)
+    assert values(db, "select count(*) from inventory_holds") == [1]
+    db.execute("delete from inventory_slots")
+    db.execute("delete from inventory_items")
+
+    assert call("vendor_order_cancel", cart.groups[0].id, "x")["status"] == "canceled"
+
+    assert values(db, "select count(*) from inventory_holds") == [0]
+
+
 def test_cancels_of_opposite_orders_and_checkouts_never_deadlock(db, connect, add_cart, checkout_sql, call):
     """Each takes its order first and then stock by product and slot, as a checkout takes its cart."""
     a, b = UUID(int=1), UUID(int=2)

@@ -64,7 +64,10 @@ begin
     from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
    where stock.product_id = move.product_id and stock.slot = move.slot;
 
-  delete from inventory_holds as hold where hold.product_id = any (v_products) and hold.line_item_id = any (inventory_return.line_ids);
+  -- by the lines: a product whose stock row the host deleted is in no array
+  delete from inventory_holds as hold
+   using order_line_items as line
+   where line.id = any (inventory_return.line_ids) and hold.product_id = line.product_id and hold.line_item_id = line.id;
 exception
   when check_violation or numeric_value_out_of_range then
     raise exception 'the stock of these lines cannot be given back: %', sqlerrm

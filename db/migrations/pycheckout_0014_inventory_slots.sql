@@ -44,8 +44,7 @@ do $$
 begin
   if not checkout_is_ours('inventory_items') and not checkout_is_ours('inventory_baseline') then
     insert into inventory_baseline (product_id, reserved_qty)
-    select product_id, reserved_qty from inventory_items where reserved_qty > 0
-        on conflict do nothing;
+    select product_id, reserved_qty from inventory_items where reserved_qty > 0;
   end if;
 end
 $$;

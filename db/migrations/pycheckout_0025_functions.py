@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "018766ecc4aafcc28c49c2103677fe2555f94888e2de7c254826ec7ba69c7839"
+FUNCTIONS_HASH = "4674a66c520f8b6cfe87b2e95c81a97e0fa14df7953e2c0f6f02d987e868c6ec"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
