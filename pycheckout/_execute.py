@@ -291,13 +291,23 @@ def _logged(operation: str, cart_id: object, request_id: str | None) -> Iterator
             "duration_ms": round(record.attempts.seconds * 1000, 3),
             "request_id": request_id,
         }
-        logger.log(
-            level,
-            "%s %s",
-            operation,
-            " ".join(f"{name}={value!r}" for name, value in fields.items()),
-            extra=fields,
-        )
+        _log(level, operation, fields)
+
+
+def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
+    """One record with these fields.
+
+    Not by `extra`, which raises where the host's record factory set one of the names: a `request_id` often.
+    By now the checkout may be committed. What the factory set stays where the call has no value of its own.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    text = " ".join(f"{name}={value!r}" for name, value in fields.items())
+    record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
+    for name, value in fields.items():
+        if value is not None or not hasattr(record, name):
+            setattr(record, name, value)
+    logger.handle(record)
 
 
 def _id_in(cart: object) -> object:

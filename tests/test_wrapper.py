@@ -504,6 +504,28 @@ def test_one_log_record_a_call(db, add_cart, checkout, caplog):
         assert not any(word in text for word in ("secret", ADDRESS["line1"], ADDRESS["city"]))
 
 
+def test_a_record_factory_of_the_host_may_have_a_request_id_too(db, add_cart, checkout, caplog):
+    caplog.set_level(logging.INFO, logger="pycheckout")
+    usual = logging.getLogRecordFactory()
+
+    def factory(*args, **kwargs):
+        record = usual(*args, **kwargs)
+        record.request_id = "the host's"
+        return record
+
+    cart = add_cart()
+    logging.setLogRecordFactory(factory)
+    try:
+        checkout(db, cart)
+        checkout(db, cart, request_id="r-1")
+    finally:
+        logging.setLogRecordFactory(usual)
+
+    first, replay = caplog.records
+    assert (first.outcome, first.request_id) == ("complete", "the host's")
+    assert (replay.replayed, replay.request_id) == (True, "r-1")
+
+
 def test_errors_that_are_not_ours_are_logged_too(connect, add_cart, checkout, caplog):
     caplog.set_level(logging.INFO, logger="pycheckout")
     conn = connect()
