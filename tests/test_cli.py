@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from uuid import uuid4
 
 import jwt
@@ -114,6 +115,23 @@ def test_a_refusal_is_a_line_with_its_remedy(run, dsn):
     assert "short" not in refused.stderr
 
 
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_a_secret_that_cannot_be_read_is_wrong_usage(run, tmp_path, path):
+    refused = run("signing-key", "put", "k1", "--secret-file", str(tmp_path / path))
+
+    assert refused.returncode == 2
+    assert "--secret-file" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_demo_names_the_package_that_it_lacks():
+    hide = "import sys; sys.modules['psycopg_pool'] = None; from pycheckout.cli import main; main()"
+    command = [sys.executable, "-c", hide, "demo"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("pycheckout: the demo needs psycopg_pool: pip install 'pycheckout[demo]'")
+
+
 def test_a_server_that_is_not_there_is_said_in_a_line(run):
     refused = run("audit", "--database", "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2")
 
@@ -141,7 +159,9 @@ def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(r
     assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 1
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["relay", "--broker", "redis://127.0.0.1:1"]]
+)
 def test_a_database_that_is_no_url_is_said_without_repeating_it(run, command):
     """It holds a password."""
     refused = run(*command, "--database", "postgres//user:hunter2@host/shop")
