@@ -458,17 +458,15 @@ def test_version_is_not_asked_for_in_a_callers_transaction(postgresql, db, add_c
     assert postgresql.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
 
 
-def test_role_without_rights(db, connect, add_cart, checkout):
+def test_role_without_rights(connect, new_role, add_cart, checkout):
     cart = add_cart()
-    db.execute("create role pycheckout_test_nobody")
-    try:
-        conn = connect(autocommit=True)
-        conn.execute("set role pycheckout_test_nobody")
-        with pytest.raises(NotInstalled) as caught:
-            checkout(conn, cart)
-        assert caught.value.sqlstate == "42501"
-    finally:
-        db.execute("drop role pycheckout_test_nobody")
+    conn = connect(autocommit=True)
+    conn.execute(f"set role {new_role()}")
+
+    with pytest.raises(NotInstalled) as caught:
+        checkout(conn, cart)
+
+    assert caught.value.sqlstate == "42501"
 
 
 # The log
