@@ -144,7 +144,7 @@ def test_a_server_that_is_not_there_is_said_in_a_line(run):
 
 
 def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn, empty_database):
-    """Spec 12: --database, PYCHECKOUT_DATABASE_URL, libpq's variables."""
+    """--database first, then PYCHECKOUT_DATABASE_URL, libpq's variables."""
     nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
     libpq = {
         f"PG{ {'dbname': 'database'}.get(name, name).upper() }": str(value)
