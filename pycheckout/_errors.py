@@ -27,6 +27,7 @@ class CheckoutError(Exception):
     code: ClassVar[str] = "checkout_error"
     """A stable name, the same in every language and in HTTP answers."""
     http_status: ClassVar[int] = 500
+    """What `pycheckout.http` answers with."""
     retryable: ClassVar[bool] = False
     """Whether the same call, with the same key, may simply be made again."""
 

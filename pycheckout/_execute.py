@@ -70,7 +70,8 @@ def execute(
 
     Raises CartNotFound, CartNotActive, CartExpired, NoOrderableItems, InvalidRequest,
     IdempotencyKeyReused, CartInconsistent, AdTokenInvalid, InsufficientInventory,
-    Busy, Unavailable and NotInstalled, all of them `CheckoutError`s.
+    Busy, Unavailable and NotInstalled, all of them `CheckoutError`s. What else psycopg
+    raises comes as it is; what is neither a connection nor a pool is a TypeError.
     """
     with _logged("execute", cart_id, request_id) as record:
         params = _arguments(
@@ -124,8 +125,8 @@ def result(
 ) -> CheckoutResult | ActiveCart:
     """What became of a cart: its checkout, or an `ActiveCart` while there is none.
 
-    Reads only, in the same transaction as `execute` would use. Raises CartNotFound,
-    InvalidRequest, Busy, Unavailable and NotInstalled.
+    Reads only, in the same transaction as `execute` would use, and is tried again as
+    that is. Raises CartNotFound, InvalidRequest, Busy, Unavailable and NotInstalled.
     """
     with _logged("result", cart_id, request_id) as record:
         params = (_id("buyer_store_id", buyer_store_id), _id("cart_id", cart_id))
@@ -149,8 +150,9 @@ def put_cart(conn: Conn, cart: Mapping[str, Any], *, request_id: str | None = No
     """Write a quote: replace an active cart, its vendor groups and its items.
 
     `cart` is a JSON object as docs/quotes.md describes it, amounts in minor units.
-    Same transaction as `execute`. Raises CartInconsistent with both figures when
-    the amounts do not add up, SnapshotImmutable for a converted cart,
+    Same transaction as `execute`, and tried again as that is. Raises CartInconsistent
+    with both figures when the amounts do not add up, CartNotFound for another buyer's
+    cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
     InvalidRequest, Busy, Unavailable and NotInstalled.
     """
     with _logged("put_cart", _id_in(cart), request_id) as record:
