@@ -423,6 +423,15 @@ def _json_argument(option: str, value: str) -> Any:
         raise typer.BadParameter(f"{option}: no JSON ({type(exc).__name__})") from None
 
 
+def _unnamed(exc: psycopg.Error) -> CheckoutError:
+    """An error that is none of ours. Without its DETAIL, which may quote a row, and so an address."""
+    return CheckoutError(
+        exc.diag.message_primary or str(exc),
+        sqlstate=exc.sqlstate,
+        hint=exc.diag.message_hint,
+    )
+
+
 def _lacking(what: str, exc: ModuleNotFoundError, extra: str) -> typer.Exit:
     """Say which package is missing, and the extra that brings it."""
     _errors.print(f"pycheckout: {what} needs {exc.name}: pip install 'pycheckout[{extra}]'", style="red")
@@ -447,7 +456,7 @@ def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
     try:
         yield
     except (CheckoutError, psycopg.Error) as exc:
-        error = (exc if isinstance(exc, CheckoutError) else error_from(exc)) or CheckoutError(str(exc))
+        error = exc if isinstance(exc, CheckoutError) else error_from(exc) or _unnamed(exc)
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
             typer.echo(json.dumps({"error": fields}), err=True)

@@ -322,6 +322,19 @@ def test_a_refused_checkout_is_1_and_says_why(execute, add_cart, snapshot, db):
     assert snapshot(db) == before
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_error_of_the_host_shows_its_code_and_no_row(execute, add_cart, db, options):
+    """PostgreSQL's DETAIL quotes the row, and so the address."""
+    db.execute("alter table cart_records add constraint host_rule check (status <> 'converted') not valid")
+
+    refused = execute(add_cart(), *options)
+
+    assert refused.returncode == 1
+    assert "host_rule" in refused.stderr
+    assert ADDRESS["line1"] not in refused.stderr
+    assert not options or json.loads(refused.stderr)["error"]["sqlstate"] == "23514"
+
+
 def test_a_busy_cart_is_4_and_the_same_command_works_afterwards(execute, add_cart, connect):
     cart = add_cart()
     with connect() as holder:
