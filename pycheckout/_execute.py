@@ -63,10 +63,11 @@ def execute(
 
     Transaction: with a pool, or an autocommit connection outside a transaction, the
     checkout is committed when this returns; a busy error, and with a pool a lost
-    connection, is tried again under the same key, five times and ten seconds at
-    most. Any other connection belongs to its caller, even while it is idle: the
-    checkout becomes part of the caller's transaction (in pipeline mode, of what its
-    next sync ends), and after an error the caller rolls back.
+    connection, is tried again under the same key: five attempts at most, none begun
+    more than about ten seconds after the first. Any other connection belongs to its
+    caller, even while it is idle: the checkout becomes part of the caller's
+    transaction (in pipeline mode, of what its next sync ends), and after an error the
+    caller rolls back.
 
     Raises CartNotFound, CartNotActive, CartExpired, NoOrderableItems, InvalidRequest,
     IdempotencyKeyReused, CartInconsistent, AdTokenInvalid, InsufficientInventory,
