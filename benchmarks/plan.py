@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.drivers import FLOORS
 from benchmarks.loads import Shape
 
 UNIFORM = Shape()
@@ -19,7 +20,7 @@ class Setup:
     slots: int = 1
     orders: int = 0
     snapshot: bool = False
-    # Checks nothing out, or more than the audit can read in a minute.
+    # Not where nothing is checked out, or more is there than the audit can read in a minute.
     audited: bool = True
 
 
@@ -47,7 +48,7 @@ def _all(drivers: Iterable[str], clients: int, setup: Setup = DEFAULT, *, delaye
 
 
 OURS = ["function", "execute"]
-FLOORS = ["floor", "floor-pipelined", "simple-update"]
+BASELINES = [*FLOORS, "simple-update"]
 RIVALS = ["psycopg", "psycopg-pipelined", "psycopg-naive", "orm", "orm-naive"]
 
 
@@ -57,9 +58,9 @@ def _hot(clients: int) -> Load:
         name=f"hot-{clients}",
         title=f"One hot product in every cart, {clients} client{'s' * (clients > 1)}",
         contenders=[
-            *_all(["function", "floor", "floor-pipelined"], clients),
+            *_all(["function", *FLOORS], clients),
             *(Contender(driver="function", clients=clients, setup=Setup(shape=HOT, slots=n)) for n in (1, 4, 16, 64)),
-            *_all(["floor", "floor-pipelined"], clients, one_slot),
+            *_all(FLOORS, clients, one_slot),
             Contender(driver="bare-update", clients=clients, setup=Setup(shape=HOT, audited=False)),
         ],
         quick=clients == 32,
@@ -67,29 +68,29 @@ def _hot(clients: int) -> Load:
 
 
 LOADS = [
-    Load(name="uniform", title="3 vendors x 2 lines, 8 clients", contenders=_all([*OURS, *FLOORS, *RIVALS], 8)),
+    Load(name="uniform", title="3 vendors x 2 lines, 8 clients", contenders=_all([*OURS, *BASELINES, *RIVALS], 8)),
     Load(
         name="uniform-1",
         title="3 vendors x 2 lines, 1 client",
-        contenders=_all([*OURS, *FLOORS, *RIVALS], 1),
+        contenders=_all([*OURS, *BASELINES, *RIVALS], 1),
         quick=False,
     ),
     Load(
         name="uniform-32",
         title="3 vendors x 2 lines, 32 clients",
-        contenders=_all([*OURS, *FLOORS, *RIVALS], 32),
+        contenders=_all([*OURS, *BASELINES, *RIVALS], 32),
         quick=False,
     ),
     Load(
         name="one-line",
         title="One line, 8 clients",
-        contenders=_all([*OURS, *FLOORS, "psycopg", "orm"], 8, Setup(shape=Shape(vendors=1, lines=1))),
+        contenders=_all([*OURS, *BASELINES, "psycopg", "orm"], 8, Setup(shape=Shape(vendors=1, lines=1))),
         quick=False,
     ),
     Load(
         name="hundred-lines",
         title="10 vendors x 10 lines, 8 clients",
-        contenders=_all([*OURS, *FLOORS[:2], "psycopg", "orm"], 8, Setup(shape=Shape(vendors=10, lines=10))),
+        contenders=_all([*OURS, *FLOORS, "psycopg", "orm"], 8, Setup(shape=Shape(vendors=10, lines=10))),
         quick=False,
     ),
     Load(
@@ -108,7 +109,7 @@ LOADS = [
         Load(
             name=name,
             title=f"3 vendors x 2 lines, {clients} client{'s' * (clients > 1)}, 1 ms more a round trip",
-            contenders=_all([*OURS, "floor", "floor-pipelined", *RIVALS], clients, delayed=True),
+            contenders=_all([*OURS, *FLOORS, *RIVALS], clients, delayed=True),
             quick=clients == 1,
         )
         for name, clients in (("delay", 8), ("delay-1", 1))

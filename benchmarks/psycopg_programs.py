@@ -99,7 +99,7 @@ def checkout(conn: psycopg.Connection[Any], request: Request) -> UUID:
 def checkout_pipelined(conn: psycopg.Connection[Any], request: Request) -> UUID:
     """As `checkout`; each block of the pipeline is one round trip."""
     request.check()
-    with conn.pipeline() as pipeline, conn.transaction():
+    with conn.pipeline(), conn.transaction():
         found = conn.execute(_CART, (request.cart_id, request.buyer_store_id))
         groups_found = conn.execute(_GROUPS, (request.cart_id,))
         items_found = conn.execute(_ITEMS, (request.cart_id,))
@@ -122,7 +122,6 @@ def checkout_pipelined(conn: psycopg.Connection[Any], request: Request) -> UUID:
         rows = rules.rows(checked, request, short, now)
         for query, parameters in _writes(cart.id, taken, rows, now):
             conn.execute(query, parameters)
-    del pipeline
     return rows.cart["checkout_group_id"]
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 CONTENT_TYPE = "application/cloudevents+json"  # CloudEvents JSON event format, section 3
-SECONDS = 10.0  # for a connection to be made, and for a broker to confirm an event
+TIMEOUT = 10.0  # seconds for a connection to be made, and for a broker to confirm an event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ async def connected(url: str, destination: str, security: Any = None) -> AsyncIt
     """A connection to the broker that the URL names, for the length of a `with` block; `security` is FastStream's."""
     connect, _ = _BROKERS[urlsplit(url).scheme]
     block = connect(url, destination, security)
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         publish = await block.__aenter__()
     try:
         yield publish
@@ -65,7 +65,7 @@ async def connected(url: str, destination: str, security: Any = None) -> AsyncIt
         # A client that lost its broker may wait long for what it still has to send: that is claimed again anyway.
         closing = asyncio.ensure_future(block.__aexit__(None, None, None))
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([closing], timeout=SECONDS)
+        await asyncio.wait([closing], timeout=TIMEOUT)
 
 
 def check_broker(url: str) -> None:
@@ -105,7 +105,7 @@ async def _rabbit(url: str, destination: str, security: Any) -> AsyncIterator[Pu
             content_type=CONTENT_TYPE,
             message_id=str(event.id),
             correlation_id=str(event.id),
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
 
 
@@ -116,7 +116,7 @@ async def _nats(url: str, destination: str, security: Any) -> AsyncIterator[Publ
     from nats.js.errors import NotFoundError
 
     async with NatsBroker(url, security=security, allow_reconnect=False, logger=None) as broker:
-        jetstream = broker.connection.jetstream(timeout=SECONDS)
+        jetstream = broker.connection.jetstream(timeout=TIMEOUT)
         try:
             await jetstream.stream_info(destination)
         except NotFoundError:
@@ -127,7 +127,7 @@ async def _nats(url: str, destination: str, security: Any) -> AsyncIterator[Publ
             stream=destination,
             headers={"content-type": CONTENT_TYPE, "Nats-Msg-Id": str(event.id)},
             correlation_id=str(event.id),
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
 
 
@@ -150,7 +150,7 @@ async def _redis(url: str, destination: str, security: Any) -> AsyncIterator[Pub
 
     quiet: Any = None  # allowed, though its annotation does not say so
     async with RedisBroker(
-        url, security=security, message_format=Plain, logger=quiet, socket_timeout=SECONDS
+        url, security=security, message_format=Plain, logger=quiet, socket_timeout=TIMEOUT
     ) as broker:
         await (await broker.connect()).ping()
         yield lambda event, body: broker.publish(body, stream=destination, correlation_id=str(event.id))
@@ -163,7 +163,7 @@ async def _kafka(url: str, destination: str, security: Any) -> AsyncIterator[Pub
 
     servers = urlsplit(url).netloc.split(",")
     async with KafkaBroker(
-        servers, security=security, acks="all", request_timeout_ms=int(SECONDS * 1000), logger=None
+        servers, security=security, acks="all", request_timeout_ms=int(TIMEOUT * 1000), logger=None
     ) as broker:
         yield lambda event, body: broker.publish(
             body,

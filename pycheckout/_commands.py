@@ -215,8 +215,10 @@ def show(
 @app.command(rich_help_panel=_CHECKOUT)
 def demo() -> None:
     """Check real baskets out on a PostgreSQL that comes and goes with it. Needs the extra `demo`."""
-    from .demo.__main__ import main
-
+    try:
+        from .demo.__main__ import main
+    except ModuleNotFoundError as exc:
+        raise _lacking("the demo", exc, "demo") from exc
     main()
 
 
@@ -276,7 +278,9 @@ def relay(
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
     from .relay import Relay
 
-    async def run() -> int:
+    with _refusals():
+        _parameters(database)
+    try:
         relay = Relay(
             database,
             broker,
@@ -287,6 +291,12 @@ def relay(
             poll_seconds=poll,
             max_attempts=max_attempts,
         )
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--broker") from exc
+    except ModuleNotFoundError as exc:
+        raise _lacking("the relay", exc, "relay") from exc
+
+    async def run() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, relay.stop)
         return await relay.run(until_empty=drain)
@@ -294,13 +304,7 @@ def relay(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pycheckout").setLevel(logging.INFO)
     with _refusals():
-        try:
-            published = asyncio.run(run())
-        except ValueError as exc:
-            raise typer.BadParameter(str(exc), param_hint="--broker") from exc
-        except ModuleNotFoundError as exc:
-            _errors.print(f"pycheckout: the relay needs {exc.name}: pip install 'pycheckout[relay]'", style="red")
-            raise typer.Exit(FAILED) from exc
+        published = asyncio.run(run())
     typer.echo(f"{published} events published")
 
 
@@ -312,7 +316,10 @@ def put_key(
     kid: str,
     database: Database = "",
     schema: Schema = None,
-    secret_file: Annotated[Path | None, typer.Option(help="A file that holds the secret, byte for byte.")] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="A file that holds the secret, byte for byte."),
+    ] = None,
     secret_env: Annotated[str | None, typer.Option(help="A variable of the environment that holds it.")] = None,
     accepts_unnamed: Annotated[bool, typer.Option(help="Let it verify tokens whose header names no key.")] = False,
 ) -> None:
@@ -416,6 +423,21 @@ def _json_argument(option: str, value: str) -> Any:
         raise typer.BadParameter(f"{option}: no JSON ({type(exc).__name__})") from None
 
 
+def _unnamed(exc: psycopg.Error) -> CheckoutError:
+    """An error that is none of ours. Without its DETAIL, which may quote a row, and so an address."""
+    return CheckoutError(
+        exc.diag.message_primary or str(exc),
+        sqlstate=exc.sqlstate,
+        hint=exc.diag.message_hint,
+    )
+
+
+def _lacking(what: str, exc: ModuleNotFoundError, extra: str) -> typer.Exit:
+    """Say which package is missing, and the extra that brings it."""
+    _errors.print(f"pycheckout: {what} needs {exc.name}: pip install 'pycheckout[{extra}]'", style="red")
+    return typer.Exit(FAILED)
+
+
 @contextmanager
 def _connected(
     database: str, schema: str | None, as_json: bool = False, busy: int = FAILED
@@ -434,7 +456,7 @@ def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
     try:
         yield
     except (CheckoutError, psycopg.Error) as exc:
-        error = (exc if isinstance(exc, CheckoutError) else error_from(exc)) or CheckoutError(str(exc))
+        error = exc if isinstance(exc, CheckoutError) else error_from(exc) or _unnamed(exc)
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
             typer.echo(json.dumps({"error": fields}), err=True)

@@ -27,6 +27,7 @@ class CheckoutError(Exception):
     code: ClassVar[str] = "checkout_error"
     """A stable name, the same in every language and in HTTP answers."""
     http_status: ClassVar[int] = 500
+    """What `pycheckout.http` answers with."""
     retryable: ClassVar[bool] = False
     """Whether the same call, with the same key, may simply be made again."""
 
@@ -257,7 +258,7 @@ def not_installed(exc: psycopg.Error, installed: str | None, release: str) -> No
             "pycheckout is not installed in this database, or not in a schema of the "
             "search_path: run `pycheckout migrate`."
         )
-    elif _numbers(installed) > _numbers(release):
+    elif version_numbers(installed) > version_numbers(release):
         message = (
             f"The database has pycheckout {installed}, which this package, {release}, is "
             "too old for: upgrade the package."
@@ -267,7 +268,8 @@ def not_installed(exc: psycopg.Error, installed: str | None, release: str) -> No
     return NotInstalled(message, sqlstate=exc.sqlstate)
 
 
-def _numbers(version: str) -> list[int]:
+def version_numbers(version: str) -> list[int]:
+    """What releases are ordered by."""
     return [int(number) for number in re.findall(r"\d+", version)]
 
 

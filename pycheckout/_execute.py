@@ -63,14 +63,16 @@ def execute(
 
     Transaction: with a pool, or an autocommit connection outside a transaction, the
     checkout is committed when this returns; a busy error, and with a pool a lost
-    connection, is tried again under the same key, five times and ten seconds at
-    most. Any other connection belongs to its caller, even while it is idle: the
-    checkout becomes part of the caller's transaction (in pipeline mode, of what its
-    next sync ends), and after an error the caller rolls back.
+    connection, is tried again under the same key: five attempts at most, none begun
+    more than about ten seconds after the first. Any other connection belongs to its
+    caller, even while it is idle: the checkout becomes part of the caller's
+    transaction (in pipeline mode, of what its next sync ends), and after an error the
+    caller rolls back.
 
     Raises CartNotFound, CartNotActive, CartExpired, NoOrderableItems, InvalidRequest,
     IdempotencyKeyReused, CartInconsistent, AdTokenInvalid, InsufficientInventory,
-    Busy, Unavailable and NotInstalled, all of them `CheckoutError`s.
+    Busy, Unavailable and NotInstalled, all of them `CheckoutError`s. What else psycopg
+    raises comes as it is; what is neither a connection nor a pool is a TypeError.
     """
     with _logged("execute", cart_id, request_id) as record:
         params = _arguments(
@@ -124,8 +126,8 @@ def result(
 ) -> CheckoutResult | ActiveCart:
     """What became of a cart: its checkout, or an `ActiveCart` while there is none.
 
-    Reads only, in the same transaction as `execute` would use. Raises CartNotFound,
-    InvalidRequest, Busy, Unavailable and NotInstalled.
+    Reads only, in the same transaction as `execute` would use, and is tried again as
+    that is. Raises CartNotFound, InvalidRequest, Busy, Unavailable and NotInstalled.
     """
     with _logged("result", cart_id, request_id) as record:
         params = (_id("buyer_store_id", buyer_store_id), _id("cart_id", cart_id))
@@ -149,8 +151,9 @@ def put_cart(conn: Conn, cart: Mapping[str, Any], *, request_id: str | None = No
     """Write a quote: replace an active cart, its vendor groups and its items.
 
     `cart` is a JSON object as docs/quotes.md describes it, amounts in minor units.
-    Same transaction as `execute`. Raises CartInconsistent with both figures when
-    the amounts do not add up, SnapshotImmutable for a converted cart,
+    Same transaction as `execute`, and tried again as that is. Raises CartInconsistent
+    with both figures when the amounts do not add up, CartNotFound for another buyer's
+    cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
     InvalidRequest, Busy, Unavailable and NotInstalled.
     """
     with _logged("put_cart", _id_in(cart), request_id) as record:
@@ -291,13 +294,23 @@ def _logged(operation: str, cart_id: object, request_id: str | None) -> Iterator
             "duration_ms": round(record.attempts.seconds * 1000, 3),
             "request_id": request_id,
         }
-        logger.log(
-            level,
-            "%s %s",
-            operation,
-            " ".join(f"{name}={value!r}" for name, value in fields.items()),
-            extra=fields,
-        )
+        _log(level, operation, fields)
+
+
+def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
+    """One record with these fields.
+
+    Not by `extra`, which raises where the host's record factory set one of the names: a `request_id` often.
+    By now the checkout may be committed. What the factory set stays where the call has no value of its own.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    text = " ".join(f"{name}={value!r}" for name, value in fields.items())
+    record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
+    for name, value in fields.items():
+        if value is not None or not hasattr(record, name):
+            setattr(record, name, value)
+    logger.handle(record)
 
 
 def _id_in(cart: object) -> object:

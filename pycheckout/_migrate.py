@@ -135,10 +135,10 @@ class Plan:
 
 def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
     """What `migrate` would do, looked up without a lock and without changing anything. Errors as in `migrate`."""
-    with (
-        _explained("connecting"),
-        closing(psycopg.connect(**_parameters(conninfo), autocommit=True, row_factory=dict_row)) as conn,
-    ):
+    params = _parameters(conninfo)
+    with _explained("connecting"):
+        conn = psycopg.connect(**params, autocommit=True, row_factory=dict_row)
+    with closing(conn), _explained("looking at the schema"):
         if schema is not None:
             conn.execute("select set_config('search_path', %s, false)", (_quoted(schema),))
         [here] = conn.execute(

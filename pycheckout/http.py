@@ -88,7 +88,8 @@ def checkout_router(
     none; None is a 401 as well. `pool`: a psycopg ConnectionPool or
     AsyncConnectionPool, or a dependency that answers one, as a pool that is opened in
     the lifespan needs. `reservation_policy`, `ad_token_policy`: as in
-    `pycheckout.execute`, for every request.
+    `pycheckout.execute`, for every request. Each request is a transaction of its own,
+    committed before the answer.
 
     `shipping_line(buyer_store_id, request)`: makes the stored shipping line, with its
     price, of `request.shipping_line`, which names a code and a title; called only

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from ._brokers import SECONDS, Event, Publish, check_broker, connected
+from ._brokers import TIMEOUT, Event, Publish, check_broker, connected
 from ._errors import Busy, Unavailable, error_from
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Relay:
 
     An event is marked as published in the transaction that claimed it, after the broker confirmed it. A relay that dies
     in between leaves it to be sent again, under the same id.
+
+    Raises ValueError for a URL of no broker that is known, and ModuleNotFoundError where its client is not installed.
     """
 
     def __init__(
@@ -92,14 +94,16 @@ class Relay:
         self._link = AsyncExitStack()
 
     def stop(self) -> None:
-        """Let `run` return once the batch under way is done."""
+        """Let `run` return once the batch under way is done. To be called in the thread of its event loop."""
         self._stopping.set()
 
     async def run(self, *, until_empty: bool = False) -> int:
         """Publish until `stop()` is called, or until nothing is due; return how many events the broker took.
 
-        A broker or a database that is away is waited for. Raises a `CheckoutError` where waiting would not help: the
-        functions are missing, or the role may not call them.
+        Without `until_empty` it looks again every `poll_seconds`. A broker or a database that is away is waited for,
+        up to 30 seconds between attempts. Raises a `CheckoutError` where waiting would not help: the functions are
+        missing, or the role may not call them; what else psycopg raises comes as it is. A relay that was stopped does
+        not run again.
         """
         pause = 1.0
         while not self._stopping.is_set():
@@ -116,8 +120,10 @@ class Relay:
                 logger.warning("the broker cannot be reached, next try in %.0f s: %s", pause, exc)
             except psycopg.Error as exc:
                 error = error_from(exc)
+                if error is None:
+                    raise
                 if not isinstance(error, Busy | Unavailable):
-                    raise error or exc from exc
+                    raise error from exc
                 logger.warning("the database cannot be reached, next try in %.0f s: %s", pause, type(error).__name__)
             else:
                 continue
@@ -204,7 +210,7 @@ class Relay:
         return outcome
 
     async def _publish_one(self, event: Event) -> None:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await self._publish(event, event.cloud_event(self._source))
 
     async def _sleep(self, seconds: float) -> None:

@@ -45,7 +45,7 @@ ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotedCart:
-    """A cart as `pycheckout_cart` wrote it."""
+    """A cart as `pycheckout_cart` wrote it; `total_cents` in minor units of its currency."""
 
     id: UUID
     buyer_store_id: UUID
@@ -108,7 +108,13 @@ def pycheckout_dsn(pycheckout_server: str, pycheckout_template: str) -> Iterator
 
 @pytest.fixture
 def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
-    """pycheckout_cart(vendors=2, lines=2, ...): a quoted cart, committed, its products in stock."""
+    """pycheckout_cart(vendors=2, lines=2, ...): a quoted cart, committed, its products in stock.
+
+    `lines` of `quantity` units for each of `vendors`, at `unit_price_cents` in minor units
+    of `currency`; `stock` units of each product (None: no stock row); `buyer_store_id`, a
+    new one by default; valid `valid_for` from now. What else is named is a field of
+    docs/quotes.md, such as `ad_tokens`.
+    """
 
     def pycheckout_cart(
         *,
@@ -122,8 +128,6 @@ def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
         valid_for: timedelta = timedelta(hours=1),
         **cart: Any,
     ) -> QuotedCart:
-        """`lines` of `quantity` units for each vendor, `stock` units of each product (None: no stock
-        row); `cart` adds fields of docs/quotes.md, such as `ad_tokens`."""
         buyer = buyer_store_id or uuid4()
         subtotal = quantity * unit_price_cents
         groups: list[dict[str, Any]] = [

@@ -644,6 +644,8 @@ def main() -> int:
     if unknown := EQUIVALENT.keys() - {mutant.name for mutant in every}:
         parser.error(f"said to be equivalent, but no such mutants: {', '.join(sorted(unknown))}")
     todo = [mutant for mutant in every if re.search(args.only, mutant.name)]
+    if not todo:
+        parser.error(f"no mutant's name matches {args.only}")
     if args.list:
         print(*(mutant.name for mutant in todo), sep="\n")
         return 0

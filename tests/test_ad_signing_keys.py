@@ -173,24 +173,21 @@ def test_no_error_shows_a_secret(db):
             assert form not in said
 
 
-def test_a_service_role_can_neither_read_nor_write_keys(db):
-    db.execute("create role ad_test_service nologin")
-    try:
-        put(db, "k", SECRET)
-        db.execute("select checkout_grant('ad_test_service')")
-        for statement in (
-            "select kid from ad_signing_keys",
-            "select inner_pad from ad_signing_keys",
-            "delete from ad_signing_keys",
-            "select ad_signing_key_put('mine', sha256('x'))",
-            "select ad_signing_key_retire('k')",
-            "select ad_hmac_pad('x', 54)",
-            "select * from ad_token_verify('', null, now())",
-            "select checkout_attribution('{}', null, 'drop', now())",
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction():
-                db.execute("set local role ad_test_service")
-                db.execute(statement)
-    finally:
-        db.execute("drop owned by ad_test_service")
-        db.execute("drop role ad_test_service")
+def test_a_service_role_can_neither_read_nor_write_keys(db, new_role):
+    role = new_role()
+    put(db, "k", SECRET)
+    db.execute("select checkout_grant(%s)", (role,))
+
+    for statement in (
+        "select kid from ad_signing_keys",
+        "select inner_pad from ad_signing_keys",
+        "delete from ad_signing_keys",
+        "select ad_signing_key_put('mine', sha256('x'))",
+        "select ad_signing_key_retire('k')",
+        "select ad_hmac_pad('x', 54)",
+        "select * from ad_token_verify('', null, now())",
+        "select checkout_attribution('{}', null, 'drop', now())",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction():
+            db.execute(f"set local role {role}")
+            db.execute(statement)

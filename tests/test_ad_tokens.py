@@ -601,7 +601,7 @@ def test_equal_strings_are_looked_at_once(db):
 
 
 def test_of_several_tokens_with_one_id_the_best_is_kept(db):
-    """One click never counts twice, even when the service signed it again (B93)."""
+    """One click never counts twice, even when the service signed it again."""
     older = token(occurred_at="2026-08-01T10:00:00Z")
     seen = token(
         event_type="impression", occurred_at="2026-08-01T11:59:00Z", target_id="50000000-0000-4000-8000-000000000002"
@@ -811,7 +811,7 @@ def test_the_event_of_the_conversion_counts_dropped_tokens_by_reason(db, add_ad_
 
 
 def test_an_unsigned_token_attributes_nothing_and_breaks_nothing(db, add_ad_cart, checkout_sql):
-    """B89: the header says "none", and the signature is skipped."""
+    """The header says "none", and the signature is skipped."""
     forged = jwt.encode(claimed(fresh()), None, algorithm="none")
     assert checkout_sql(db, add_ad_cart(forged))["outcome"] == "complete"
 
@@ -820,7 +820,7 @@ def test_an_unsigned_token_attributes_nothing_and_breaks_nothing(db, add_ad_cart
 
 
 def test_one_token_attributes_an_order_at_most_once_however_often_it_comes(db, add_ad_cart, checkout_sql, store_token):
-    """B93: a replay, a repeated token, two lines of one vendor."""
+    """A replay, a repeated token, two lines of one vendor."""
     cart = add_ad_cart(store_token, store_token, fresh(1, event_type="impression"))
     for key in ("k1", "k1", "k2"):
         checkout_sql(db, cart, key=key)

@@ -185,7 +185,7 @@ def test_since_leaves_older_conversions_out(db, healthy, add_cart, checkout_sql)
 
 @pytest.mark.breaks_invariants
 def test_slices_of_any_size_find_what_one_look_finds(db, add_cart, checkout_sql):
-    """Spec 12: nothing is found less, and nothing twice, wherever the slices end."""
+    """Nothing is found less, and nothing twice, wherever the slices end."""
     for _ in range(7):
         checkout_sql(db, add_cart(vendors=3))
     for statement in (
@@ -265,7 +265,7 @@ def measured(dsn):
     "orders", [40_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_an_audit_takes_no_more_memory_however_much_there_is(db, server, measured, orders):
-    """Spec 12: neither the client nor its backend grows, also when everything is broken."""
+    """Neither the client nor its backend grows, also when everything is broken."""
     if server.host not in ("127.0.0.1", "localhost") or not Path("/proc/self/status").exists():
         pytest.skip("the backend's memory is read in /proc")
     add_orders(db, orders)

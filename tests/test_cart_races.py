@@ -4,14 +4,13 @@ Reported elsewhere as: an item is added during the checkout, and the order compl
 stock; a cart expires while it is being paid.
 """
 
-import time
 from uuid import UUID
 
 import psycopg
 import pytest
 
 from checks import refused, rows, values
-from races import blocked
+from races import blocked, wait_until
 
 ADDED = UUID(int=99)
 
@@ -220,8 +219,7 @@ def test_a_quote_that_runs_out_while_the_cart_is_waited_for_is_refused(db, conne
     with blocked(db, checkout_sql, buyer, cart) as waiting:
         began = "select xact_start < valid_until from pg_stat_activity, cart_records where pid = %s"
         assert values(db, began, buyer.info.backend_pid) == [True]
-        while values(db, "select clock_timestamp() <= valid_until from cart_records") == [True]:
-            time.sleep(0.01)
+        wait_until(lambda: values(db, "select clock_timestamp() > valid_until from cart_records") == [True])
         holder.rollback()
         with refused("OC003"):
             waiting.result(timeout=10)
@@ -247,8 +245,7 @@ def test_a_quote_that_runs_out_while_stock_is_waited_for_is_honoured(db, connect
     holder.execute("select from inventory_items for update")
 
     with blocked(db, checkout_sql, buyer, cart) as waiting:
-        while values(db, "select clock_timestamp() <= valid_until from cart_records") == [True]:
-            time.sleep(0.01)
+        wait_until(lambda: values(db, "select clock_timestamp() > valid_until from cart_records") == [True])
         holder.rollback()
 
     assert waiting.result()["outcome"] == "complete"

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from uuid import uuid4
 
 import jwt
@@ -114,6 +115,23 @@ def test_a_refusal_is_a_line_with_its_remedy(run, dsn):
     assert "short" not in refused.stderr
 
 
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_a_secret_that_cannot_be_read_is_wrong_usage(run, tmp_path, path):
+    refused = run("signing-key", "put", "k1", "--secret-file", str(tmp_path / path))
+
+    assert refused.returncode == 2
+    assert "--secret-file" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_demo_names_the_package_that_it_lacks():
+    hide = "import sys; sys.modules['psycopg_pool'] = None; from pycheckout.cli import main; main()"
+    command = [sys.executable, "-c", hide, "demo"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("pycheckout: the demo needs psycopg_pool: pip install 'pycheckout[demo]'")
+
+
 def test_a_server_that_is_not_there_is_said_in_a_line(run):
     refused = run("audit", "--database", "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2")
 
@@ -126,7 +144,7 @@ def test_a_server_that_is_not_there_is_said_in_a_line(run):
 
 
 def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn, empty_database):
-    """Spec 12: --database, PYCHECKOUT_DATABASE_URL, libpq's variables."""
+    """--database first, then PYCHECKOUT_DATABASE_URL, libpq's variables."""
     nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
     libpq = {
         f"PG{ {'dbname': 'database'}.get(name, name).upper() }": str(value)
@@ -141,7 +159,9 @@ def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(r
     assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 1
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["relay", "--broker", "redis://127.0.0.1:1"]]
+)
 def test_a_database_that_is_no_url_is_said_without_repeating_it(run, command):
     """It holds a password."""
     refused = run(*command, "--database", "postgres//user:hunter2@host/shop")
@@ -300,6 +320,19 @@ def test_a_refused_checkout_is_1_and_says_why(execute, add_cart, snapshot, db):
     assert (error["code"], error["sqlstate"]) == ("cart_expired", "OC003")
     assert error["message"] and error["hint"] and error["detail"]
     assert snapshot(db) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_error_of_the_host_shows_its_code_and_no_row(execute, add_cart, db, options):
+    """PostgreSQL's DETAIL quotes the row, and so the address."""
+    db.execute("alter table cart_records add constraint host_rule check (status <> 'converted') not valid")
+
+    refused = execute(add_cart(), *options)
+
+    assert refused.returncode == 1
+    assert "host_rule" in refused.stderr
+    assert ADDRESS["line1"] not in refused.stderr
+    assert not options or json.loads(refused.stderr)["error"]["sqlstate"] == "23514"
 
 
 def test_a_busy_cart_is_4_and_the_same_command_works_afterwards(execute, add_cart, connect):

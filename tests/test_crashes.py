@@ -79,7 +79,7 @@ def once(cart):
 
 @pytest.mark.parametrize("step", STOPS)
 def test_a_backend_killed_at_any_step_leaves_nothing(db, stops, connect, add_cart, checkout, snapshot, step):
-    """B07, B09: no lock and no key outlives its session; the same key converts at once."""
+    """No lock and no key outlives its session; the same key converts at once."""
     cart = add_cart(vendors=2, lines=2, quantity=3)
     before = snapshot(db)
     with stopped_at(db, step), ThreadPoolExecutor(1) as threads:

@@ -38,7 +38,7 @@ def everything(snapshot, conn):
 
 
 def test_nothing_personal_is_left_in_any_table(db, bought, snapshot):
-    """Spec 12: addresses and notes, in cart, orders, lines and events."""
+    """Addresses and notes, in cart, orders, lines and events."""
     before = everything(snapshot, db)
     assert [word for word in PERSONAL if word not in before] == []
 

@@ -1,4 +1,4 @@
-"""A run of the suite that is killed leaves databases behind on a server that lives on; the next run is green: B113."""
+"""A run of the suite that is killed leaves databases behind on a server that lives on; the next run is green."""
 
 import os
 import signal

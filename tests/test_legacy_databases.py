@@ -84,7 +84,7 @@ def test_no_foreign_key_leads_to_checkout_groups(host):
 
 
 def test_types_and_tables_of_the_host_stay(host):
-    """Spec 3.1: int stays int, enums stay enums and learn our values, geohash and the host's own tables are there."""
+    """Int stays int, enums stay enums and learn our values, geohash and the host's own tables are there."""
     types = dict(
         host.conn.execute(
             "select table_name || '.' || column_name, udt_name"
@@ -101,7 +101,7 @@ def test_types_and_tables_of_the_host_stay(host):
 
 
 def test_active_carts_check_out_to_the_cent(host):
-    """Spec 3.1: net amounts are not discounted twice, gross ones add up, and what does not add up is refused."""
+    """Net amounts are not discounted twice, gross ones add up, and what does not add up is refused."""
     for n in range(9, 21):
         if host.shape == "gross" and n <= 12:  # written before line totals were: such a cart must be quoted again
             with pytest.raises(pycheckout.CartInconsistent):
@@ -126,7 +126,7 @@ def test_carts_that_the_host_converted_replay_from_their_rows(host):
 
 
 def test_statements_of_the_host_still_work(host):
-    """Spec 3.1: quotes, stock upserts and reads that name none of the new columns."""
+    """Quotes, stock upserts and reads that name none of the new columns."""
     host.conn.execute(
         "insert into cart_items (cart_id, product_id, vendor_store_id, quantity, unit_price_cents, line_subtotal_cents)"
         " select id('cart', 13), product_id, vendor_store_id, 1, 100, 100 from cart_items limit 1"
@@ -139,7 +139,7 @@ def test_statements_of_the_host_still_work(host):
 
 
 def test_an_amount_that_does_not_fit_an_int_column_is_said_clearly(host):
-    """Spec 3: an overflow is a clear error, never a wrapped value."""
+    """An overflow is a clear error, never a wrapped value."""
     host.conn.execute("alter table cart_vendor_groups alter column subtotal_cents type bigint")
     host.conn.execute("alter table cart_vendor_groups alter column total_cents type bigint")
     host.conn.execute("alter table cart_items alter column line_subtotal_cents type bigint")
@@ -188,7 +188,7 @@ def test_rolling_back_an_untouched_database_gives_the_host_its_tables_back(empty
     ],
 )
 def test_what_cannot_be_carried_over_is_refused_before_any_change(empty_database, damage, said):
-    """Spec 3.1, PF-168: too old, or anchors that are not one to one: a sentence, and not one object more."""
+    """PF-168: too old, or anchors that are not one to one: a sentence, and not one object more."""
     dsn = empty_database()
     with psycopg.connect(dsn, autocommit=True) as conn:
         load_legacy(dsn, "net")

@@ -16,6 +16,7 @@ from yoyo import get_backend, read_migrations
 
 import pycheckout
 from pycheckout import MigrationError, Unavailable, _migrate
+from races import wait_until
 
 ROOT = Path(__file__).parents[1]
 IDS = tuple(
@@ -32,6 +33,16 @@ def url(empty_database):
 def admin(url):
     with psycopg.connect(url, autocommit=True) as conn:
         yield conn
+
+
+@pytest.fixture
+def reader(admin, worker_id):
+    """A login role without any right. Roles are the cluster's, and a killed run leaves them."""
+    name = f"pycheckout_reader_{worker_id}"
+    admin.execute(f"drop role if exists {name}")
+    admin.execute(f"create role {name} login password 'reader'")
+    yield name
+    admin.execute(f"drop role {name}")
 
 
 def version(conn, schema="public"):
@@ -111,14 +122,16 @@ def test_search_path_without_a_schema_is_refused(url):
         pycheckout.migrate(url + "?options=-c%20search_path%3Dnowhere")
 
 
-def test_role_that_may_not_create_is_told_so(url, admin):
-    admin.execute("create role pycheckout_test_reader login password 'reader'")
-    try:
-        reader = make_conninfo(url, user="pycheckout_test_reader", password="reader")
-        with pytest.raises(MigrationError, match='"pycheckout_test_reader" may not create'):
-            pycheckout.migrate(reader)
-    finally:
-        admin.execute("drop role pycheckout_test_reader")
+def test_role_that_may_not_create_is_told_so(url, reader):
+    with pytest.raises(MigrationError, match=f'"{reader}" may not create'):
+        pycheckout.migrate(make_conninfo(url, user=reader, password="reader"))
+
+
+def test_plan_of_a_role_that_may_not_read_says_where_it_failed(url, admin, reader):
+    pycheckout.migrate(url)
+
+    with pytest.raises(MigrationError, match="looking at the schema: permission denied for table"):
+        _migrate.plan(make_conninfo(url, user=reader, password="reader"))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +352,8 @@ def test_lock_of_a_live_process_is_waited_for(url, admin):
 
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(pycheckout.migrate, url)
-            time.sleep(1)
+            asked = "select from pg_stat_activity where query ~ 'from yoyo_lock$' and pid <> pg_backend_pid()"
+            wait_until(lambda: admin.execute(asked).fetchall(), "it never met the lock")
             assert not waiting.done()
             admin.execute("delete from yoyo_lock")
             assert waiting.result(timeout=20).migrations == ()

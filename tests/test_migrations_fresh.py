@@ -55,7 +55,7 @@ def test_migration_without_a_transaction_is_one_statement_with_a_harmless_twin()
 
 @pytest.mark.parametrize("path", SQL_FILES, ids=lambda path: path.name)
 def test_yoyo_runs_what_the_file_says(path):
-    """PF-168, B97: sqlparse cuts at semicolons, which dollar quotes, strings and comments hold as well."""
+    """PF-168: sqlparse cuts at semicolons, which dollar quotes, strings and comments hold as well."""
     text = path.read_text()
     _, _, statements = read_sql_migration(str(path))
 
@@ -70,7 +70,7 @@ def test_yoyo_runs_what_the_file_says(path):
 
 
 def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
-    """PF-168, B97"""
+    """PF-168"""
     written = "".join(path.read_text() for path in [*SQL_FILES, *(ROOT / "db" / "functions").glob("*.sql")])
     stored = db.execute("""
         select proname, prosrc from pg_proc where pronamespace = current_schema()::regnamespace
@@ -96,7 +96,6 @@ comment on function nested() is 'semi;colons % and ''quotes''';
 
 
 def test_nested_quotes_and_percent_signs_reach_the_server(empty_database, tmp_path):
-    """B97"""
     url = empty_database()
     pycheckout.migrate(url)
     (tmp_path / "host_0001_nested.sql").write_text(f"-- depends: {IDS[-1]}\n{NESTED}")

@@ -51,7 +51,7 @@ def apply_at_once(url):
 
 @pytest.mark.parametrize("round", range(3))
 def test_two_yoyo_processes_on_an_empty_database_apply_each_migration_once(empty_database, round):
-    """PF-168, B95"""
+    """PF-168"""
     apply_at_once(empty_database())
 
 
@@ -59,13 +59,13 @@ def test_two_yoyo_processes_on_an_empty_database_apply_each_migration_once(empty
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("round", range(50))
 def test_two_yoyo_processes_fifty_times(empty_database, round):
-    """PF-168, B95"""
+    """PF-168"""
     apply_at_once(empty_database())
 
 
 @pytest.mark.parametrize("shape", ["fresh", "net"])
 def test_two_migrations_by_the_api_apply_each_migration_once(empty_database, shape):
-    """PF-168, B95"""
+    """PF-168"""
     url = empty_database()
     if shape == "net":
         load_legacy(url, shape)
@@ -163,7 +163,7 @@ KILLED = [
 
 @pytest.mark.parametrize(("table", "until"), KILLED)
 def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, table, until):
-    """PF-168, B115: migrate breaks the lock that the dead process left, and the result is the usual one."""
+    """PF-168: migrate breaks the lock that the dead process left, and the result is the usual one."""
     url, undisturbed = empty_database(), empty_database()
     with killed_while_waiting(url, table, until) as (watcher, waiter):
         before = value(watcher, "select count(*) from yoyo_lock")
@@ -182,7 +182,7 @@ def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, t
 
 @pytest.mark.timeout(60)
 def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database):
-    """PF-168, B115: and once it is broken, goes on."""
+    """PF-168: and once it is broken, goes on."""
     url = empty_database()
     with killed_while_waiting(url, "vendor_orders", "0004") as (watcher, _):
         pid = value(watcher, "select pid from yoyo_lock")
@@ -198,7 +198,7 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database)
 
 
 def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_database):
-    """PF-168, B115: what is left is an invalid index."""
+    """PF-168: what is left is an invalid index."""
     url = empty_database()
     with killed_while_waiting(url, "vendor_orders", "0006") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))

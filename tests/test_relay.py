@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+import psycopg
 import pytest
 from brokers import BROKERS, LARGEST, Broker, running
 from cloudevents.core.formats.json import JSONFormat
@@ -418,6 +419,13 @@ def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(url):
         Relay("", url)
 
     assert "cret" not in str(refused.value)
+
+
+def test_an_error_that_no_waiting_mends_is_raised_as_it_is():
+    with pytest.raises(psycopg.ProgrammingError, match="connection info string") as caught:
+        drain(Relay("no database", "redis://127.0.0.1:1"))
+
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("missing", ["faststream", "redis"])

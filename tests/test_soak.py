@@ -10,7 +10,7 @@ from soak import FAULTS, SOAK_SCHEMA, Books, proof, soak
 @pytest.mark.timeout(300)
 @pytest.mark.skipif("TEST_DATABASE_URL" in os.environ, reason="kills its server, so it takes the embedded one")
 def test_a_short_soak_loses_and_doubles_nothing():
-    """Spec 15: at least one of every fault, a snapshot held open, and 16 clients that keep books of their own."""
+    """At least one of every fault, a snapshot held open, and 16 clients that keep books of their own."""
     figures = soak(300)
     assert (figures["wrong"], figures["audit rows"]) == ([], [])
     assert set(figures["faults"]) == {*FAULTS, "snapshot held open", "snapshot given up"}

@@ -473,7 +473,7 @@ WANTED |= {"OC001", "OC003", "OC004", "OC006", "OC009", "OC010", "OC012"}
 
 
 def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
-    """Spec 15: a property-based state machine against a model."""
+    """A property-based state machine against a model."""
     met = machine(70, 50, derandomize=True)
     print(dict(met))
     assert met.keys() >= WANTED, WANTED - met.keys()

@@ -458,17 +458,15 @@ def test_version_is_not_asked_for_in_a_callers_transaction(postgresql, db, add_c
     assert postgresql.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
 
 
-def test_role_without_rights(db, connect, add_cart, checkout):
+def test_role_without_rights(connect, new_role, add_cart, checkout):
     cart = add_cart()
-    db.execute("create role pycheckout_test_nobody")
-    try:
-        conn = connect(autocommit=True)
-        conn.execute("set role pycheckout_test_nobody")
-        with pytest.raises(NotInstalled) as caught:
-            checkout(conn, cart)
-        assert caught.value.sqlstate == "42501"
-    finally:
-        db.execute("drop role pycheckout_test_nobody")
+    conn = connect(autocommit=True)
+    conn.execute(f"set role {new_role()}")
+
+    with pytest.raises(NotInstalled) as caught:
+        checkout(conn, cart)
+
+    assert caught.value.sqlstate == "42501"
 
 
 # The log
@@ -502,6 +500,28 @@ def test_one_log_record_a_call(db, add_cart, checkout, caplog):
     for record in records:
         text = json.dumps(vars(record), default=str) + record.getMessage()
         assert not any(word in text for word in ("secret", ADDRESS["line1"], ADDRESS["city"]))
+
+
+def test_a_record_factory_of_the_host_may_have_a_request_id_too(db, add_cart, checkout, caplog):
+    caplog.set_level(logging.INFO, logger="pycheckout")
+    usual = logging.getLogRecordFactory()
+
+    def factory(*args, **kwargs):
+        record = usual(*args, **kwargs)
+        record.request_id = "the host's"
+        return record
+
+    cart = add_cart()
+    logging.setLogRecordFactory(factory)
+    try:
+        checkout(db, cart)
+        checkout(db, cart, request_id="r-1")
+    finally:
+        logging.setLogRecordFactory(usual)
+
+    first, replay = caplog.records
+    assert (first.outcome, first.request_id) == ("complete", "the host's")
+    assert (replay.replayed, replay.request_id) == (True, "r-1")
 
 
 def test_errors_that_are_not_ours_are_logged_too(connect, add_cart, checkout, caplog):

@@ -3,7 +3,6 @@
 import logging
 import re
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +14,7 @@ from psycopg_pool import ConnectionPool
 
 import pycheckout
 from pycheckout import Busy, CartExpired, InvalidRequest, Unavailable
-from races import wait_until_blocked
+from races import wait_until, wait_until_blocked
 
 IDLE, INTRANS, INERROR = TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR
 
@@ -278,8 +277,7 @@ def test_lock_time_out_is_tried_again(connect, dsn, db, add_cart, checkout, atte
             call = threads.submit(checkout, pool if pooled else conn, cart)
             wait_until_blocked(db, conn.info.backend_pid)
             first = statement_start(db, conn)
-            while statement_start(db, conn) == first:
-                time.sleep(0.01)
+            wait_until(lambda: statement_start(db, conn) != first, "it was not tried again")
             wait_until_blocked(db, conn.info.backend_pid)
 
         assert call.result(timeout=10).replayed is False

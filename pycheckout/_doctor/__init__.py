@@ -5,7 +5,6 @@ A file beside this one is a check of that name; its rows are what it found.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from .._errors import version_numbers
 from .._migrate import pending_migrations
 from .._release import deployment, release
 
@@ -42,8 +42,8 @@ _CHECKS = (
     "schema_open",
 )
 
-_KNOWS = """
-select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as releases,
+_HAS = """
+select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as functions,
        to_regprocedure('checkout_privileges()') is not null as privileges
 """
 _RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
@@ -62,15 +62,20 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
     with conn.transaction():
         if schema is not None:
             conn.execute("select set_config('search_path', quote_ident(%s), true)", (schema,))
-        [knows] = conn.execute(_KNOWS).fetchall()
+        [has] = conn.execute(_HAS).fetchall()
         found = [*_pooler(conn)]
-        if not knows["releases"]:
-            remedy = f"{_MIGRATE}, or name another schema with --schema"
-            return [*found, _not_installed(remedy)]
+        if not has["functions"]:
+            missing = Finding(
+                check="not_installed",
+                subject="pycheckout",
+                problem="is not installed in this schema",
+                remedy=f"{_MIGRATE}, or name another schema with --schema",
+            )
+            return [*found, missing]
         found += _release(conn)
         for check in _CHECKS:
             # Without what it asks, the functions are outdated: a finding already.
-            if check != "missing_grant" or knows["privileges"]:
+            if check != "missing_grant" or has["privileges"]:
                 query = (Path(__file__).parent / f"{check}.sql").read_bytes()
                 params = {"backlog": backlog} if b"%(backlog)s" in query else None
                 found += (Finding(check=check, **row) for row in conn.execute(query, params).fetchall())
@@ -88,12 +93,6 @@ def _pooler(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
         )
 
 
-def _not_installed(remedy: str) -> Finding:
-    return Finding(
-        check="not_installed", subject="pycheckout", problem="is not installed in this schema", remedy=remedy
-    )
-
-
 def _release(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
     """Whether the database has the migrations and functions of this package, as this package has them."""
     if pending := pending_migrations(conn):
@@ -102,7 +101,7 @@ def _release(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
     deploy = deployment()
     deployed = conn.execute(_RELEASE).fetchone() or {"version": "0", "hash": ""}
     if (deployed["version"], deployed["hash"]) != (release(), deploy.functions_hash()):
-        newer = _numbers(deployed["version"]) > _numbers(release())
+        newer = version_numbers(deployed["version"]) > version_numbers(release())
         yield Finding(
             check="outdated_functions",
             subject=f"release {deployed['version']}",
@@ -120,7 +119,3 @@ def _release(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
 def _is_in(text: str, body: str | None) -> bool:
     """Whether a function file has this body between its quotes; it may have another for other servers."""
     return body is not None and any(f"{quote}{body}{quote}" in text for quote in ("$$", "'"))
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
