@@ -82,7 +82,7 @@ def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
 
 
 def test_a_plan_that_is_forced_is_not_compiled(functions):
-    """A scan or a sort that is switched off, and there all the same, costs so much that PostgreSQL 15 to 17 compile it."""
+    """A scan or a sort that is there although it is switched off looks so dear that PostgreSQL 15 to 17 compile it."""
     forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
     forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
     assert forced.keys() == {"checkout_execute", "checkout_result", "outbox_claim"}
