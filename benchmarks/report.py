@@ -20,8 +20,8 @@ RESULTS = DOCS / "benchmarks" / "results.json"
 Results = dict[str, Any]
 
 # How many times a client-side program's rate is wanted, without and with 1 ms more a round trip.
-NEAR = {"psycopg": 3, "psycopg-pipelined": 3, "orm": 8, "orm-naive": 8}
-FAR = {"psycopg": 10, "psycopg-pipelined": 10, "orm": 30, "orm-naive": 30}
+NEAR = {"psycopg": 3, "orm": 8, "orm-naive": 8}
+FAR = {"psycopg": 10, "orm": 30, "orm-naive": 30}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,6 @@ def targets(results: Results) -> list[Target]:
     wal = work("wal_bytes", function, Find("floor"))
     return [
         at_least("rate beside the floor, 8 clients", 0.65, ratio("uniform", function, Find("floor"))),
-        at_least("rate beside the floor in one pipeline", 0.65, ratio("uniform", function, Find("floor-pipelined"))),
         at_least("rate beside pgbench -N", 0.25, ratio("uniform", function, Find("simple-update"))),
         Target(
             what="WAL of a checkout beside the floor's", wanted="at most 1.3", found=wal, met=lambda value: value <= 1.3
@@ -78,14 +77,9 @@ def targets(results: Results) -> list[Target]:
         at_least("hot product, 16 slots, 32 clients, beside the uniform load", 0.8, ratio("hot-32", hot16, function)),
         *(
             at_least(
-                f"hot product, 1 slot, {clients} clients, beside the {name} on that row",
+                f"hot product, 1 slot, {clients} clients, beside the floor on that row",
                 0.9,
-                ratio(f"hot-{clients}", hot1, Find(driver, hot=True)),
-            )
-            for driver, name in (
-                ("floor", "floor"),
-                ("floor-pipelined", "pipelined floor"),
-                ("bare-update", "bare UPDATE"),
+                ratio(f"hot-{clients}", hot1, Find("floor", hot=True)),
             )
             for clients in (8, 32)
         ),
