@@ -30,7 +30,7 @@ class Target:
     wanted: str
     found: float | None
     met: Callable[[float], bool]
-    shown: str = "{:.2f}"
+    shown: str = "{:.3g}"
 
     @property
     def figure(self) -> str:
