@@ -1,6 +1,7 @@
 -- inventory_suffices: whether every orderable line of a cart finds its units, as far as can be seen without a lock.
 --
 -- It decides nothing: checkout_convert chooses by it what comes first, and inventory_reserve says under its locks what is short.
+-- Not by inventory_levels: that view sums the slots of every product before it is joined.
 
 create or replace function inventory_suffices(cart_id uuid)
 returns boolean

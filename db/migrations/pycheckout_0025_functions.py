@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "4674a66c520f8b6cfe87b2e95c81a97e0fa14df7953e2c0f6f02d987e868c6ec"
+FUNCTIONS_HASH = "5e7c97b7aacb1f145c5f9a73d10a20051f4a3acdde5fdb33f5528825642866f2"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
