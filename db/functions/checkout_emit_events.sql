@@ -12,8 +12,6 @@ declare
   v_created_id constant uuid := checkout_uuid();
   v_converted_id constant uuid := checkout_uuid();
   v_occurred_at constant text := checkout_timestamp(v_cart.converted_at);
-  v_base constant jsonb := jsonb_build_object(
-    'checkout_group_id', v_cart.checkout_group_id, 'cart_id', v_cart.id, 'buyer_store_id', v_cart.buyer_store_id);
   v_rejected jsonb := v_result -> 'rejected_vendors';
   v_created jsonb;
   v_converted jsonb;
@@ -24,24 +22,30 @@ begin
       from jsonb_array_elements(v_rejected) with ordinality as rejected (vendor, position);
   end if;
 
-  v_created := jsonb_build_object(
+  v_created := json_build_object(
     'version', 1, 'event_id', v_created_id, 'occurred_at', v_occurred_at, 'type', 'checkout.vendor_orders_created',
-    'data', v_base || jsonb_build_object(
+    'data', json_build_object(
+      'checkout_group_id', v_cart.checkout_group_id,
+      'cart_id', v_cart.id,
+      'buyer_store_id', v_cart.buyer_store_id,
       'vendor_store_ids', jsonb_path_query_array(v_result, '$.vendor_orders[*].vendor_store_id'),
       'vendor_order_ids', jsonb_path_query_array(v_result, '$.vendor_orders[*].order_id'),
-      'rejected_vendors', v_rejected));
+      'rejected_vendors', v_rejected))::jsonb;
 
-  v_converted := jsonb_build_object(
+  v_converted := json_build_object(
     'version', 1, 'event_id', v_converted_id, 'occurred_at', v_occurred_at, 'type', 'checkout.converted',
-    'data', v_base || jsonb_build_object(
+    'data', json_build_object(
+      'checkout_group_id', v_cart.checkout_group_id,
+      'cart_id', v_cart.id,
+      'buyer_store_id', v_cart.buyer_store_id,
       'outcome', v_result -> 'outcome',
-      'currency', v_result -> 'currency',
-      'payment_method', v_result -> 'payment_method',
+      'currency', v_cart.currency,
+      'payment_method', v_cart.payment_method,
       'totals', v_result -> 'totals',
       'vendor_orders', checkout_emit_events.event_orders,
-      'attribution', jsonb_build_object(
+      'attribution', json_build_object(
         'token_ids', checkout_emit_events.attribution -> 'token_ids',
-        'dropped', checkout_emit_events.attribution -> 'dropped')));
+        'dropped', checkout_emit_events.attribution -> 'dropped')))::jsonb;
 
   -- literals, not variables: an existing database may have enum types here
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)

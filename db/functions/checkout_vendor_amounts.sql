@@ -34,9 +34,9 @@ as $$
            not bool_or(line.kept) as all_rejected
       from cart_vendor_groups as vendor
      cross join lateral (
-       select item.line_subtotal_cents::numeric as subtotal,
-              cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)::numeric as discounts,
-              coalesce(item.line_total_cents, item.line_subtotal_cents)::numeric as total,
+       select item.line_subtotal_cents as subtotal,
+              cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents) as discounts,
+              coalesce(item.line_total_cents, item.line_subtotal_cents) as total,
               item.id <> all (checkout_vendor_amounts.rejected_line_ids) as kept
          from checkout_orderable_items(checkout_vendor_amounts.cart_id) as item
         where item.vendor_store_id = vendor.vendor_store_id
