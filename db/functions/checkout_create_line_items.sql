@@ -29,8 +29,7 @@ begin
          v_attributed -> item.product_id::text,
          v_cart.converted_at, v_cart.converted_at
     from checkout_orderable_items(v_cart.id) as item
-    join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
-   order by item.id;
+    join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id;
 end;
 $$;
 

@@ -26,13 +26,11 @@ begin
          case when amounts.all_rejected then 'rejected' else 'created_pending' end::vendor_order_status,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
          amounts.subtotal_cents, amounts.discounts_cents, 0, 0, amounts.total_cents, amounts.total_cents,
-         nullif(vendor.promo, 'null'),
-         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when amounts.promo_capped then v_capped_warning else '[]' end,
+         nullif(amounts.promo, 'null'),
+         coalesce(nullif(amounts.warnings, 'null'), '[]') || case when amounts.promo_capped then v_capped_warning else '[]' end,
          v_attributed -> amounts.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
-    from checkout_vendor_amounts(v_cart.id, checkout_create_orders.rejected_line_ids) as amounts
-    join cart_vendor_groups as vendor on vendor.id = amounts.vendor_group_id
-   order by amounts.vendor_store_id;
+    from checkout_vendor_amounts(v_cart.id, checkout_create_orders.rejected_line_ids) as amounts;
 
   perform checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
   perform checkout_create_payment_intents(v_cart);

@@ -11,8 +11,7 @@ begin
   insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)
   select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, v_cart.converted_at, v_cart.converted_at
     from vendor_orders as vendor_order
-   where vendor_order.checkout_group_id = v_cart.checkout_group_id
-   order by vendor_order.id;
+   where vendor_order.checkout_group_id = v_cart.checkout_group_id;
 end;
 $$;
 

@@ -9,6 +9,8 @@ create or replace function checkout_vendor_amounts(cart_id uuid, rejected_line_i
 returns table (
   vendor_group_id uuid,
   vendor_store_id uuid,
+  promo jsonb,
+  warnings jsonb,
   quoted_subtotal_cents numeric,
   quoted_total_cents numeric,
   lines_subtotal_cents numeric,
@@ -23,11 +25,11 @@ language sql
 stable
 as $$
   with vendors as (
-    select vendor.id, vendor.vendor_store_id,
+    select vendor.id, vendor.vendor_store_id, vendor.promo, vendor.warnings,
            vendor.subtotal_cents::numeric as quoted_subtotal,
            vendor.total_cents::numeric as quoted_total,
            sum(line.subtotal) as lines_subtotal,
-           vendor.subtotal_cents::numeric - vendor.total_cents - sum(line.discounts) as promo,
+           vendor.subtotal_cents::numeric - vendor.total_cents - sum(line.discounts) as promo_share,
            coalesce(sum(line.subtotal) filter (where line.kept), 0) as kept_subtotal,
            coalesce(sum(line.discounts) filter (where line.kept), 0) as kept_discounts,
            coalesce(sum(line.total) filter (where line.kept), 0) as kept_total,
@@ -44,11 +46,11 @@ as $$
      where vendor.cart_id = checkout_vendor_amounts.cart_id
      group by vendor.id
   )
-  select id, vendor_store_id, quoted_subtotal, quoted_total, lines_subtotal, promo,
+  select id, vendor_store_id, promo, warnings, quoted_subtotal, quoted_total, lines_subtotal, promo_share,
          kept_subtotal,
-         kept_discounts + least(promo, kept_total),
-         kept_total - least(promo, kept_total),
-         promo > kept_total,
+         kept_discounts + least(promo_share, kept_total),
+         kept_total - least(promo_share, kept_total),
+         promo_share > kept_total,
          all_rejected
     from vendors;
 $$;
