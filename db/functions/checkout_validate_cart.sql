@@ -24,9 +24,7 @@ begin
             hint = 'Ask for a new quote, show it to the buyer, and check out again.';
   end if;
 
-  perform checkout_validate_amounts(v_cart);
-
-  if not exists (select from checkout_orderable_items(v_cart.id)) then
+  if not checkout_validate_amounts(v_cart) then
     raise exception 'cart % has no orderable items', v_cart.id
       using errcode = 'OC004',
             detail = jsonb_build_object('cart_id', v_cart.id),
