@@ -42,35 +42,34 @@ as $$
             json_agg(short_line order by line.line_item_id)
               filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_items
        from (
-         select own.id as line_item_id, own.cart_item_id, own.product_id, own.name, own.category, own.qty, own.unit, own.unit_price_cents,
-                own.line_subtotal_cents, own.discount_cents, own.total_cents, own.status, own.notes,
-                coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
-                ad_token_public(own.attributed_token) as attributed_token
+         select own.qty, own.name, own.unit, own.notes, own.status, own.category, coalesce(nullif(own.warnings, 'null'), '[]') as warnings,
+                own.product_id, own.total_cents, own.cart_item_id, own.id as line_item_id, own.discount_cents,
+                ad_token_public(own.attributed_token) as attributed_token, own.unit_price_cents, own.line_subtotal_cents,
+                own.applied_volume_discount
            from order_line_items as own
           where own.order_id = vendor_order.id
        ) as line
       cross join lateral (
-        select line.line_item_id, line.product_id, line.qty, line.total_cents, line.status,
+        select line.qty, line.status, line.product_id, line.total_cents, line.line_item_id,
                line.attributed_token -> 'token_id' as attributed_token_id
       ) as event_line
       cross join lateral (
-        select line.cart_item_id, line.product_id, line.name, line.qty, line.status, line.notes as reason, line.warnings
+        select line.qty, line.name, line.notes as reason, line.status, line.warnings, line.product_id, line.cart_item_id
       ) as short_line
    ) as lines
    cross join lateral (
-     select vendor_order.id as order_id, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
-            vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents, vendor_order.promo,
-            coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
-            ad_token_public(vendor_order.attributed_token) as attributed_token,
+     select lines.items, vendor_order.promo, vendor_order.status, vendor_order.id as order_id,
+            coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings, vendor_order.total_cents,
             (select intent
-               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
+               from (select payment.method, payment.status, payment.amount_cents, payment.id as payment_intent_id
                        from payment_intents as payment
                       where payment.order_id = vendor_order.id) as intent) as payment_intent,
-            lines.items
+            vendor_order.subtotal_cents, vendor_order.discounts_cents, vendor_order.vendor_store_id,
+            ad_token_public(vendor_order.attributed_token) as attributed_token, vendor_order.balance_due_cents
    ) as ordered
    cross join lateral (
-     select ordered.order_id, ordered.vendor_store_id, ordered.status, ordered.subtotal_cents, ordered.discounts_cents, ordered.total_cents,
-            ordered.attributed_token -> 'token_id' as attributed_token_id, lines.event_items as items
+     select lines.event_items as items, ordered.status, ordered.order_id, ordered.total_cents, ordered.subtotal_cents, ordered.discounts_cents,
+            ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
    where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id;
 $$;
