@@ -227,11 +227,7 @@ def _json(name: str, value: object) -> str | None:
     if value is None:
         return None
     try:
-        return json.dumps(
-            dict(value) if isinstance(value, Mapping) else value,
-            allow_nan=False,
-            default=_json_value,
-        )
+        return _encoder.encode(dict(value) if isinstance(value, Mapping) else value)
     except (TypeError, ValueError, ArithmeticError, RecursionError) as exc:
         raise _invalid(name, f"cannot be written as JSON ({exc})") from exc
 
@@ -246,6 +242,9 @@ def _json_value(value: object) -> object:
         whole = abs(value) < 2**63 and value == value.to_integral_value()
         return int(value) if whole else float(value)
     raise TypeError(f"{value!r:.80} has no JSON form")
+
+
+_encoder = json.JSONEncoder(allow_nan=False, default=_json_value)
 
 
 def _invalid(field: str, problem: str) -> InvalidRequest:
