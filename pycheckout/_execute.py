@@ -283,17 +283,18 @@ def _logged(operation: str, cart_id: object, request_id: str | None) -> Iterator
         record.sqlstate = getattr(exc, "sqlstate", None)
         raise
     finally:
-        fields = {
-            "operation": operation,
-            "cart_id": _loggable(cart_id),
-            "outcome": record.outcome,
-            "replayed": record.replayed,
-            "sqlstate": record.sqlstate,
-            "attempts": record.attempts.count,
-            "duration_ms": round(record.attempts.seconds * 1000, 3),
-            "request_id": request_id,
-        }
-        _log(level, operation, fields)
+        if logger.isEnabledFor(level):
+            fields = {
+                "operation": operation,
+                "cart_id": _loggable(cart_id),
+                "outcome": record.outcome,
+                "replayed": record.replayed,
+                "sqlstate": record.sqlstate,
+                "attempts": record.attempts.count,
+                "duration_ms": round(record.attempts.seconds * 1000, 3),
+                "request_id": request_id,
+            }
+            _log(level, operation, fields)
 
 
 def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
@@ -302,8 +303,6 @@ def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
     Not by `extra`, which raises where the host's record factory set one of the names: a `request_id` often.
     By now the checkout may be committed. What the factory set stays where the call has no value of its own.
     """
-    if not logger.isEnabledFor(level):
-        return
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
     record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
     for name, value in fields.items():
