@@ -227,11 +227,7 @@ def _json(name: str, value: object) -> str | None:
     if value is None:
         return None
     try:
-        return json.dumps(
-            dict(value) if isinstance(value, Mapping) else value,
-            allow_nan=False,
-            default=_json_value,
-        )
+        return _encoder.encode(dict(value) if isinstance(value, Mapping) else value)
     except (TypeError, ValueError, ArithmeticError, RecursionError) as exc:
         raise _invalid(name, f"cannot be written as JSON ({exc})") from exc
 
@@ -246,6 +242,9 @@ def _json_value(value: object) -> object:
         whole = abs(value) < 2**63 and value == value.to_integral_value()
         return int(value) if whole else float(value)
     raise TypeError(f"{value!r:.80} has no JSON form")
+
+
+_encoder = json.JSONEncoder(allow_nan=False, default=_json_value)
 
 
 def _invalid(field: str, problem: str) -> InvalidRequest:
@@ -284,17 +283,18 @@ def _logged(operation: str, cart_id: object, request_id: str | None) -> Iterator
         record.sqlstate = getattr(exc, "sqlstate", None)
         raise
     finally:
-        fields = {
-            "operation": operation,
-            "cart_id": _loggable(cart_id),
-            "outcome": record.outcome,
-            "replayed": record.replayed,
-            "sqlstate": record.sqlstate,
-            "attempts": record.attempts.count,
-            "duration_ms": round(record.attempts.seconds * 1000, 3),
-            "request_id": request_id,
-        }
-        _log(level, operation, fields)
+        if logger.isEnabledFor(level):
+            fields = {
+                "operation": operation,
+                "cart_id": _loggable(cart_id),
+                "outcome": record.outcome,
+                "replayed": record.replayed,
+                "sqlstate": record.sqlstate,
+                "attempts": record.attempts.count,
+                "duration_ms": round(record.attempts.seconds * 1000, 3),
+                "request_id": request_id,
+            }
+            _log(level, operation, fields)
 
 
 def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
@@ -303,8 +303,6 @@ def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
     Not by `extra`, which raises where the host's record factory set one of the names: a `request_id` often.
     By now the checkout may be committed. What the factory set stays where the call has no value of its own.
     """
-    if not logger.isEnabledFor(level):
-        return
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
     record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
     for name, value in fields.items():

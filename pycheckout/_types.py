@@ -220,22 +220,28 @@ class ActiveCart:
 
 def build(cls: type[T], data: Mapping[str, Any]) -> T:
     """A `cls` from a JSON object: fields by name, nested ones by their type."""
-    values: dict[str, Any] = {}
     kind: Any = cls
-    for name, required, convert in _plan(kind):
-        if name in data:
-            value = data[name]
-            values[name] = value if convert is None else convert(value)
-        elif required:
-            raise KeyError(f"{cls.__name__}.{name} is missing in the database's answer")
-    return cls(**values)
+    built: T = _builder(kind)(data)
+    return built
 
 
 @cache
-def _plan(cls: Any) -> list[tuple[str, bool, Converter | None]]:
-    """Of each field: its name, whether it must be there, and how its value is made."""
+def _builder(cls: Any) -> Converter:
+    """`build` for one class, its fields looked up once."""
     hints = get_type_hints(cls)
-    return [(field.name, field.default is MISSING, _converter(hints[field.name])) for field in fields(cls)]
+    plan = [(field.name, field.default is MISSING, _converter(hints[field.name])) for field in fields(cls)]
+
+    def from_json(data: Mapping[str, Any]) -> Any:
+        values: dict[str, Any] = {}
+        for name, required, convert in plan:
+            if name in data:
+                value = data[name]
+                values[name] = value if convert is None else convert(value)
+            elif required:
+                raise KeyError(f"{cls.__name__}.{name} is missing in the database's answer")
+        return cls(**values)
+
+    return from_json
 
 
 def _converter(hint: Any) -> Converter | None:
@@ -245,11 +251,13 @@ def _converter(hint: Any) -> Converter | None:
         convert = _converter(inner)
         return convert and (lambda value: None if value is None else convert(value))
     if get_origin(hint) is tuple:
-        element = get_args(hint)[0]
-        return lambda values: tuple(build(element, value) for value in _objects(values))
+        element = _builder(get_args(hint)[0])
+        # Warnings come from jsonb that the host writes, as a promo does below: one of another
+        # shape must not turn a checkout that is committed into an exception.
+        return lambda values: tuple([element(value) for value in _list(values) if isinstance(value, dict)])
     if isinstance(hint, type) and is_dataclass(hint):
-        # jsonb that the host writes, such as a promo, may be anything: see _objects
-        return lambda value: build(hint, value if isinstance(value, dict) else {})
+        nested = _builder(hint)
+        return lambda value: nested(value if isinstance(value, dict) else {})
     if hint is datetime:
         return datetime.fromisoformat
     if hint is UUID:
@@ -257,9 +265,5 @@ def _converter(hint: Any) -> Converter | None:
     return None
 
 
-def _objects(values: Any) -> list[dict[str, Any]]:
-    # Warnings come from jsonb that the host writes: one of another shape must not
-    # turn a checkout that is committed into an exception.
-    if not isinstance(values, list):
-        return []
-    return [value for value in values if isinstance(value, dict)]
+def _list(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []
