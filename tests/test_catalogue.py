@@ -89,6 +89,11 @@ def test_a_plan_that_is_forced_is_not_compiled(functions):
     assert all("jit=off" in settings for settings in forced.values())
 
 
+def test_steps_that_entry_points_share_are_planned_alike(functions):
+    """A session plans a statement once, under the settings of whoever comes first."""
+    assert functions["checkout_execute"]["settings"] == functions["checkout_result"]["settings"]
+
+
 def test_inner_steps_run_under_the_path_and_rights_of_their_entry_point(functions):
     for name in set(FILES) - ENTRY_POINTS - FOR_THE_OWNER:
         assert not functions[name]["definer"], name

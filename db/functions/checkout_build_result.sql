@@ -9,7 +9,7 @@ stable
 set extra_float_digits = 1
 as $$
 declare
-  v_cart alias for checkout_build_result.cart;
+  v_cart alias for cart;
   v_orders record;
   v_rejected json;
 begin

@@ -10,7 +10,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_convert.cart;
+  v_cart alias for cart;
   v_result jsonb;
   v_short_line_ids uuid[];
 begin

@@ -7,7 +7,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_create_line_items.cart;
+  v_cart alias for cart;
   v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
   v_short_warning constant jsonb := jsonb_build_array(jsonb_build_object(

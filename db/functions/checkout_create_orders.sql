@@ -11,7 +11,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_create_orders.cart;
+  v_cart alias for cart;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
   v_capped_warning constant jsonb := jsonb_build_array(jsonb_build_object(
     'type', 'promo_capped', 'message', 'The promotion was larger than what is left of this order and was reduced to it.'));

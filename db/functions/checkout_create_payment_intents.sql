@@ -6,7 +6,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_create_payment_intents.cart;
+  v_cart alias for cart;
 begin
   insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)
   select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, v_cart.converted_at, v_cart.converted_at

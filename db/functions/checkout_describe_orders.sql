@@ -2,8 +2,10 @@
 -- checkout.converted has them, with the sums and counts that go beside them.
 --
 -- Both come from one pass over the rows, so no consumer is told other figures than the buyer. Vendors are ordered by id, and
--- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone. JSON as
--- text nests without being copied level by level; it becomes jsonb once, when it is whole.
+-- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone.
+--
+-- JSON as text nests without being copied level by level; it becomes jsonb once, when it is whole. The keys of an object
+-- are listed as jsonb keeps them, shorter ones first and then by their bytes: an object in that order needs no sorting.
 
 create or replace function checkout_describe_orders(checkout_group_id uuid)
 returns table (

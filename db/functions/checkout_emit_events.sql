@@ -7,7 +7,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_emit_events.cart;
+  v_cart alias for cart;
   v_result constant jsonb := checkout_emit_events.result;
   v_created_id constant uuid := checkout_uuid();
   v_converted_id constant uuid := checkout_uuid();

@@ -5,8 +5,9 @@
 -- that a hot product's row is held for as short as possible: see checkout_convert.
 --
 -- Every statement here finds a few rows by key. The planner settings say so: a plan that was made while the tables
--- were still empty, or before their statistics came, would otherwise scan them for the rest of the connection. Until
--- PostgreSQL 18 a scan that cannot be avoided (the signing keys) then looks so dear that it is compiled, for 90 ms.
+-- were still empty, or before their statistics came, would otherwise scan them for the rest of the connection. A bitmap
+-- takes longer to set up than a cart's few rows take to read. Until PostgreSQL 18 a scan that cannot be avoided (the
+-- signing keys) then looks so dear that it is compiled, for 90 ms.
 
 create or replace function checkout_execute(
   buyer_store_id uuid,

@@ -5,7 +5,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_place_orders.cart;
+  v_cart alias for cart;
   v_built record;
 begin
   perform checkout_create_orders(v_cart, checkout_place_orders.rejected_line_ids, checkout_place_orders.attribution);

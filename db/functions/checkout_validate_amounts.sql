@@ -6,7 +6,7 @@ returns boolean
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_validate_amounts.cart;
+  v_cart alias for cart;
   v_problem text;
   v_id uuid;
   v_what jsonb;

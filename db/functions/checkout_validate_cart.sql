@@ -7,7 +7,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for checkout_validate_cart.cart;
+  v_cart alias for cart;
 begin
   if v_cart.status <> 'active' then
     raise exception 'cart % is %, not active', v_cart.id, v_cart.status

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "5e7c97b7aacb1f145c5f9a73d10a20051f4a3acdde5fdb33f5528825642866f2"
+FUNCTIONS_HASH = "a6d122839d0da065a500fd000f038221a8d4636a8f842d1ad2ae962b4a0a5657"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
