@@ -9,12 +9,15 @@ begin
     create or replace function checkout_uuid() returns uuid language sql volatile
     as 'select uuidv7()';
   else
-    create or replace function checkout_uuid() returns uuid language sql volatile
+    create or replace function checkout_uuid() returns uuid language plpgsql volatile
     as $$
-      select encode(substring(int8send(clock.us / 1000) from 3)
-                    || int2send((28672 + clock.us % 1000 * 4096 / 1000)::smallint)
-                    || substring(uuid_send(gen_random_uuid()) from 9), 'hex')::uuid
-        from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us) as clock
+    declare
+      v_us constant bigint := extract(epoch from clock_timestamp()) * 1000000;
+    begin
+      return encode(substring(int8send(v_us / 1000) from 3)
+                    || int2send((28672 + v_us % 1000 * 4096 / 1000)::smallint)
+                    || substring(uuid_send(gen_random_uuid()) from 9), 'hex')::uuid;
+    end;
     $$;
   end if;
 end

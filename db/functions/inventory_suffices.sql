@@ -5,10 +5,11 @@
 
 create or replace function inventory_suffices(cart_id uuid)
 returns boolean
-language sql
+language plpgsql
 stable
 as $$
-  select not exists (
+begin
+  return not exists (
     select from checkout_orderable_items(inventory_suffices.cart_id) as item
       left join inventory_items as stock on stock.product_id = item.product_id
      where item.quantity > coalesce(
@@ -17,6 +18,7 @@ as $$
                   else stock.available_qty
              end, 0)
   );
+end;
 $$;
 
 revoke execute on function inventory_suffices(uuid) from public;
