@@ -94,6 +94,22 @@ def test_steps_that_entry_points_share_are_planned_alike(functions):
     assert functions["checkout_execute"]["settings"] == functions["checkout_result"]["settings"]
 
 
+def test_no_sql_function_is_planned_anew_in_every_checkout(functions, db, add_cart, checkout_sql):
+    """Before PostgreSQL 18, that is what happens to one that the planner cannot fold into its caller's statement.
+
+    The statistics count every function that is called, and none that is folded.
+    """
+    db.execute("set track_functions = 'all'")
+    cart = add_cart(vendors=2, lines=2)
+    checkout_sql(db, cart)
+    checkout_sql(db, cart, key="k2")  # a replay
+    db.execute("select pg_stat_force_next_flush()")
+
+    called = set(values(db, "select funcname::text from pg_stat_user_functions where schemaname = current_schema()"))
+    assert {"checkout_execute", "checkout_convert", "checkout_build_result"} <= called
+    assert {name for name in called if functions[name]["language"] == "sql"} == set()
+
+
 def test_inner_steps_run_under_the_path_and_rights_of_their_entry_point(functions):
     for name in set(FILES) - ENTRY_POINTS - FOR_THE_OWNER:
         assert not functions[name]["definer"], name

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "a6d122839d0da065a500fd000f038221a8d4636a8f842d1ad2ae962b4a0a5657"
+FUNCTIONS_HASH = "fbcc2ac007698a90c979864794cf487ad3a4f30af0e4eb2b29bff6a293d972ab"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
