@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, loads, report
+from benchmarks import delay, ids, instructions, loads, report
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.rules import Refused, Request
 
@@ -197,6 +198,15 @@ def test_the_delay_is_a_millisecond_a_round_trip(server, dsn):
             twenty = time.perf_counter() - began
     assert one >= delay.DELAY
     assert twenty >= 20 * delay.DELAY
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts them")
+def test_instructions_are_counted():
+    one = instructions.count(loads.Shape(vendors=1, lines=1))
+    five = instructions.count(loads.Shape(vendors=1, lines=5))
+
+    assert 1_000 < one < 20_000
+    assert 100 < (five - one) / 4 < 1_000, "a line's"
 
 
 def test_the_docs_show_the_results_on_file():
