@@ -4,6 +4,7 @@
 create or replace function checkout_validate_amounts(cart cart_records)
 returns boolean
 language plpgsql
+stable
 as $$
 declare
   v_cart alias for cart;

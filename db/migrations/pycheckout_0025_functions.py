@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "fbcc2ac007698a90c979864794cf487ad3a4f30af0e4eb2b29bff6a293d972ab"
+FUNCTIONS_HASH = "10e2f3dfa9701b437cc3693bfdf77478164b5150d0dceccd4fe84c0a3267539d"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
