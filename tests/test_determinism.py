@@ -148,7 +148,7 @@ def test_a_replay_is_the_same_text_in_any_session(db, connect, involved_cart, se
     for name, value in settings.items():
         other.execute("select set_config(%s, %s, false)", (name, value))
 
-    assert again == first.replace('"replayed": false', '"replayed": true')
+    assert again == first.replace('"replayed" : false', '"replayed" : true')
     assert values(other, query, *arguments) == [again]
     assert values(other, "select checkout_result(%s, %s)::text", *arguments[:2]) == [again]
 

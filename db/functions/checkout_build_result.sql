@@ -3,7 +3,8 @@
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
 -- by now. The setting keeps lat and lng the same text in every session.
 
-create or replace function checkout_build_result(cart cart_records, replayed boolean, out result jsonb, out event_orders json)
+create or replace function checkout_build_result(
+  cart cart_records, replayed boolean, attribution jsonb, out result json, out created json, out converted json)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -11,33 +12,53 @@ as $$
 declare
   v_cart alias for cart;
   v_orders record;
-  v_rejected json;
+  v_rejected json := '[]';
+  v_outcome text;
+  v_totals json;
+  v_told json := '[]';
 begin
   select * into v_orders from checkout_describe_orders(v_cart.checkout_group_id);
-  v_rejected := v_orders.short_vendors;
 
-  -- vendors of the cart without an order, before, between or after those whose every line fell short: by id
-  if exists (select from cart_vendor_groups as own where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
+  -- vendors whose every line fell short, and vendors of the cart without an order, by id
+  if v_orders.short_count > 0
+     or exists (select from cart_vendor_groups as own where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
      or exists (select from cart_items as own where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
   then
-    select json_agg(vendor.vendor order by vendor.vendor ->> 'vendor_store_id') into v_rejected
+    select coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason,
+                                               'warnings', vendor.warnings, 'items', vendor.items) order by vendor.vendor_store_id), '[]'),
+           coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason)
+                             order by vendor.vendor_store_id), '[]')
+      into v_rejected, v_told
       from (
-        select short.vendor from json_array_elements(v_rejected) as short (vendor)
+        select vendor_order.vendor_store_id, 'insufficient_inventory' as reason,
+               coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
+               json_agg(json_build_object(
+                 'qty', line.qty,
+                 'name', line.name,
+                 'reason', line.notes,
+                 'status', line.status,
+                 'warnings', coalesce(nullif(line.warnings, 'null'), '[]'),
+                 'product_id', line.product_id,
+                 'cart_item_id', line.cart_item_id) order by line.id) as items
+          from vendor_orders as vendor_order
+          join order_line_items as line on line.order_id = vendor_order.id
+         where vendor_order.checkout_group_id = v_cart.checkout_group_id
+         group by vendor_order.id
+        having bool_and(line.status = 'rejected' and line.notes is not distinct from 'insufficient_inventory')
          union all
-        select json_build_object(
-                 'vendor_store_id', item.vendor_store_id,
-                 'reason', case when vendor_group.status <> 'ok' then 'vendor_invalid' else 'no_eligible_items' end,
-                 'warnings', coalesce(nullif(vendor_group.warnings, 'null'), '[]'),
-                 'items', coalesce(json_agg(
-                   json_build_object(
-                     'cart_item_id', item.id,
-                     'product_id', item.product_id,
-                     'name', coalesce(nullif(item.title, ''), item.product_id::text),
-                     'qty', item.quantity,
-                     'status', item.status,
-                     'reason', case when item.status = 'ok' then 'vendor_invalid' else item.status::text end,
-                     'warnings', coalesce(nullif(item.warnings, 'null'), '[]'))
-                   order by item.id) filter (where item.id is not null), '[]'))
+        select item.vendor_store_id,
+               case when vendor_group.status <> 'ok' then 'vendor_invalid' else 'no_eligible_items' end,
+               coalesce(nullif(vendor_group.warnings, 'null'), '[]'),
+               coalesce(json_agg(
+                 json_build_object(
+                   'cart_item_id', item.id,
+                   'product_id', item.product_id,
+                   'name', coalesce(nullif(item.title, ''), item.product_id::text),
+                   'qty', item.quantity,
+                   'status', item.status,
+                   'reason', case when item.status = 'ok' then 'vendor_invalid' else item.status::text end,
+                   'warnings', coalesce(nullif(item.warnings, 'null'), '[]'))
+                 order by item.id) filter (where item.id is not null), '[]')
           from (
             select vendor_part.vendor_store_id, each.id, each.product_id, each.title, each.quantity, each.status, each.warnings
               from (select own.vendor_store_id from cart_vendor_groups as own where own.cart_id = v_cart.id
@@ -52,12 +73,31 @@ begin
       ) as vendor;
   end if;
 
-  event_orders := v_orders.event_orders;
+  v_outcome := case when v_orders.short_count = 0 and json_array_length(v_rejected) = 0 then 'complete'
+                    when v_orders.short_count = v_orders.line_count then 'rejected'
+                    else 'partial' end;
+  v_totals := json_build_object('quoted', checkout_quoted_totals(v_cart), 'confirmed', v_orders.confirmed_totals);
+  created := json_build_object(
+    'checkout_group_id', v_cart.checkout_group_id,
+    'cart_id', v_cart.id,
+    'buyer_store_id', v_cart.buyer_store_id,
+    'vendor_store_ids', v_orders.vendor_store_ids,
+    'vendor_order_ids', v_orders.order_ids,
+    'rejected_vendors', v_told);
+  converted := json_build_object(
+    'checkout_group_id', v_cart.checkout_group_id,
+    'cart_id', v_cart.id,
+    'buyer_store_id', v_cart.buyer_store_id,
+    'outcome', v_outcome,
+    'currency', v_cart.currency,
+    'payment_method', v_cart.payment_method,
+    'totals', v_totals,
+    'vendor_orders', v_orders.event_orders,
+    'attribution', json_build_object(
+      'token_ids', checkout_build_result.attribution -> 'token_ids', 'dropped', checkout_build_result.attribution -> 'dropped'));
   result := json_build_object(
     'status', 'converted',
-    'outcome', case when v_orders.short_count = 0 and json_array_length(v_rejected) = 0 then 'complete'
-                    when v_orders.short_count = v_orders.line_count then 'rejected'
-                    else 'partial' end,
+    'outcome', v_outcome,
     'checkout_group_id', v_cart.checkout_group_id,
     'cart_id', v_cart.id,
     'buyer_store_id', v_cart.buyer_store_id,
@@ -67,14 +107,14 @@ begin
     'shipping_address', jsonb_strip_nulls(to_jsonb(v_cart.shipping_address)),
     'payment_method', v_cart.payment_method,
     'shipping_line', v_cart.shipping_line,
-    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart), 'confirmed', v_orders.confirmed_totals),
+    'totals', v_totals,
     'vendor_orders', v_orders.orders,
-    'rejected_vendors', v_rejected)::jsonb;
+    'rejected_vendors', v_rejected);
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean) is
+comment on function checkout_build_result(cart_records, boolean, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and its orders as the event checkout.converted has them.';

@@ -5,33 +5,41 @@
 -- it back, locks included. Then, as for a cart whose stock looked too little, stock comes first, and the orders are
 -- written once it is known which lines are rejected.
 
-create or replace function checkout_convert(cart cart_records, attribution jsonb, reservation_policy text)
-returns jsonb
+create or replace function checkout_convert(cart cart_records, vendor_store_ids uuid[], attribution jsonb, reservation_policy text)
+returns json
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_result jsonb;
+  v_stock record;
+  v_taken boolean;
+  v_result json;
   v_short_line_ids uuid[];
 begin
-  if inventory_suffices(v_cart.id) then
+  v_stock := inventory_suffices(v_cart.id, checkout_convert.vendor_store_ids);
+  if v_stock.suffices then
     begin
-      v_result := checkout_place_orders(v_cart, '{}', checkout_convert.attribution);
-      if cardinality(inventory_reserve(v_cart.id, checkout_convert.reservation_policy, v_cart.converted_at)) > 0 then
-        raise no_data_found;
+      v_result := checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, '{}', checkout_convert.attribution);
+      if v_stock.is_split then
+        v_taken := inventory_reserve(v_cart.id, checkout_convert.reservation_policy, v_cart.converted_at) = '{}';
+      else
+        v_taken := inventory_take(v_stock.product_ids, v_stock.qtys, v_cart.converted_at);
       end if;
-      return v_result;
+      if v_taken then
+        return v_result;
+      end if;
+      raise no_data_found;
     exception when no_data_found then
       null;
     end;
   end if;
   v_short_line_ids := inventory_reserve(v_cart.id, checkout_convert.reservation_policy, v_cart.converted_at);
-  return checkout_place_orders(v_cart, v_short_line_ids, checkout_convert.attribution);
+  return checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, v_short_line_ids, checkout_convert.attribution);
 end;
 $$;
 
-revoke execute on function checkout_convert(cart_records, jsonb, text) from public;
+revoke execute on function checkout_convert(cart_records, uuid[], jsonb, text) from public;
 
-comment on function checkout_convert(cart_records, jsonb, text) is
+comment on function checkout_convert(cart_records, uuid[], jsonb, text) is
   'Step of checkout_execute: writes orders and events, reserves stock, and returns the result. Raises OC010 under policy all if a '
   'line is short, and OC007 if a row of the orders breaks a constraint.';

@@ -10,8 +10,7 @@ declare
   v_cart alias for cart;
   v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
-  v_short_warning constant jsonb := jsonb_build_array(jsonb_build_object(
-    'type', 'insufficient_inventory', 'message', 'Rejected: there was not enough stock.'));
+  v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]';
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
@@ -28,8 +27,9 @@ begin
          nullif(item.applied_volume_discount, 'null'),
          v_attributed -> item.product_id::text,
          v_cart.converted_at, v_cart.converted_at
-    from checkout_orderable_items(v_cart.id) as item
-    join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id;
+    from cart_items as item
+    join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
+   where item.cart_id = v_cart.id and item.status = 'ok' and vendor.status = 'ok';
 end;
 $$;
 

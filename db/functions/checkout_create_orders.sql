@@ -6,31 +6,59 @@
 -- A figure that does not fit, or a constraint of the host that the cart breaks, is the cart's fault and said so; the
 -- subtransaction that this takes covers the order rows alone.
 
-create or replace function checkout_create_orders(cart cart_records, rejected_line_ids uuid[], attribution jsonb)
+create or replace function checkout_create_orders(cart cart_records, vendor_store_ids uuid[], rejected_line_ids uuid[], attribution jsonb)
 returns void
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
-  v_capped_warning constant jsonb := jsonb_build_array(jsonb_build_object(
-    'type', 'promo_capped', 'message', 'The promotion was larger than what is left of this order and was reduced to it.'));
+  v_capped_warning constant jsonb :=
+    '[{"type": "promo_capped", "message": "The promotion was larger than what is left of this order and was reduced to it."}]';
+  v_rejected constant uuid[] := checkout_create_orders.rejected_line_ids;
+  v_short_ids uuid[];
+  v_short_subtotals bigint[];
+  v_short_totals bigint[];
+  v_short_all boolean[];
   v_constraint text;
   v_table text;
 begin
+  if cardinality(v_rejected) > 0 then
+    select array_agg(lines.id), array_agg(lines.subtotal), array_agg(lines.total), array_agg(lines.are_all)
+      into v_short_ids, v_short_subtotals, v_short_totals, v_short_all
+      from (
+        select vendor.id,
+               sum(item.line_subtotal_cents) as subtotal,
+               sum(coalesce(item.line_total_cents, item.line_subtotal_cents)) as total,
+               not exists (select from cart_items as kept
+                            where kept.cart_id = vendor.cart_id and kept.vendor_store_id = vendor.vendor_store_id
+                              and kept.status = 'ok' and kept.id <> all (v_rejected)) as are_all
+          from cart_items as item
+          join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
+         where item.id = any (v_rejected)
+         group by vendor.id
+      ) as lines;
+  end if;
+
   insert into vendor_orders (
     id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency, shipping_address, payment_method,
     shipping_line, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
     promo, warnings, attributed_token, created_at, updated_at)
-  select amounts.vendor_group_id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, amounts.vendor_store_id,
-         case when amounts.all_rejected then 'rejected' else 'created_pending' end::vendor_order_status,
+  select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
+         case when v_short_all[short.place] then 'rejected' else 'created_pending' end::vendor_order_status,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-         amounts.subtotal_cents, amounts.discounts_cents, 0, 0, amounts.total_cents, amounts.total_cents,
-         nullif(amounts.promo, 'null'),
-         coalesce(nullif(amounts.warnings, 'null'), '[]') || case when amounts.promo_capped then v_capped_warning else '[]' end,
-         v_attributed -> amounts.vendor_store_id::text,
+         amounts.subtotal, amounts.subtotal - amounts.total, 0, 0, amounts.total, amounts.total,
+         nullif(vendor.promo, 'null'),
+         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when vendor.total_cents < v_short_totals[short.place] then v_capped_warning else '[]' end,
+         v_attributed -> vendor.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
-    from checkout_vendor_amounts(v_cart.id, checkout_create_orders.rejected_line_ids) as amounts;
+    from cart_vendor_groups as vendor
+   cross join lateral (select array_position(v_short_ids, vendor.id) as place) as short
+   cross join lateral (
+     select vendor.subtotal_cents - coalesce(v_short_subtotals[short.place], 0) as subtotal,
+            greatest(vendor.total_cents - coalesce(v_short_totals[short.place], 0), 0) as total
+   ) as amounts
+   where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (checkout_create_orders.vendor_store_ids);
 
   perform checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
   perform checkout_create_payment_intents(v_cart);
@@ -49,8 +77,8 @@ exception
 end;
 $$;
 
-revoke execute on function checkout_create_orders(cart_records, uuid[], jsonb) from public;
+revoke execute on function checkout_create_orders(cart_records, uuid[], uuid[], jsonb) from public;
 
-comment on function checkout_create_orders(cart_records, uuid[], jsonb) is
+comment on function checkout_create_orders(cart_records, uuid[], uuid[], jsonb) is
   'Step of checkout_execute: writes the vendor orders of a cart with their lines and payment intents. Raises OC007 if a figure '
   'does not fit its column or a row breaks a constraint.';

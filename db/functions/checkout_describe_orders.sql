@@ -12,42 +12,35 @@ returns table (
   orders json,
   event_orders json,
   vendor_store_ids uuid[],
+  order_ids uuid[],
   confirmed_totals json,
   line_count bigint,
-  short_count bigint,
-  short_vendors json
+  short_count bigint
 )
 language sql
 stable
 as $$
   select coalesce(json_agg(ordered order by ordered.vendor_store_id), '[]'),
-         coalesce(json_agg(event order by event.vendor_store_id), '[]'),
-         coalesce(array_agg(ordered.vendor_store_id), '{}'),
+         coalesce(json_agg(event order by ordered.vendor_store_id), '[]'),
+         coalesce(array_agg(ordered.vendor_store_id order by ordered.vendor_store_id), '{}'),
+         coalesce(array_agg(ordered.order_id order by ordered.vendor_store_id), '{}'),
          json_build_object(
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0)::bigint,
-         coalesce(sum(lines.short_count), 0)::bigint,
-         coalesce(json_agg(json_build_object(
-             'vendor_store_id', ordered.vendor_store_id,
-             'reason', 'insufficient_inventory',
-             'warnings', ordered.warnings,
-             'items', lines.short_items) order by ordered.vendor_store_id)
-           filter (where lines.short_count = lines.line_count and lines.line_count > 0), '[]')
+         coalesce(sum(lines.short_count), 0)::bigint
     from vendor_orders as vendor_order
    cross join lateral (
      select coalesce(json_agg(line order by line.line_item_id), '[]') as items,
             coalesce(json_agg(event_line order by line.line_item_id), '[]') as event_items,
             count(*) as line_count,
-            count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_count,
-            json_agg(short_line order by line.line_item_id)
-              filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_items
+            count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_count
        from (
-         select own.qty, own.name, own.unit, own.notes, own.status, own.category, coalesce(nullif(own.warnings, 'null'), '[]') as warnings,
-                own.product_id, own.total_cents, own.cart_item_id, own.id as line_item_id, own.discount_cents,
-                ad_token_public(own.attributed_token) as attributed_token, own.unit_price_cents, own.line_subtotal_cents,
-                own.applied_volume_discount
+         select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
+                own.discount_cents, own.total_cents, own.status, own.name, own.category, own.unit, own.notes,
+                coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
+                ad_token_public(own.attributed_token) as attributed_token
            from order_line_items as own
           where own.order_id = vendor_order.id
        ) as line
@@ -55,19 +48,16 @@ as $$
         select line.qty, line.status, line.product_id, line.total_cents, line.line_item_id,
                line.attributed_token -> 'token_id' as attributed_token_id
       ) as event_line
-      cross join lateral (
-        select line.qty, line.name, line.notes as reason, line.status, line.warnings, line.product_id, line.cart_item_id
-      ) as short_line
    ) as lines
    cross join lateral (
-     select lines.items, vendor_order.promo, vendor_order.status, vendor_order.id as order_id,
-            coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings, vendor_order.total_cents,
+     select vendor_order.id as order_id, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
+            vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents,
             (select intent
-               from (select payment.method, payment.status, payment.amount_cents, payment.id as payment_intent_id
+               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
                        from payment_intents as payment
                       where payment.order_id = vendor_order.id) as intent) as payment_intent,
-            vendor_order.subtotal_cents, vendor_order.discounts_cents, vendor_order.vendor_store_id,
-            ad_token_public(vendor_order.attributed_token) as attributed_token, vendor_order.balance_due_cents
+            lines.items, vendor_order.promo, coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
+            ad_token_public(vendor_order.attributed_token) as attributed_token
    ) as ordered
    cross join lateral (
      select lines.event_items as items, ordered.status, ordered.order_id, ordered.total_cents, ordered.subtotal_cents, ordered.discounts_cents,

@@ -19,7 +19,7 @@ create or replace function checkout_execute(
   ad_token_policy text default 'drop',
   reservation_policy text default 'partial'
 )
-returns jsonb
+returns json
 language plpgsql
 security definer
 set search_path from current
@@ -34,6 +34,7 @@ declare
   v_request_hash bytea;
   v_cart cart_records;
   v_now timestamptz;
+  v_vendor_store_ids uuid[];
   v_attribution jsonb;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
@@ -49,16 +50,16 @@ begin
   perform checkout_check_key(v_cart, checkout_execute.idempotency_key, v_request_hash);
   if v_cart.status = 'converted' then
     perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
-    return (checkout_build_result(v_cart, true)).result;
+    return (checkout_build_result(v_cart, true, null)).result;
   end if;
 
-  perform checkout_validate_cart(v_cart, v_now);
+  v_vendor_store_ids := checkout_validate_cart(v_cart, v_now);
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-  return checkout_convert(v_cart, v_attribution, checkout_execute.reservation_policy);
+  return checkout_convert(v_cart, v_vendor_store_ids, v_attribution, checkout_execute.reservation_policy);
 end;
 $$;
 

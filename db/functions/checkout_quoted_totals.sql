@@ -1,11 +1,11 @@
 -- checkout_quoted_totals: a cart's totals as the buyer saw them.
 
 create or replace function checkout_quoted_totals(cart cart_records)
-returns jsonb
+returns json
 language sql
 stable
 as $$
-  select jsonb_build_object(
+  select json_build_object(
     'subtotal_cents', (checkout_quoted_totals.cart).subtotal_cents,
     'discounts_cents', (checkout_quoted_totals.cart).discounts_cents,
     'total_cents', (checkout_quoted_totals.cart).total_cents);

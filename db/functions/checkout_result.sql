@@ -1,7 +1,7 @@
 -- checkout_result: what became of a cart.
 
 create or replace function checkout_result(buyer_store_id uuid, cart_id uuid)
-returns jsonb
+returns json
 language plpgsql
 stable
 security definer
@@ -24,15 +24,15 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return (checkout_build_result(v_cart, true)).result;
+    return (checkout_build_result(v_cart, true, null)).result;
   end if;
-  return jsonb_build_object(
+  return json_build_object(
     'status', v_cart.status,
     'cart_id', v_cart.id,
     'buyer_store_id', v_cart.buyer_store_id,
     'currency', v_cart.currency,
     'valid_until', checkout_timestamp(v_cart.valid_until),
-    'totals', jsonb_build_object('quoted', checkout_quoted_totals(v_cart)));
+    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart)));
 end;
 $$;
 

@@ -3,11 +3,12 @@
 -- Called under the cart lock with a clock read after it: a quote that ran out while the lock was waited for is expired.
 
 create or replace function checkout_validate_cart(cart cart_records, now timestamptz)
-returns void
+returns uuid[]
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
+  v_vendor_store_ids uuid[];
 begin
   if v_cart.status <> 'active' then
     raise exception 'cart % is %, not active', v_cart.id, v_cart.status
@@ -24,12 +25,14 @@ begin
             hint = 'Ask for a new quote, show it to the buyer, and check out again.';
   end if;
 
-  if not checkout_validate_amounts(v_cart) then
+  v_vendor_store_ids := checkout_validate_amounts(v_cart);
+  if v_vendor_store_ids is null then
     raise exception 'cart % has no orderable items', v_cart.id
       using errcode = 'OC004',
             detail = jsonb_build_object('cart_id', v_cart.id),
             hint = 'Ask for a new quote, or replace the unavailable items.';
   end if;
+  return v_vendor_store_ids;
 end;
 $$;
 

@@ -1,27 +1,43 @@
--- inventory_suffices: whether every orderable line of a cart finds its units, as far as can be seen without a lock.
+-- inventory_suffices: what a cart wants of each product, and whether that is there, as far as can be seen without a lock.
 --
--- It decides nothing: checkout_convert chooses by it what comes first, and inventory_reserve says under its locks what is short.
+-- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks.
 -- Not by inventory_levels: that view sums the slots of every product before it is joined.
 
-create or replace function inventory_suffices(cart_id uuid)
-returns boolean
+create or replace function inventory_suffices(
+  cart_id uuid,
+  vendor_store_ids uuid[],
+  out product_ids uuid[],
+  out qtys bigint[],
+  out suffices boolean,
+  out is_split boolean
+)
 language plpgsql
 stable
 as $$
 begin
-  return not exists (
-    select from checkout_orderable_items(inventory_suffices.cart_id) as item
-      left join inventory_items as stock on stock.product_id = item.product_id
-     where item.quantity > coalesce(
-             case when stock.slots > 1
-                  then (select sum(slot.available_qty) from inventory_slots as slot where slot.product_id = item.product_id)
-                  else stock.available_qty
-             end, 0)
-  );
+  select array_agg(wanted.product_id), array_agg(wanted.qty),
+         bool_and(wanted.qty <= coalesce(
+           case when stock.slots > 1
+                then (select sum(slot.available_qty) from inventory_slots as slot where slot.product_id = wanted.product_id)
+                else stock.available_qty
+           end, 0)),
+         bool_or(stock.slots > 1)
+    into product_ids, qtys, suffices, is_split
+    from (
+      select item.product_id, sum(item.quantity) as qty
+        from cart_items as item
+       where item.cart_id = inventory_suffices.cart_id and item.status = 'ok'
+         and item.vendor_store_id = any (inventory_suffices.vendor_store_ids)
+       group by item.product_id
+    ) as wanted
+    left join lateral (   -- OFFSET 0: by key for each product; a hash join would scan the whole index
+      select own.slots, own.available_qty from inventory_items as own where own.product_id = wanted.product_id offset 0
+    ) as stock on true;
 end;
 $$;
 
-revoke execute on function inventory_suffices(uuid) from public;
+revoke execute on function inventory_suffices(uuid, uuid[]) from public;
 
-comment on function inventory_suffices(uuid) is
-  'Step of checkout_execute: whether stock looks enough for each line of a cart. Takes no lock, so it is a guess.';
+comment on function inventory_suffices(uuid, uuid[]) is
+  'Step of checkout_execute: the units that a cart wants of each product, whether stock looks enough for them, and whether any '
+  'of the products is split. Takes no lock, so it is a guess.';

@@ -598,6 +598,7 @@ create table if not exists inventory_items (
   updated_at timestamptz not null default now()
 );
 
+-- A payload of up to 8 kB stays uncompressed: compressing it would cost the checkout more than the space is worth.
 create table if not exists outbox_events (
   id uuid primary key default gen_random_uuid(),
   event_type text not null,
@@ -608,7 +609,7 @@ create table if not exists outbox_events (
   published_at timestamptz,
   attempt_count integer not null default 0,
   last_error text
-);
+) with (toast_tuple_target = 8160);
 
 do $$
 begin

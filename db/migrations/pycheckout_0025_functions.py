@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "10e2f3dfa9701b437cc3693bfdf77478164b5150d0dceccd4fe84c0a3267539d"
+FUNCTIONS_HASH = "6e817557cf9d9288555f3746ddd02c9c1c267686adb71329aa5548a1affffb82"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
