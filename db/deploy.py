@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,13 @@ def functions_hash() -> str:
 
 
 def function_files() -> list[Path]:
-    files = sorted(FUNCTIONS.glob("*.sql"))
+    """The files of all rooms, by name: in which room a function stands changes nothing in a database."""
+    files = sorted(FUNCTIONS.rglob("*.sql"), key=lambda file: file.name)
     if not files:
         raise DeployError(f"no function files in {FUNCTIONS}")
+    for file, other in pairwise(files):
+        if file.name == other.name:
+            raise DeployError(f"{file.name} stands in {file.parent} and in {other.parent}")
     return files
 
 

@@ -199,8 +199,8 @@ def _listed(names: list[str]) -> str:
 
 
 def _source(name: str) -> str:
-    file = f"db/functions/{name}.sql"
-    return f"[{name}](../{file})" if (ROOT / file).exists() else f"`{name}`"
+    file = next((ROOT / "db" / "functions").rglob(f"{name}.sql"), None)
+    return f"[{name}](../{file.relative_to(ROOT).as_posix()})" if file else f"`{name}`"
 
 
 # Tables and views

@@ -37,6 +37,7 @@ import psycopg
 from psycopg import sql
 
 ROOT = Path(__file__).parents[1]
+FUNCTIONS = ROOT / "db" / "functions"
 sys.path.insert(0, str(ROOT))
 
 from pycheckout._embedded import EmbeddedServer, embedded_server  # noqa: E402
@@ -113,7 +114,7 @@ class Mutant:
 
     @property
     def is_function(self) -> bool:
-        return self.file.parent.name == "functions"
+        return FUNCTIONS in self.file.parents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,7 @@ class Source:
 
     @property
     def is_function(self) -> bool:
-        return self.file.parent.name == "functions"
+        return FUNCTIONS in self.file.parents
 
     @property
     def stem(self) -> str:
@@ -380,7 +381,7 @@ RULES: dict[Callable[[Source], Found], str] = {
 def mutants() -> list[Mutant]:
     found: list[Mutant] = []
     names: Counter[str] = Counter()
-    for file in [*sorted((ROOT / "db/functions").glob("*.sql")), *sorted((ROOT / "db/migrations").glob("*.sql"))]:
+    for file in [*sorted(FUNCTIONS.rglob("*.sql")), *sorted((ROOT / "db/migrations").glob("*.sql"))]:
         source = Source.read(file)
         for rule, hints in RULES.items():
             for label, edits in rule(source):

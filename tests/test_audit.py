@@ -150,7 +150,7 @@ def test_a_broken_invariant_is_reported_by_name(db, healthy, invariant, statemen
 
 def test_every_invariant_of_the_audit_is_broken_by_a_test():
     """TESTS: an invariant that is added gets its case here."""
-    parts = "\n".join(file.read_text(encoding="utf-8") for file in FUNCTIONS.glob("checkout_audit*.sql"))
+    parts = "\n".join(file.read_text(encoding="utf-8") for file in FUNCTIONS.rglob("checkout_audit*.sql"))
     assert set(re.findall(r"^  select '(\w+)',", parts, flags=re.MULTILINE)) == set(BREAKS)
 
 

@@ -9,7 +9,7 @@ from roles import ENTRY_POINTS, FOR_THE_OWNER
 from checks import row, rows, values
 
 DB = Path(__file__).parents[1] / "db"
-FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").glob("*.sql"))}
+FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").rglob("*.sql"))}
 MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB / "migrations").glob("*.sql")))
 
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
@@ -64,6 +64,20 @@ def test_file_defines_the_function_of_its_name_and_nothing_else(name):
     assert re.findall(r"revoke execute on function (\w+)\([^)]*\) from public;", FILES[name]) == [name]
     assert re.findall(r"comment on function (\w+)\(", FILES[name]) == [name]
     assert FILES[name].startswith(f"-- {name}: "), "begins by saying what it is"
+
+
+def test_a_room_shows_its_entry_points_and_its_steps_apart():
+    """Whoever lists a room sees what may be called, and in steps/ what that consists of."""
+    rooms: dict[str, dict[str, set[str]]] = {}
+    for path in (DB / "functions").rglob("*.sql"):
+        room, *steps = path.parent.relative_to(DB / "functions").parts
+        assert steps in ([], ["steps"]), path
+        rooms.setdefault(room, {}).setdefault("steps" if steps else "entry points", set()).add(path.stem)
+
+    assert set(rooms) == {"ads", "admin", "cart", "checkout", "inventory", "orders", "outbox"}
+    shown = {name for room in rooms.values() for name in room["entry points"]}
+    assert shown == ENTRY_POINTS | FOR_THE_OWNER - {"checkout_apply_grants"}  # a step of each deployment
+    assert rooms["checkout"]["entry points"] == {"checkout_execute", "checkout_result"}
 
 
 def test_every_function_of_the_schema_has_its_file_or_its_migration(functions):
@@ -250,6 +264,98 @@ def test_functions_keep_the_rules(functions, rule):
     pattern, allowed = RULES[rule]
 
     assert {name for name in FILES if re.search(pattern, code(functions[name]["body"]), re.I | re.M)} == allowed
+
+
+def statements(functions, keyword):
+    """(function, statement) for each statement of PL/pgSQL that begins with a word."""
+    for name in FILES:
+        for found in re.findall(rf"\b{keyword}\b[^;]*", code(functions[name]["body"]), re.I):
+            yield name, found
+
+
+def reads_tables(functions, name, tables):
+    return bool(re.search(rf"\b(from|join)\s+({'|'.join(tables)})\b", code(functions[name]["body"])))
+
+
+@pytest.fixture
+def tables(db):
+    return values(
+        db,
+        "select relname::text from pg_class where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace",
+    )
+
+
+def test_a_sql_function_with_parameters_reads_no_table(functions, tables):
+    """Citus plans no parameterized SQL function over distributed tables."""
+    of_sql = {name for name in FILES if functions[name]["language"] == "sql"}
+    assert of_sql
+
+    assert {name for name in of_sql if reads_tables(functions, name, tables)} == set()
+
+
+def test_no_function_that_reads_tables_stands_beside_tables_in_a_from(functions, tables):
+    """Citus would send it to a shard, where it finds none of its tables."""
+    read = [name for name in FILES if reads_tables(functions, name, tables)]
+    called = re.compile(rf"(\bfrom|\bjoin|\blateral|,)\s*({'|'.join(read)})\s*\(")
+    table = re.compile(rf"\b(from|join)\s+({'|'.join(tables)})\b")
+    clauses = {
+        (name, clause)
+        for name in FILES
+        for clause in re.findall(
+            r"\bfrom\b(?:(?!\b(?:where|group by|order by|union|returning|set)\b)[^;])*", code(functions[name]["body"])
+        )
+    }
+    assert any(called.search(clause) for _, clause in clauses), "the pattern finds them"
+
+    assert {name for name, clause in clauses if called.search(clause) and table.search(clause)} == set()
+
+
+_VOLATILE = re.compile(r"\b(clock_timestamp|gen_random_uuid|uuidv7|checkout_uuid|random|nextval)\s*\(")
+
+
+def test_an_update_asks_for_nothing_volatile(functions):
+    """Citus refuses it on distributed tables: the time is taken once, before."""
+    found = list(statements(functions, "update"))
+    assert len(found) > 10
+
+    assert {name for name, statement in found if _VOLATILE.search(statement)} == set()
+
+
+def test_an_update_adds_no_interval_in_a_case(functions):
+    """Citus refuses what is not immutable in CASE and COALESCE, and timestamptz + interval is only stable."""
+    case = re.compile(r"\b(case|coalesce)\b.*(\binterval\b|\bmake_interval\b)", re.S)
+
+    assert {name for name, statement in statements(functions, "update") if case.search(statement)} == set()
+
+
+def test_insert_select_casts_literals_alone_to_enums(functions, db):
+    """Text to enum is a stable function, which INSERT ... SELECT cannot have on Citus."""
+    enums = values(
+        db, "select typname::text from pg_type where typtype = 'e' and typnamespace = current_schema()::regnamespace"
+    )
+    cast = re.compile(rf"(?<!')::({'|'.join(enums)})\b")
+
+    assert {key for key, (_, rest) in insert_selects(functions).items() if cast.search(rest)} == set()
+
+
+def test_no_identity_column(db):
+    """Citus cannot take a table back that has one; a default from a sequence does the same."""
+    assert values(db, "select attrelid::regclass::text from pg_attribute where attidentity <> ''") == []
+
+
+def test_triggers_are_told_their_table(functions, db):
+    """On a shard, tg_table_name is the shard's."""
+    triggers = rows(
+        db,
+        """
+        select tgname::text as name, tgrelid::regclass::text as table, encode(tgargs, 'escape') as arguments
+          from pg_trigger where not tgisinternal
+        """,
+    )
+    assert {each["name"]: each["arguments"].removesuffix("\\000") for each in triggers} == {
+        each["name"]: each["table"] for each in triggers
+    }
+    assert not re.search(r"\btg_(table|rel)name\b|\btg_relid\b", code(MIGRATIONS))
 
 
 # Volatile, or stable but evaluated where the row goes: on a distributed server each node would have its own.

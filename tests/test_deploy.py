@@ -271,7 +271,7 @@ def test_roles_are_granted_again(conn, role, functions):
     """PF-168: a function that was dropped and made anew has lost its grants."""
     service, quotes = role('Service "x"'), role("pycheckout_test_quotes")
     conn.execute("select checkout_grant(%s), checkout_grant_quotes(%s)", (service, quotes))
-    file = functions / "checkout_result.sql"
+    file = functions / "checkout" / "checkout_result.sql"
     file.write_text(file.read_text().replace("cart_id uuid", "cart uuid").replace("checkout_result.cart_id", "cart"))
     conn.execute(sql.SQL("revoke execute on function cart_put(jsonb) from {}").format(sql.Identifier(quotes)))
 

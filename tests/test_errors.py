@@ -62,7 +62,7 @@ def raised(conn: psycopg.Connection, sqlstate: str, detail: str = "", hint: str 
 
 
 def test_table_holds_exactly_the_codes_that_the_sql_raises():
-    sources = [path.read_text() for folder in ("functions", "migrations") for path in (DB / folder).glob("*.sql")]
+    sources = [path.read_text() for folder in ("functions", "migrations") for path in (DB / folder).rglob("*.sql")]
     raises = set(re.findall(r"errcode\s*=\s*'(OC\w{3})'", "\n".join(sources)))
 
     assert {code for code in BY_SQLSTATE if code.startswith("OC")} == raises

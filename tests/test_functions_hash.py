@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from upgrade import ROOT
 
 from pycheckout._release import deployment
@@ -25,6 +26,22 @@ def test_hash_depends_on_names_and_texts(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
         hashes.add(deploy.functions_hash())
     assert len(hashes) == 3
+
+
+def test_hash_does_not_depend_on_the_room(tmp_path, monkeypatch):
+    """What a database holds is the same."""
+    deploy = deployment()
+    monkeypatch.setattr(deploy, "FUNCTIONS", tmp_path)
+    (tmp_path / "one" / "steps").mkdir(parents=True)
+    (tmp_path / "one" / "a.sql").write_text("select 1")
+    before = deploy.functions_hash()
+
+    (tmp_path / "one" / "a.sql").rename(tmp_path / "one" / "steps" / "a.sql")
+    assert deploy.functions_hash() == before
+
+    (tmp_path / "one" / "a.sql").write_text("select 1")
+    with pytest.raises(deploy.DeployError, match=r"a\.sql stands in .*one.* and in "):
+        deploy.functions_hash()
 
 
 def test_recording_writes_the_newest_functions_migration(tmp_path, monkeypatch):
@@ -49,6 +66,6 @@ def test_program_tells_when_the_hash_is_stale(tmp_path):
     subprocess.run([*program, "--record"], check=True)
     subprocess.run(program, check=True)
 
-    (tmp_path / "db" / "functions" / "checkout_version.sql").write_text("select 1;")
+    (tmp_path / "db" / "functions" / "admin" / "checkout_version.sql").write_text("select 1;")
     stale = subprocess.run(program, capture_output=True, text=True)
     assert (stale.returncode, "records another hash" in stale.stderr) == (1, True)

@@ -8,7 +8,7 @@ import pytest
 from checks import values
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [*(ROOT / "pycheckout").rglob("*.py"), *(ROOT / "db" / "functions").glob("*.sql")]
+SOURCES = [*(ROOT / "pycheckout").rglob("*.py"), *(ROOT / "db" / "functions").rglob("*.sql")]
 # However a language would spell them: snake_case, CamelCase, with or without an s.
 GONE = {
     "CreateCheckoutGroup": r"create_?checkout_?groups?",

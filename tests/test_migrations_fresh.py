@@ -71,7 +71,7 @@ def test_yoyo_runs_what_the_file_says(path):
 
 def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
     """PF-168"""
-    written = "".join(path.read_text() for path in [*SQL_FILES, *(ROOT / "db" / "functions").glob("*.sql")])
+    written = "".join(path.read_text() for path in [*SQL_FILES, *(ROOT / "db" / "functions").rglob("*.sql")])
     stored = db.execute("""
         select proname, prosrc from pg_proc where pronamespace = current_schema()::regnamespace
     """).fetchall()

@@ -92,7 +92,7 @@ def test_an_installed_wheel_migrates_an_empty_database(
     assert migrations == {
         file.stem for file in (folder / "migrations").glob("pycheckout_*.*") if not file.stem.endswith(".rollback")
     }
-    assert {file.stem for file in (folder / "functions").glob("*.sql")} <= functions
+    assert {file.stem for file in (folder / "functions").rglob("*.sql")} <= functions
     assert version == answer["version"] == wheel.name.split("-")[1]
 
 

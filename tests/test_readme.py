@@ -49,7 +49,7 @@ def test_the_psql_example_is_one_select_and_checks_out(quoted, psql, db):
     done = psql("--tuples-only", "--no-align", stdin=block(README, "sql"))
 
     assert done.returncode == 0, done.stderr
-    assert '"outcome": "complete"' in done.stdout
+    assert '"outcome" : "complete"' in done.stdout
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
 
 
@@ -118,7 +118,7 @@ def test_the_grant_of_the_readme_lets_a_service_check_out_and_nothing_else(quote
         service = connect(autocommit=True)
         service.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
 
-        assert '"outcome": "complete"' in str(
+        assert '"outcome" : "complete"' in str(
             service.execute(f"{block(README, 'sql')}".rstrip(";\n") + "::text").fetchone()
         )
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -128,7 +128,7 @@ def test_the_grant_of_the_readme_lets_a_service_check_out_and_nothing_else(quote
 
 
 def functions():
-    return "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "db" / "functions").glob("*.sql"))
+    return "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "db" / "functions").rglob("*.sql"))
 
 
 def test_the_page_on_errors_has_each_code_and_each_kind_of_contradiction():

@@ -91,7 +91,7 @@ end
 $preflight$;
 
 create table if not exists checkout_ledger (
-  id bigint generated always as identity primary key,
+  id bigserial primary key,
   migration text not null,
   kind text not null,
   table_name text,

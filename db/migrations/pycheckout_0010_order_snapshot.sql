@@ -27,6 +27,7 @@ alter table vendor_orders add column if not exists attributed_token jsonb;
 
 do $$
 begin
+  execute format('alter table vendor_orders add column if not exists promo_discount_cents %s', checkout_column_type('vendor_orders', 'discounts_cents'));
   -- Every row of ours has its cart. A check binds each later update of an old row too, so it looks only at rows that
   -- carry our address; on a column of the host there would be no telling them apart.
   if not exists (select from checkout_objects_before where kind = 'column' and table_name = 'vendor_orders' and name = 'shipping_address') then
@@ -41,6 +42,9 @@ begin
     ('vendor_orders.shipping_address', 'Address that the checkout confirmed; checkout_erase() blanks it. Null: an order of the earlier system.'),
     ('vendor_orders.warnings', 'Warnings of the vendor group, and those of the checkout: [{type, message}]. Null: an order of the earlier system.'),
     ('vendor_orders.promo', 'Promotion of the vendor group: {code, amount_cents}. Null: none.'),
+    ('vendor_orders.promo_discount_cents',
+     'Share of the promotion in discounts_cents, minor units, as the checkout wrote it; less once it is larger than what is left of the order. '
+     'Null: an order of the earlier system.'),
     ('vendor_orders.payment_method', 'Method that the checkout confirmed. Null: an order of the earlier system.'),
     ('vendor_orders.shipping_line', 'Shipping selection, in no total: {code, title, price_cents}. Null: none.'),
     ('vendor_orders.attributed_token', 'Claims of the ad token that this order is attributed to. Null: to none.')

@@ -11,6 +11,7 @@ alter table order_line_items add column if not exists applied_volume_discount js
 alter table order_line_items add column if not exists moq integer;
 alter table order_line_items add column if not exists max_qty integer;
 alter table order_line_items add column if not exists attributed_token jsonb;
+alter table order_line_items add column if not exists reserved_qty integer;
 
 do $$
 begin
@@ -44,6 +45,9 @@ begin
     ('order_line_items.moq', 'Minimum order quantity of the cart line, in units. Null: a line of the earlier system.'),
     ('order_line_items.max_qty', 'Largest quantity of the cart line, in units. Null: no limit.'),
     ('order_line_items.attributed_token', 'Claims of the ad token that this line is attributed to. Null: to none.'),
+    ('order_line_items.reserved_qty',
+     'Units of stock that the line holds, whatever its status says: its quantity from the checkout, 0 once they were given back or have left, or '
+     'where stock was short. Null: not a line of pycheckout.'),
     ('order_line_items.line_subtotal_cents',
      'Subtotal of the cart line, before its discount, minor units. A rejected line keeps it. Null: a line of the earlier system.'),
     ('cart_vendor_groups.line_discounts_cents',

@@ -2,7 +2,8 @@
 --
 -- A converted cart, its groups and its items never change again, whoever asks. The only way past is a permit that
 -- cart_purge() and checkout_erase() write for one cart and one transaction, in a table that is the owner's alone.
--- (Under Citus, triggers on distributed tables want citus.enable_unsafe_triggers.)
+-- (Under Citus, triggers on distributed tables want citus.enable_unsafe_triggers, and tg_table_name would be that of a
+-- shard: so each is told its table.)
 
 do $$
 begin
@@ -35,7 +36,7 @@ begin
 
   raise exception 'cart % is converted and cannot be changed', old.id
     using errcode = 'OC009',
-          detail = jsonb_build_object('cart_id', old.id, 'table', tg_table_name, 'operation', lower(tg_op)),
+          detail = jsonb_build_object('cart_id', old.id, 'table', tg_argv[0], 'operation', lower(tg_op)),
           hint = 'Make a new cart; to remove old ones, call cart_purge().';
 end;
 $$;
@@ -68,7 +69,7 @@ begin
   then
     raise exception 'cart % is converted and cannot be changed', v_converted
       using errcode = 'OC009',
-            detail = jsonb_build_object('cart_id', v_converted, 'table', tg_table_name, 'operation', lower(tg_op)),
+            detail = jsonb_build_object('cart_id', v_converted, 'table', tg_argv[0], 'operation', lower(tg_op)),
             hint = 'Make a new cart; to remove old ones, call cart_purge().';
   end if;
 
@@ -87,9 +88,9 @@ set search_path from current
 as $$
 begin
   if exists (select from cart_records where status = 'converted') then
-    raise exception 'table % cannot be truncated: converted carts cannot be changed', tg_table_name
+    raise exception 'table % cannot be truncated: converted carts cannot be changed', tg_argv[0]
       using errcode = 'OC009',
-            detail = jsonb_build_object('table', tg_table_name, 'operation', 'truncate'),
+            detail = jsonb_build_object('table', tg_argv[0], 'operation', 'truncate'),
             hint = 'To remove old carts, call cart_purge().';
   end if;
   return null;
@@ -107,29 +108,29 @@ comment on function cart_refuse_truncate() is 'Trigger: raises OC009 when a cart
 create or replace trigger cart_records_converted_immutable
 before update or delete on cart_records
 for each row when (old.status = 'converted')
-execute function cart_refuse_change();
+execute function cart_refuse_change('cart_records');
 
 create or replace trigger cart_vendor_groups_converted_immutable
 before insert or update or delete on cart_vendor_groups
 for each row
-execute function cart_part_refuse_change();
+execute function cart_part_refuse_change('cart_vendor_groups');
 
 create or replace trigger cart_items_converted_immutable
 before insert or update or delete on cart_items
 for each row
-execute function cart_part_refuse_change();
+execute function cart_part_refuse_change('cart_items');
 
 create or replace trigger cart_records_no_truncate
 before truncate on cart_records
-execute function cart_refuse_truncate();
+execute function cart_refuse_truncate('cart_records');
 
 create or replace trigger cart_vendor_groups_no_truncate
 before truncate on cart_vendor_groups
-execute function cart_refuse_truncate();
+execute function cart_refuse_truncate('cart_vendor_groups');
 
 create or replace trigger cart_items_no_truncate
 before truncate on cart_items
-execute function cart_refuse_truncate();
+execute function cart_refuse_truncate('cart_items');
 
 do $$
 begin

@@ -5,7 +5,7 @@
 do $$ begin perform checkout_migration_open(); end $$;
 
 create table if not exists checkout_releases (
-  id bigint generated always as identity primary key,
+  id bigserial primary key,
   version text not null,
   hash text not null,
   deployed_at timestamptz not null default now()

@@ -17,7 +17,7 @@ create table if not exists outbox_dead_letters (
 );
 
 create table if not exists outbox_purges (
-  id bigint generated always as identity primary key,
+  id bigserial primary key,
   purged_before timestamptz not null,
   deleted bigint not null,
   purged_at timestamptz not null

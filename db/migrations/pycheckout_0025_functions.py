@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "6e817557cf9d9288555f3746ddd02c9c1c267686adb71329aa5548a1affffb82"
+FUNCTIONS_HASH = "c2baf92f0b73d6da2fac226b21240eedec876b34cd2901754cf3b71ca2683929"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -6,13 +6,14 @@ returns inventory_levels
 language plpgsql
 as $$
 declare
+  v_now constant timestamptz := clock_timestamp();
   v_slots integer;
   v_level inventory_levels;
 begin
   begin
     update inventory_items as stock
        set available_qty = case when stock.slots = 1 then inventory_write_available.available else 0 end,
-           updated_at = clock_timestamp()
+           updated_at = v_now
      where stock.product_id = inventory_write_available.product_id
     returning stock.slots into v_slots;
 
@@ -20,7 +21,7 @@ begin
     update inventory_slots as stock
        set available_qty = inventory_write_available.available / v_slots
                            + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
-           updated_at = clock_timestamp()
+           updated_at = v_now
      where stock.product_id = inventory_write_available.product_id;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));

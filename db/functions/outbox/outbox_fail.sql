@@ -9,6 +9,8 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_event outbox_events;
+  v_attempts integer;
+  v_next timestamptz := 'infinity';
 begin
   if coalesce(outbox_fail.error, '') = '' then
     perform checkout_raise_invalid('error', 'is required');
@@ -17,17 +19,22 @@ begin
     perform checkout_raise_invalid('max_attempts', 'must be 1 or more');
   end if;
 
-  -- 2, 4, 8 seconds and so on, an hour at most: with 12 attempts it takes a good hour to give an event up
-  update outbox_events as event
-     set attempt_count = event.attempt_count + 1,
-         last_error = left(outbox_fail.error, 1000),
-         next_attempt_at = case when event.attempt_count + 1 >= outbox_fail.max_attempts then 'infinity'
-                                else v_now + make_interval(secs => least(2 ^ least(event.attempt_count + 1, 12), 3600)) end
+  select event.attempt_count + 1 into v_attempts
+    from outbox_events as event
    where event.id = outbox_fail.id and event.published_at is null and event.next_attempt_at < 'infinity'
-  returning event.* into v_event;
+     for update;
   if not found then
     perform checkout_raise_invalid('id', 'is no event that waits to be sent');
   end if;
+  -- 2, 4, 8 seconds and so on, an hour at most: with 12 attempts it takes a good hour to give an event up
+  if v_attempts < outbox_fail.max_attempts then
+    v_next := v_now + make_interval(secs => least(2 ^ least(v_attempts, 12), 3600));
+  end if;
+
+  update outbox_events as event
+     set attempt_count = v_attempts, last_error = left(outbox_fail.error, 1000), next_attempt_at = v_next
+   where event.id = outbox_fail.id
+  returning event.* into v_event;
 
   if v_event.next_attempt_at = 'infinity' then
     insert into outbox_dead_letters (event_id, event_type, aggregate_type, aggregate_id, attempt_count, error, parked_at)

@@ -21,7 +21,7 @@ begin
          item.line_subtotal_cents,
          cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents),
          coalesce(item.line_total_cents, item.line_subtotal_cents),
-         case when item.id = any (v_rejected) then 'rejected' else 'pending' end::line_item_status,
+         case when item.id = any (v_rejected) then 'rejected'::line_item_status else 'pending'::line_item_status end,
          case when item.id = any (v_rejected) then 'insufficient_inventory' end,
          coalesce(nullif(item.warnings, 'null'), '[]') || case when item.id = any (v_rejected) then v_short_warning else '[]' end,
          nullif(item.applied_volume_discount, 'null'),

@@ -2,11 +2,14 @@
 
 create or replace function checkout_audit_rest(since timestamptz)
 returns table (invariant text, id text, expected text, found text)
-language sql
+language plpgsql
 stable
 security definer
 set search_path from current
 as $$
+#variable_conflict use_column   -- the result has a column id
+begin
+  return query
   with open_lines as (
     select line.id, line.product_id, line.qty
       from order_line_items as line
@@ -61,7 +64,8 @@ as $$
      and exists (select from checkout_requests as request where request.cart_id = cart.id)
      and not exists (select from vendor_orders as vendor_order where vendor_order.checkout_group_id = cart.checkout_group_id)
      and not exists (select from outbox_events as event
-                      where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted')
+                      where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted');
+end;
 $$;
 
 revoke execute on function checkout_audit_rest(timestamptz) from public;

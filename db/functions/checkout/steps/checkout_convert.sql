@@ -21,7 +21,7 @@ begin
     begin
       v_result := checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, '{}', checkout_convert.attribution);
       if v_stock.is_split then
-        v_taken := inventory_reserve(v_cart.id, checkout_convert.reservation_policy, v_cart.converted_at) = '{}';
+        v_taken := inventory_reserve(v_cart.id, checkout_convert.vendor_store_ids, checkout_convert.reservation_policy, v_cart.converted_at) = '{}';
       else
         v_taken := inventory_take(v_stock.product_ids, v_stock.qtys, v_cart.converted_at);
       end if;
@@ -33,7 +33,7 @@ begin
       null;
     end;
   end if;
-  v_short_line_ids := inventory_reserve(v_cart.id, checkout_convert.reservation_policy, v_cart.converted_at);
+  v_short_line_ids := inventory_reserve(v_cart.id, checkout_convert.vendor_store_ids, checkout_convert.reservation_policy, v_cart.converted_at);
   return checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, v_short_line_ids, checkout_convert.attribution);
 end;
 $$;

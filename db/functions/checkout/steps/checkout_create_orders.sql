@@ -45,7 +45,7 @@ begin
     shipping_line, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
     promo, warnings, attributed_token, created_at, updated_at)
   select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
-         case when v_short_all[short.place] then 'rejected' else 'created_pending' end::vendor_order_status,
+         case when v_short_all[short.place] then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
          amounts.subtotal, amounts.subtotal - amounts.total, 0, 0, amounts.total, amounts.total,
          nullif(vendor.promo, 'null'),

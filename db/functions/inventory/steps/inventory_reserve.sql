@@ -5,7 +5,7 @@
 -- upwards in (product_id, slot) alone and checkouts cannot deadlock. All lines of one product are decided together: a
 -- row that this transaction already holds is not skipped, so a second line would claim the same units again.
 
-create or replace function inventory_reserve(cart_id uuid, reservation_policy text, now timestamptz)
+create or replace function inventory_reserve(cart_id uuid, vendor_store_ids uuid[], reservation_policy text, now timestamptz)
 returns uuid[]
 language plpgsql
 as $$
@@ -28,8 +28,9 @@ begin
   for v_product in
     select item.product_id, array_agg(item.id order by item.id) as line_ids, array_agg(item.quantity order by item.id) as qtys,
            sum(item.quantity) as wanted, coalesce(stock.slots, 0) as slots
-      from checkout_orderable_items(inventory_reserve.cart_id) as item
+      from cart_items as item
       left join inventory_items as stock on stock.product_id = item.product_id
+     where item.cart_id = inventory_reserve.cart_id and item.status = 'ok' and item.vendor_store_id = any (inventory_reserve.vendor_store_ids)
      group by item.product_id, stock.slots
      order by item.product_id
   loop
@@ -77,8 +78,9 @@ begin
             hint = 'Change these lines and quote the cart again, or allow a partial order.';
   elsif cardinality(v_short_line_ids) > 0 and inventory_reserve.reservation_policy = 'vendor' then
     select array_agg(item.id order by item.id) into v_short_line_ids
-      from checkout_orderable_items(inventory_reserve.cart_id) as item
-     where item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (v_short_line_ids));
+      from cart_items as item
+     where item.cart_id = inventory_reserve.cart_id and item.status = 'ok'
+       and item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (v_short_line_ids));
   end if;
 
   update inventory_items as stock
@@ -116,8 +118,8 @@ begin
 end;
 $$;
 
-revoke execute on function inventory_reserve(uuid, text, timestamptz) from public;
+revoke execute on function inventory_reserve(uuid, uuid[], text, timestamptz) from public;
 
-comment on function inventory_reserve(uuid, text, timestamptz) is
-  'Step of checkout_execute: reserves stock for the orderable lines of a cart, all or nothing a line, and returns the ids of '
+comment on function inventory_reserve(uuid, uuid[], text, timestamptz) is
+  'Step of checkout_execute: reserves stock for the lines of a cart''s ordered vendors, all or nothing a line, and returns the ids of '
   'the lines to reject. Raises OC010 under policy all if a line is short. Locks stock in (product_id, slot) order.';

@@ -23,6 +23,7 @@ declare
      where attribute.attrelid = 'cart_items'::regclass and attribute.attname = 'unit'
      order by value.enumsortorder
      limit 1), '');
+  v_now timestamptz;
   v_subtotal numeric;
   v_total numeric;
 begin
@@ -118,6 +119,7 @@ begin
     values (v_cart.id, v_cart.buyer_store_id, 'active', v_cart.currency, v_cart.valid_until, clock_timestamp(), clock_timestamp())
         on conflict do nothing;
     perform cart_lock_active(v_cart.buyer_store_id, v_cart.id);
+    v_now := clock_timestamp();
 
     update cart_records as target
        set currency = v_cart.currency,
@@ -127,7 +129,7 @@ begin
            subtotal_cents = v_subtotal,
            discounts_cents = v_subtotal - v_total,
            total_cents = v_total,
-           updated_at = clock_timestamp()
+           updated_at = v_now
      where target.id = v_cart.id
     returning target.* into v_cart;
 

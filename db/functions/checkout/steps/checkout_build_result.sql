@@ -17,7 +17,7 @@ declare
   v_totals json;
   v_told json := '[]';
 begin
-  select * into v_orders from checkout_describe_orders(v_cart.checkout_group_id);
+  v_orders := checkout_describe_orders(v_cart.checkout_group_id);
 
   -- vendors whose every line fell short, and vendors of the cart without an order, by id
   if v_orders.short_count > 0

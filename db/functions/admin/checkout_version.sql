@@ -2,15 +2,19 @@
 
 create or replace function checkout_version()
 returns jsonb
-language sql
+language plpgsql
 stable
 security definer
 set search_path from current
 as $$
-  select jsonb_build_object('version', release.version, 'hash', release.hash)
-    from checkout_releases as release
-   order by release.id desc
-   limit 1;
+begin
+  return (
+    select jsonb_build_object('version', release.version, 'hash', release.hash)
+      from checkout_releases as release
+     order by release.id desc
+     limit 1
+  );
+end;
 $$;
 
 revoke execute on function checkout_version() from public;

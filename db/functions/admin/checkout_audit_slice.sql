@@ -114,7 +114,8 @@ begin
    union all
   select 'every_orderable_item_is_ordered', item.id::text, 'an order line', 'none'
     from carts
-   cross join lateral checkout_orderable_items(carts.id) as item
+    join cart_items as item on item.cart_id = carts.id and item.status = 'ok'
+    join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.vendor_store_id = item.vendor_store_id and vendor.status = 'ok'
    where not exists (select from order_line_items as line where line.id = item.id)
    union all
   select 'conversion_has_orders', carts.id::text, 'at least 1 order', '0'

@@ -4,22 +4,22 @@
 -- Both come from one pass over the rows, so no consumer is told other figures than the buyer. Vendors are ordered by id, and
 -- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone.
 --
--- JSON as text nests without being copied level by level; it becomes jsonb once, when it is whole. The keys of an object
--- are listed as jsonb keeps them, shorter ones first and then by their bytes: an object in that order needs no sorting.
+-- JSON as text nests without being copied level by level; that of an event becomes jsonb once, when it is whole.
 
-create or replace function checkout_describe_orders(checkout_group_id uuid)
-returns table (
-  orders json,
-  event_orders json,
-  vendor_store_ids uuid[],
-  order_ids uuid[],
-  confirmed_totals json,
-  line_count bigint,
-  short_count bigint
+create or replace function checkout_describe_orders(
+  checkout_group_id uuid,
+  out orders json,
+  out event_orders json,
+  out vendor_store_ids uuid[],
+  out order_ids uuid[],
+  out confirmed_totals json,
+  out line_count bigint,
+  out short_count bigint
 )
-language sql
+language plpgsql
 stable
 as $$
+begin
   select coalesce(json_agg(ordered order by ordered.vendor_store_id), '[]'),
          coalesce(json_agg(event order by ordered.vendor_store_id), '[]'),
          coalesce(array_agg(ordered.vendor_store_id order by ordered.vendor_store_id), '{}'),
@@ -30,6 +30,7 @@ as $$
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0)::bigint,
          coalesce(sum(lines.short_count), 0)::bigint
+    into orders, event_orders, vendor_store_ids, order_ids, confirmed_totals, line_count, short_count
     from vendor_orders as vendor_order
    cross join lateral (
      select coalesce(json_agg(line order by line.line_item_id), '[]') as items,
@@ -64,6 +65,7 @@ as $$
             ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
    where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id;
+end;
 $$;
 
 revoke execute on function checkout_describe_orders(uuid) from public;

@@ -1,0 +1,42 @@
+-- order_describe: where an order stands, and some of its lines, for events and answers.
+
+create or replace function order_describe(vendor_order vendor_orders, line_ids uuid[])
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'order_id', (order_describe.vendor_order).id,
+      'checkout_group_id', (order_describe.vendor_order).checkout_group_id,
+      'cart_id', (order_describe.vendor_order).cart_id,
+      'buyer_store_id', (order_describe.vendor_order).buyer_store_id,
+      'vendor_store_id', (order_describe.vendor_order).vendor_store_id,
+      'status', (order_describe.vendor_order).status,
+      'currency', (order_describe.vendor_order).currency,
+      'subtotal_cents', (order_describe.vendor_order).subtotal_cents,
+      'discounts_cents', (order_describe.vendor_order).discounts_cents,
+      'total_cents', (order_describe.vendor_order).total_cents,
+      'balance_due_cents', (order_describe.vendor_order).balance_due_cents,
+      'payment_intent', (
+        select jsonb_build_object('payment_intent_id', intent.id, 'method', intent.method, 'status', intent.status, 'amount_cents', intent.amount_cents)
+          from payment_intents as intent
+         where intent.order_id = (order_describe.vendor_order).id),
+      'items', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+                 'line_item_id', line.id,
+                 'product_id', line.product_id,
+                 'qty', line.qty,
+                 'total_cents', line.total_cents,
+                 'status', line.status) order by line.id), '[]')
+          from order_line_items as line
+         where line.order_id = (order_describe.vendor_order).id and line.id = any (order_describe.line_ids)))
+  );
+end;
+$$;
+
+revoke execute on function order_describe(vendor_orders, uuid[]) from public;
+
+comment on function order_describe(vendor_orders, uuid[]) is
+  'Step of the order functions: state and amounts (cents) of an order, its intent, and the lines named, as jsonb.';
