@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "c2baf92f0b73d6da2fac226b21240eedec876b34cd2901754cf3b71ca2683929"
+FUNCTIONS_HASH = "f0d84308076a0c2c2a0bb1dd6a71ddd9010f7859622b16dd2af40471cd7fdad6"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

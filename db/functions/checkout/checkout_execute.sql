@@ -34,7 +34,7 @@ declare
   v_request_hash bytea;
   v_cart cart_records;
   v_now timestamptz;
-  v_vendor_store_ids uuid[];
+  v_quote record;
   v_attribution jsonb;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
@@ -53,13 +53,14 @@ begin
     return (checkout_build_result(v_cart, true, null)).result;
   end if;
 
-  v_vendor_store_ids := checkout_validate_cart(v_cart, v_now);
+  v_quote := checkout_validate_cart(v_cart, v_now);
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-  return checkout_convert(v_cart, v_vendor_store_ids, v_attribution, checkout_execute.reservation_policy);
+  return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_attribution,
+                          checkout_execute.reservation_policy);
 end;
 $$;
 

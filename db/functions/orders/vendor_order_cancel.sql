@@ -21,7 +21,7 @@ begin
   v_order := order_lock(vendor_order_cancel.order_id);
   select coalesce(array_agg(line.id order by line.id), '{}') into v_line_ids
     from order_line_items as line
-   where line.order_id = v_order.id and line.cart_item_id = line.id and line.status in ('pending', 'accepted', 'hold');
+   where line.order_id = v_order.id and line.cart_item_id = line.id and line.reserved_qty > 0;
 
   if v_order.status = 'canceled' and v_line_ids = '{}' then
     return order_describe(v_order, v_line_ids) || jsonb_build_object('reason', vendor_order_cancel.reason, 'replayed', true);

@@ -11,13 +11,19 @@ set extra_float_digits = 1
 as $$
 declare
   v_cart alias for cart;
+  v_is_ours boolean := true;
   v_orders record;
   v_rejected json := '[]';
   v_outcome text;
   v_totals json;
   v_told json := '[]';
 begin
-  v_orders := checkout_describe_orders(v_cart.checkout_group_id);
+  if checkout_build_result.replayed then
+    v_is_ours := exists (select from vendor_orders as vendor_order
+                           join order_line_items as line on line.order_id = vendor_order.id
+                          where vendor_order.checkout_group_id = v_cart.checkout_group_id and line.cart_item_id = line.id);
+  end if;
+  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours);
 
   -- vendors whose every line fell short, and vendors of the cart without an order, by id
   if v_orders.short_count > 0
@@ -42,7 +48,7 @@ begin
                  'cart_item_id', line.cart_item_id) order by line.id) as items
           from vendor_orders as vendor_order
           join order_line_items as line on line.order_id = vendor_order.id
-         where vendor_order.checkout_group_id = v_cart.checkout_group_id
+         where vendor_order.checkout_group_id = v_cart.checkout_group_id and (line.cart_item_id = line.id or not v_is_ours)
          group by vendor_order.id
         having bool_and(line.status = 'rejected' and line.notes is not distinct from 'insufficient_inventory')
          union all

@@ -3,24 +3,26 @@
 -- A line that found no stock stays on the order as rejected, with the quantity and amounts that were quoted.
 
 create or replace function checkout_create_line_items(cart cart_records, rejected_line_ids uuid[], attribution jsonb)
-returns void
+returns bigint
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
+  v_rows bigint;
   v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
   v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]';
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
-    line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount, attributed_token,
+    line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, notes, warnings, applied_volume_discount, attributed_token,
     created_at, updated_at)
   select item.id, vendor.id, item.id, item.product_id, coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit,
          item.unit_price_cents, item.quantity, item.moq, item.max_qty,
          item.line_subtotal_cents,
          cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents),
          coalesce(item.line_total_cents, item.line_subtotal_cents),
+         case when item.id = any (v_rejected) then 0 else item.quantity end,
          case when item.id = any (v_rejected) then 'rejected'::line_item_status else 'pending'::line_item_status end,
          case when item.id = any (v_rejected) then 'insufficient_inventory' end,
          coalesce(nullif(item.warnings, 'null'), '[]') || case when item.id = any (v_rejected) then v_short_warning else '[]' end,
@@ -30,10 +32,12 @@ begin
     from cart_items as item
     join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
    where item.cart_id = v_cart.id and item.status = 'ok' and vendor.status = 'ok';
+  get diagnostics v_rows = row_count;
+  return v_rows;
 end;
 $$;
 
 revoke execute on function checkout_create_line_items(cart_records, uuid[], jsonb) from public;
 
 comment on function checkout_create_line_items(cart_records, uuid[], jsonb) is
-  'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected and notes insufficient_inventory.';
+  'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected, notes insufficient_inventory and nothing reserved; and returns their number.';

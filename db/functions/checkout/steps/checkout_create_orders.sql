@@ -1,12 +1,21 @@
 -- checkout_create_orders: one vendor order a vendor with orderable items, its lines and its payment intent.
 --
 -- An order takes the id of its vendor group: no id to invent, and a second conversion could only collide. Amounts come
--- from the snapshot. JSON is built before the INSERT, whose select list stays free of functions that are not immutable.
+-- from the snapshot: those of the group, less the rejected lines' own. The promotion's share, what the group's discount
+-- has beyond the lines', is capped at what is left of the lines, since a total cannot go below zero. JSON is built before
+-- the INSERT, whose select list stays free of functions that are not immutable.
 --
 -- A figure that does not fit, or a constraint of the host that the cart breaks, is the cart's fault and said so; the
 -- subtransaction that this takes covers the order rows alone.
 
-create or replace function checkout_create_orders(cart cart_records, vendor_store_ids uuid[], rejected_line_ids uuid[], attribution jsonb)
+create or replace function checkout_create_orders(
+  cart cart_records,
+  vendor_store_ids uuid[],
+  promo_cents bigint[],
+  line_count bigint,
+  rejected_line_ids uuid[],
+  attribution jsonb
+)
 returns void
 language plpgsql
 as $$
@@ -20,6 +29,7 @@ declare
   v_short_subtotals bigint[];
   v_short_totals bigint[];
   v_short_all boolean[];
+  v_rows bigint;
   v_constraint text;
   v_table text;
 begin
@@ -42,12 +52,12 @@ begin
 
   insert into vendor_orders (
     id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency, shipping_address, payment_method,
-    shipping_line, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
+    shipping_line, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
     promo, warnings, attributed_token, created_at, updated_at)
   select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
          case when v_short_all[short.place] then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-         amounts.subtotal, amounts.subtotal - amounts.total, 0, 0, amounts.total, amounts.total,
+         amounts.subtotal, amounts.subtotal - amounts.total, amounts.promo, 0, 0, amounts.total, amounts.total,
          nullif(vendor.promo, 'null'),
          coalesce(nullif(vendor.warnings, 'null'), '[]') || case when vendor.total_cents < v_short_totals[short.place] then v_capped_warning else '[]' end,
          v_attributed -> vendor.vendor_store_id::text,
@@ -56,12 +66,19 @@ begin
    cross join lateral (select array_position(v_short_ids, vendor.id) as place) as short
    cross join lateral (
      select vendor.subtotal_cents - coalesce(v_short_subtotals[short.place], 0) as subtotal,
-            greatest(vendor.total_cents - coalesce(v_short_totals[short.place], 0), 0) as total
+            greatest(vendor.total_cents - coalesce(v_short_totals[short.place], 0), 0) as total,
+            greatest(least(quoted.promo, vendor.total_cents + quoted.promo - coalesce(v_short_totals[short.place], 0)), 0) as promo
+       from (select checkout_create_orders.promo_cents[array_position(checkout_create_orders.vendor_store_ids, vendor.vendor_store_id)] as promo) as quoted
    ) as amounts
    where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (checkout_create_orders.vendor_store_ids);
 
-  perform checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
-  perform checkout_create_payment_intents(v_cart);
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(v_cart.id, 'vendor_orders', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+
+  v_rows := checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
+  perform checkout_count_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
+  v_rows := checkout_create_payment_intents(v_cart);
+  perform checkout_count_rows(v_cart.id, 'payment_intents', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
 exception
   when numeric_value_out_of_range or string_data_right_truncation then
     raise exception 'a value of cart % does not fit: %', v_cart.id, sqlerrm
@@ -77,8 +94,8 @@ exception
 end;
 $$;
 
-revoke execute on function checkout_create_orders(cart_records, uuid[], uuid[], jsonb) from public;
+revoke execute on function checkout_create_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) from public;
 
-comment on function checkout_create_orders(cart_records, uuid[], uuid[], jsonb) is
+comment on function checkout_create_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) is
   'Step of checkout_execute: writes the vendor orders of a cart with their lines and payment intents. Raises OC007 if a figure '
-  'does not fit its column or a row breaks a constraint.';
+  'does not fit its column, a row breaks a constraint, or a trigger keeps one from being written.';

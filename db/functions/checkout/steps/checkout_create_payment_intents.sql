@@ -2,20 +2,23 @@
 -- only collide. The payment status is the column's default.
 
 create or replace function checkout_create_payment_intents(cart cart_records)
-returns void
+returns bigint
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
+  v_rows bigint;
 begin
   insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)
   select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, v_cart.converted_at, v_cart.converted_at
     from vendor_orders as vendor_order
-   where vendor_order.checkout_group_id = v_cart.checkout_group_id;
+   where vendor_order.checkout_group_id = v_cart.checkout_group_id and vendor_order.cart_id = v_cart.id;
+  get diagnostics v_rows = row_count;
+  return v_rows;
 end;
 $$;
 
 revoke execute on function checkout_create_payment_intents(cart_records) from public;
 
 comment on function checkout_create_payment_intents(cart_records) is
-  'Step of checkout_execute: writes one payment intent an order, amount (cents) = order total, method as confirmed.';
+  'Step of checkout_execute: writes one payment intent an order, amount (cents) = order total, method as confirmed, and returns their number.';

@@ -4,10 +4,14 @@
 -- Both come from one pass over the rows, so no consumer is told other figures than the buyer. Vendors are ordered by id, and
 -- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone.
 --
+-- Of a conversion of ours, orders without a line of ours and lines that are not ours are the host's, and no part of it. What
+-- the earlier system converted has no line of ours, and is told whole.
+--
 -- JSON as text nests without being copied level by level; that of an event becomes jsonb once, when it is whole.
 
 create or replace function checkout_describe_orders(
   checkout_group_id uuid,
+  is_ours boolean,
   out orders json,
   out event_orders json,
   out vendor_store_ids uuid[],
@@ -43,7 +47,7 @@ begin
                 coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                 ad_token_public(own.attributed_token) as attributed_token
            from order_line_items as own
-          where own.order_id = vendor_order.id
+          where own.order_id = vendor_order.id and (own.cart_item_id = own.id or not checkout_describe_orders.is_ours)
        ) as line
       cross join lateral (
         select line.qty, line.status, line.product_id, line.total_cents, line.line_item_id,
@@ -64,12 +68,13 @@ begin
      select lines.event_items as items, ordered.status, ordered.order_id, ordered.total_cents, ordered.subtotal_cents, ordered.discounts_cents,
             ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
-   where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id;
+   where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id
+     and (lines.line_count > 0 or not checkout_describe_orders.is_ours);
 end;
 $$;
 
-revoke execute on function checkout_describe_orders(uuid) from public;
+revoke execute on function checkout_describe_orders(uuid, boolean) from public;
 
-comment on function checkout_describe_orders(uuid) is
+comment on function checkout_describe_orders(uuid, boolean) is
   'Step of checkout_execute and checkout_result: the orders of an anchor in JSON as the result and as the event checkout.converted show '
   'them, amounts in cents, in a fixed order.';

@@ -17,11 +17,14 @@ declare
   v_converted constant jsonb := json_build_object(
     'version', 1, 'event_id', v_converted_id, 'occurred_at', v_occurred_at, 'type', 'checkout.converted',
     'data', checkout_emit_events.converted);
+  v_rows bigint;
 begin
   -- literals, not variables: an existing database may have enum types here
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
   values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', v_cart.checkout_group_id, v_created, v_cart.converted_at, v_cart.converted_at),
          (v_converted_id, 'checkout.converted', 'checkout_group', v_cart.checkout_group_id, v_converted, v_cart.converted_at, v_cart.converted_at);
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(v_cart.id, 'outbox_events', 2, v_rows);
 end;
 $$;
 

@@ -14,6 +14,7 @@ language plpgsql
 as $$
 declare
   v_cart cart_records;
+  v_rows bigint;
   v_checkout_group_id constant uuid := coalesce((checkout_finalize_cart.cart).checkout_group_id, checkout_uuid());
 begin
   update cart_records as target
@@ -26,6 +27,8 @@ begin
          updated_at = checkout_finalize_cart.now
    where target.id = (checkout_finalize_cart.cart).id
   returning target.* into v_cart;
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows((checkout_finalize_cart.cart).id, 'cart_records', 1, v_rows);
   return v_cart;
 end;
 $$;

@@ -2,7 +2,7 @@
 --
 -- Arguments at their default stay out, and so do absent fields: a later release may add an argument, and a retry that
 -- crosses the upgrade must still find its key. The address is hashed as it came, not as the composite that a later
--- release may widen.
+-- release may widen; its numbers by their value, since 40 and 40.0 are one place.
 
 create or replace function checkout_request_hash(
   cart_id uuid,
@@ -18,7 +18,9 @@ stable
 as $$
   select sha256(convert_to(jsonb_strip_nulls(jsonb_build_object(
     'cart_id', checkout_request_hash.cart_id,
-    'shipping_address', checkout_request_hash.shipping_address,
+    'shipping_address', checkout_request_hash.shipping_address || jsonb_build_object(
+      'lat', trim_scale((checkout_request_hash.shipping_address ->> 'lat')::numeric),
+      'lng', trim_scale((checkout_request_hash.shipping_address ->> 'lng')::numeric)),
     'payment_method', checkout_request_hash.payment_method,
     'shipping_line', checkout_request_hash.shipping_line,
     'ad_token_policy', nullif(checkout_request_hash.ad_token_policy, 'drop'),

@@ -1,83 +1,134 @@
 -- checkout_validate_amounts: refuses a quote that contradicts itself. The checkout calls it, and so does cart_put, so
 -- that a wrong quote is refused when it is written.
+--
+-- An ok group has a subtotal that is the sum of its ok lines. Its total is the truth: what its discount has beyond those
+-- of the lines is the promotion's share, which is never negative. The cart's own figures are the sums over its ok groups.
 
-create or replace function checkout_validate_amounts(cart cart_records)
-returns uuid[]
+create or replace function checkout_validate_amounts(
+  cart cart_records,
+  out vendor_store_ids uuid[],
+  out promo_cents bigint[],
+  out line_count bigint
+)
 language plpgsql
 stable
 as $$
 declare
   v_cart alias for cart;
   v_found text[];
-  v_vendor_store_ids uuid[];
   v_problem text;
   v_id uuid;
+  v_subtotal numeric;
+  v_total numeric;
   v_what jsonb;
 begin
   -- the worst first: an item with two faults is told of the one further up
-  select min(least(vendors.line_problem, vendors.problem)), array_agg(vendors.vendor_store_id) filter (where vendors.status = 'ok')
-    into v_found, v_vendor_store_ids
+  select min(judged.problem),
+         array_agg(judged.vendor_store_id) filter (where judged.is_ordered),
+         array_agg(judged.promo) filter (where judged.is_ordered),
+         coalesce(sum(judged.lines) filter (where judged.is_ordered), 0),
+         coalesce(sum(judged.subtotal_cents) filter (where judged.is_ok), 0),
+         coalesce(sum(judged.total_cents) filter (where judged.is_ok), 0)
+    into v_found, vendor_store_ids, promo_cents, line_count, v_subtotal, v_total
     from (
-      select vendor.vendor_store_id, vendor.status,
-             min(case when vendor.id is null then array['1', 'vendor_without_group', item.id::text]
-                      when vendor.status <> 'ok' then null
-                      when item.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', item.id::text]
-                      when item.quantity < 1 then array['3', 'quantity', item.id::text]
-                      when item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
-                           or item.line_total_cents is not null and item.line_discounts_cents < 0
-                           or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
-                      then array['4', 'line_amounts', item.id::text]
-                 end) as line_problem,
-             case when vendor.status <> 'ok' then null
-                  when vendor.subtotal_cents <> sum(item.line_subtotal_cents) then array['5', 'vendor_subtotal', vendor.id::text]
-                  when vendor.total_cents < 0
-                       or vendor.subtotal_cents::numeric - vendor.total_cents
-                          < sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents))
-                  then array['6', 'vendor_total', vendor.id::text]
+      select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
+             vendor.subtotal_cents::numeric - vendor.total_cents - lines.discounts as promo,
+             vendor.status = 'ok' as is_ok,
+             vendor.status = 'ok' and lines.lines > 0 as is_ordered,
+             case when vendor.id is null then array['1', 'vendor_without_group', lines.vendor_store_id::text]
+                  when vendor.status <> 'ok' then null
+                  when lines.lines is null and (vendor.subtotal_cents <> 0 or vendor.total_cents <> 0)
+                  then array['5', 'vendor_without_items', vendor.id::text]
+                  when lines.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', vendor.id::text]
+                  when lines.problem is not null then lines.problem
+                  when vendor.subtotal_cents <> lines.subtotal then array['6', 'vendor_subtotal', vendor.id::text]
+                  when vendor.total_cents < 0 or vendor.subtotal_cents::numeric - vendor.total_cents < lines.discounts
+                  then array['7', 'vendor_total', vendor.id::text]
              end as problem
-        from cart_items as item
-        left join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
-       where item.cart_id = v_cart.id and item.status = 'ok'
-       group by vendor.id
-    ) as vendors;
+        from (
+          select item.vendor_store_id,
+                 count(*) as lines,
+                 sum(item.line_subtotal_cents) as subtotal,
+                 sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) as discounts,
+                 min(case when item.quantity < 1 then array['3', 'quantity', item.id::text]
+                          when item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
+                               or item.line_total_cents is not null and item.line_discounts_cents < 0
+                               or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
+                          then array['4', 'line_amounts', item.id::text]
+                     end) as problem
+            from cart_items as item
+           where item.cart_id = v_cart.id and item.status = 'ok'
+           group by item.vendor_store_id
+        ) as lines
+        full join (select own.id, own.vendor_store_id, own.status, own.subtotal_cents, own.total_cents
+                     from cart_vendor_groups as own where own.cart_id = v_cart.id) as vendor
+          on vendor.vendor_store_id = lines.vendor_store_id
+    ) as judged;
+
+  if v_found is null and vendor_store_ids is not null then
+    if v_cart.subtotal_cents <> v_subtotal then
+      v_found := array['8', 'cart_subtotal'];
+    elsif v_cart.total_cents <> v_total then
+      v_found := array['8', 'cart_total'];
+    elsif v_cart.discounts_cents <> v_subtotal - v_total then
+      v_found := array['8', 'cart_discounts'];
+    end if;
+  end if;
+  if v_found is null then
+    return;
+  end if;
   v_problem := v_found[2];
   v_id := v_found[3];
 
-  if v_problem in ('vendor_subtotal', 'vendor_total') then
-    select jsonb_build_object('vendor_store_id', vendor.vendor_store_id)
-           || case v_problem
-                when 'vendor_subtotal' then jsonb_build_object('expected', sum(item.line_subtotal_cents), 'found', vendor.subtotal_cents)
-                else jsonb_build_object(
-                  'expected', vendor.subtotal_cents::numeric - sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)),
-                  'found', vendor.total_cents)
-              end
-      into v_what
-      from cart_vendor_groups as vendor
-      join cart_items as item on item.cart_id = vendor.cart_id and item.vendor_store_id = vendor.vendor_store_id and item.status = 'ok'
-     where vendor.id = v_id
-     group by vendor.id;
-  elsif v_problem is not null then
-    select jsonb_build_object('cart_item_id', item.id)
-           || case v_problem
-                when 'quantity' then jsonb_build_object('expected', 'at least 1', 'found', item.quantity)
-                when 'line_amounts' then jsonb_build_object(
-                  'expected', item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0),
-                  'found', coalesce(item.line_total_cents, item.line_subtotal_cents))
-                else jsonb_build_object('vendor_store_id', item.vendor_store_id)
-              end
-      into v_what
-      from cart_items as item
-     where item.id = v_id;
-  else
-    return v_vendor_store_ids;
-  end if;
+  case v_problem
+    when 'cart_subtotal' then v_what := jsonb_build_object('expected', v_subtotal, 'found', v_cart.subtotal_cents);
+    when 'cart_total' then v_what := jsonb_build_object('expected', v_total, 'found', v_cart.total_cents);
+    when 'cart_discounts' then v_what := jsonb_build_object('expected', v_subtotal - v_total, 'found', v_cart.discounts_cents);
+    when 'quantity', 'line_amounts' then
+      select jsonb_build_object('cart_item_id', item.id)
+             || case v_problem
+                  when 'quantity' then jsonb_build_object('expected', 'at least 1', 'found', item.quantity)
+                  else jsonb_build_object('expected', item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0),
+                                          'found', coalesce(item.line_total_cents, item.line_subtotal_cents),
+                                          'unit_price_cents', item.unit_price_cents)
+                end
+        into v_what
+        from cart_items as item
+       where item.id = v_id;
+    when 'vendor_without_group', 'buyer_is_vendor' then
+      select jsonb_build_object('cart_item_id', item.id, 'vendor_store_id', item.vendor_store_id)
+        into v_what
+        from cart_items as item
+        left join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
+       where item.cart_id = v_cart.id and item.status = 'ok'
+         and (v_problem = 'vendor_without_group' and vendor.id is null or v_problem = 'buyer_is_vendor' and vendor.id = v_id)
+       order by item.id
+       limit 1;
+    else
+      select jsonb_build_object('vendor_store_id', vendor.vendor_store_id)
+             || case v_problem
+                  when 'vendor_without_items' then jsonb_build_object(
+                    'expected', 0, 'found', case when vendor.total_cents <> 0 then vendor.total_cents else vendor.subtotal_cents end)
+                  when 'vendor_subtotal' then jsonb_build_object('expected', lines.subtotal, 'found', vendor.subtotal_cents)
+                  else jsonb_build_object('expected', vendor.subtotal_cents::numeric - lines.discounts, 'found', vendor.total_cents)
+                end
+        into v_what
+        from cart_vendor_groups as vendor
+       cross join lateral (
+         select sum(item.line_subtotal_cents) as subtotal,
+                sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) as discounts
+           from cart_items as item
+          where item.cart_id = vendor.cart_id and item.vendor_store_id = vendor.vendor_store_id and item.status = 'ok'
+       ) as lines
+       where vendor.id = v_id;
+  end case;
   perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', v_problem) || v_what);
-  return null;
 end;
 $$;
 
 revoke execute on function checkout_validate_amounts(cart_records) from public;
 
 comment on function checkout_validate_amounts(cart_records) is
-  'The vendors of a cart that something is ordered from; null: none. Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor without '
-  'a group, a buyer who is the vendor, a quantity below 1, a line or vendor group whose amounts (cents) do not add up.';
+  'The vendors of a cart that something is ordered from (null: none), the promotion''s share in the group of each (cents), and the number of '
+  'lines. Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor without a group, a group without '
+  'items that has a total, a buyer who is the vendor, a quantity below 1, or a line, a vendor group or a cart whose amounts (cents) do not add up.';

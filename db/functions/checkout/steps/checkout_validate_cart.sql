@@ -2,13 +2,19 @@
 --
 -- Called under the cart lock with a clock read after it: a quote that ran out while the lock was waited for is expired.
 
-create or replace function checkout_validate_cart(cart cart_records, now timestamptz)
-returns uuid[]
+create or replace function checkout_validate_cart(
+  cart cart_records,
+  now timestamptz,
+  out vendor_store_ids uuid[],
+  out promo_cents bigint[],
+  out line_count bigint
+)
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_vendor_store_ids uuid[];
+  v_quote record;
+  v_order_ids uuid[];
 begin
   if v_cart.status <> 'active' then
     raise exception 'cart % is %, not active', v_cart.id, v_cart.status
@@ -25,14 +31,27 @@ begin
             hint = 'Ask for a new quote, show it to the buyer, and check out again.';
   end if;
 
-  v_vendor_store_ids := checkout_validate_amounts(v_cart);
-  if v_vendor_store_ids is null then
+  -- A cart that keeps an anchor of the host's must not take over what stands under it. One that is written there from now
+  -- on is neither billed nor told: the rows of this conversion are counted.
+  if v_cart.checkout_group_id is not null then
+    select array_agg(vendor_order.id) into v_order_ids
+      from (select each.id from vendor_orders as each where each.checkout_group_id = v_cart.checkout_group_id order by each.id limit 20) as vendor_order;
+    if v_order_ids is not null then
+      perform cart_raise_inconsistent(v_cart.id, jsonb_build_object(
+        'problem', 'anchor_has_orders', 'checkout_group_id', v_cart.checkout_group_id, 'vendor_order_ids', v_order_ids));
+    end if;
+  end if;
+
+  v_quote := checkout_validate_amounts(v_cart);
+  if v_quote.vendor_store_ids is null then
     raise exception 'cart % has no orderable items', v_cart.id
       using errcode = 'OC004',
             detail = jsonb_build_object('cart_id', v_cart.id),
             hint = 'Ask for a new quote, or replace the unavailable items.';
   end if;
-  return v_vendor_store_ids;
+  vendor_store_ids := v_quote.vendor_store_ids;
+  promo_cents := v_quote.promo_cents;
+  line_count := v_quote.line_count;
 end;
 $$;
 

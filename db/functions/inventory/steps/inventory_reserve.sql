@@ -4,8 +4,11 @@
 -- to give back. Products are locked one at a time in product_id order, and only the last one is ever waited for, so waits go
 -- upwards in (product_id, slot) alone and checkouts cannot deadlock. All lines of one product are decided together: a
 -- row that this transaction already holds is not skipped, so a second line would claim the same units again.
+--
+-- by_slot: of a split product, one slot is tried first (inventory_take_slot, which may ask for a rollback by no_data_found).
+-- Without it, all slots of every product are locked, so that nothing can be held in vain.
 
-create or replace function inventory_reserve(cart_id uuid, vendor_store_ids uuid[], reservation_policy text, now timestamptz)
+create or replace function inventory_reserve(cart_id uuid, vendor_store_ids uuid[], reservation_policy text, by_slot boolean, now timestamptz)
 returns uuid[]
 language plpgsql
 as $$
@@ -23,6 +26,7 @@ declare
   v_held_qtys integer[] := '{}'::integer[];
   v_short_line_ids uuid[] := '{}'::uuid[];
   v_short_lines jsonb := '[]'::jsonb;
+  v_rows bigint;
 begin
   -- a loop, because each product must be locked before the next one is
   for v_product in
@@ -34,7 +38,10 @@ begin
      group by item.product_id, stock.slots
      order by item.product_id
   loop
-    v_slot := inventory_take_slot(v_product.product_id, v_product.slots, v_product.wanted);
+    v_slot := null;
+    if v_product.slots > 1 and inventory_reserve.by_slot then
+      v_slot := inventory_take_slot(v_product.product_id, v_product.slots, v_product.wanted);
+    end if;
     if v_slot is not null then
       v_held_product_ids := v_held_product_ids || array_fill(v_product.product_id, array[cardinality(v_product.line_ids)]);
       v_held_line_ids := v_held_line_ids || v_product.line_ids;
@@ -43,7 +50,7 @@ begin
       continue;
     end if;
 
-    -- No slot has enough for all lines. Hold every slot and decide on what is really there, combining slots.
+    -- One row, or no slot that has enough for all lines. Hold every slot and decide on what is really there, combining slots.
     select locked.slots, locked.available_qtys into v_slots, v_available
       from inventory_lock_product(v_product.product_id) as locked;
 
@@ -94,6 +101,13 @@ begin
        group by held.product_id
     ) as taken
    where stock.product_id = taken.product_id;
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(
+    inventory_reserve.cart_id, 'inventory_items',
+    (select count(distinct held.product_id)
+       from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
+      where held.slot = 0 and held.line_id <> all (v_short_line_ids)),
+    v_rows);
 
   if 0 < any (v_held_slots) then
     update inventory_slots as stock
@@ -107,6 +121,13 @@ begin
          group by held.product_id, held.slot
       ) as taken
      where stock.product_id = taken.product_id and stock.slot = taken.slot;
+    get diagnostics v_rows = row_count;
+    perform checkout_count_rows(
+      inventory_reserve.cart_id, 'inventory_slots',
+      (select count(distinct (held.product_id, held.slot))
+         from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
+        where held.slot > 0 and held.line_id <> all (v_short_line_ids)),
+      v_rows);
 
     insert into inventory_holds (product_id, line_item_id, slot, qty)
     select held.product_id, held.line_id, held.slot, held.qty
@@ -118,8 +139,8 @@ begin
 end;
 $$;
 
-revoke execute on function inventory_reserve(uuid, uuid[], text, timestamptz) from public;
+revoke execute on function inventory_reserve(uuid, uuid[], text, boolean, timestamptz) from public;
 
-comment on function inventory_reserve(uuid, uuid[], text, timestamptz) is
+comment on function inventory_reserve(uuid, uuid[], text, boolean, timestamptz) is
   'Step of checkout_execute: reserves stock for the lines of a cart''s ordered vendors, all or nothing a line, and returns the ids of '
   'the lines to reject. Raises OC010 under policy all if a line is short. Locks stock in (product_id, slot) order.';

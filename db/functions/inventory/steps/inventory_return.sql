@@ -26,7 +26,7 @@ begin
   v_now := clock_timestamp();
 
   with parts as (
-    select line.product_id, coalesce(hold.slot, 0) as slot, coalesce(hold.qty, line.qty) as qty,
+    select line.product_id, coalesce(hold.slot, 0) as slot, coalesce(hold.qty, line.reserved_qty) as qty,
            case when stock.slots = 1 then 0
                 when hold.slot is null then (
                   select slot.slot from inventory_slots as slot
@@ -38,7 +38,7 @@ begin
       from order_line_items as line
       join inventory_items as stock on stock.product_id = line.product_id
       left join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
-     where line.id = any (inventory_return.line_ids)
+     where line.id = any (inventory_return.line_ids) and line.reserved_qty > 0
   ), moves as (
     select product_id, slot, qty as reserved, 0 as available from parts
      union all

@@ -1,7 +1,8 @@
 -- inventory_take: takes units of unsplit products, all of them or none, in one statement.
 --
 -- The rows are locked in product_id order, as inventory_reserve locks them, and waited for where they are busy. A row that
--- has too little, is split or gone by then is not written: false says so, and the caller rolls back what was.
+-- has too little, is split or gone by then is not written, nor is one that a trigger of the host keeps from it: false says so, and the caller
+-- rolls back what was.
 
 create or replace function inventory_take(product_ids uuid[], qtys bigint[], now timestamptz)
 returns boolean
@@ -26,7 +27,8 @@ begin
          updated_at = inventory_take.now
     from unnest(inventory_take.product_ids, inventory_take.qtys) as wanted (product_id, qty)
    where stock.product_id = wanted.product_id;
-  return true;
+  get diagnostics v_locked = row_count;
+  return v_locked = cardinality(inventory_take.product_ids);
 end;
 $$;
 

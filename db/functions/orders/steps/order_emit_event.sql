@@ -1,4 +1,6 @@
 -- order_emit_event: the one outbox event of a change to an order, in its transaction. Its data is also the answer.
+--
+-- Its aggregate is the checkout's, so that nobody hears of an end before the beginning.
 
 create or replace function order_emit_event(vendor_order vendor_orders, event_type text, reason text, line_ids uuid[])
 returns jsonb
@@ -12,7 +14,7 @@ declare
   v_data constant jsonb := order_describe(v_order, order_emit_event.line_ids) || jsonb_build_object('reason', order_emit_event.reason);
 begin
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
-  values (v_event_id, v_event_type, 'vendor_order', v_order.id,
+  values (v_event_id, v_event_type, 'checkout_group', v_order.checkout_group_id,
           jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_order.updated_at),
                              'type', order_emit_event.event_type, 'data', v_data),
           v_order.updated_at, v_order.updated_at);

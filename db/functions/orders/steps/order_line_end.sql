@@ -27,10 +27,11 @@ begin
   v_order := order_lock(v_line.order_id);
   select line.* into v_line from order_line_items as line where line.id = order_line_end.line_id;
 
-  if v_line.status = order_line_end.line_status then
+  if v_line.status = order_line_end.line_status and v_line.reserved_qty = 0 then
     return order_describe(v_order, array[v_line.id])
            || jsonb_build_object('reason', case when v_line.status = 'rejected' then v_line.notes end, 'replayed', true);
-  elsif v_line.status::text <> all (order_line_end.line_states) then
+  -- a host that wrote this end itself has not given back what the line holds
+  elsif v_line.status::text <> all (order_line_end.line_states || order_line_end.line_status::text) or v_line.reserved_qty = 0 then
     perform order_raise_state('order line', v_line.id, v_line.status::text, order_line_end.line_states);
   elsif v_order.status::text <> all (order_line_end.order_states) then
     perform order_raise_state('order', v_order.id, v_order.status::text, order_line_end.order_states);
