@@ -291,6 +291,16 @@ def test_a_group_that_does_not_add_up_is_never_ordered(db, shop, cart, which, wh
     vendor = cart[which % len(cart)]
     total = shop.group_total(vendor) + (by if what == "total_cents" else 0)
     db.execute(f"update cart_vendor_groups set {what} = {what} + %s where id = %s", (by, vendor.group))
+    db.execute(
+        """
+        update cart_records as cart
+           set (subtotal_cents, discounts_cents, total_cents) = (
+             select sum(subtotal_cents), sum(subtotal_cents - total_cents), sum(total_cents)
+               from cart_vendor_groups where cart_id = cart.id and status = 'ok')
+         where cart.id = (select cart_id from cart_vendor_groups where id = %s)
+        """,
+        (vendor.group,),
+    )
 
     # a smaller total is a larger promotion: that is the quote's to say, down to zero
     consistent = what == "total_cents" and 0 <= total <= sum(line.total for line in vendor.ordered)

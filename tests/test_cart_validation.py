@@ -36,6 +36,25 @@ def way_by_cart(code: str, name: str, **columns: Any) -> None:
     WAYS[f"{code} {name}"] = (code, lambda db, add_cart: (add_cart(**columns), {}))
 
 
+def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None, cents: int = 5000) -> None:
+    """An order as a host writes one, with a line of its own and without an intent."""
+    conn.execute(
+        """
+        insert into vendor_orders (
+          id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
+        values (%s, %s, %s, gen_random_uuid(), gen_random_uuid(), %s, %s)
+        """,
+        (order, cart, anchor, cents, cents),
+    )
+    conn.execute(
+        """
+        insert into order_line_items (id, order_id, name, category, unit, unit_price_cents, qty, total_cents)
+        values (gen_random_uuid(), %s, 'gift', 'other', 'each', %s, 1, %s)
+        """,
+        (order, cents, cents),
+    )
+
+
 def without(constraint: str, table: str) -> str:
     """An existing database has none of our constraints: there the checkout alone stands between it and bad amounts."""
     return f"alter table {table} drop constraint {constraint}"
@@ -63,6 +82,10 @@ for _name, _address in {
     "address without city": {"line1": "12 Main Street", "country": "US"},
     "address without country": {"line1": "12 Main Street", "city": "Tulsa"},
     "address with a blank city": ADDRESS | {"city": "  "},
+    # each is what some locale's [[:space:]] does not know
+    "address with an ideographic space for line1": ADDRESS | {"line1": "\u3000"},
+    "address with no-break spaces for line1": ADDRESS | {"line1": "\u00a0\u202f"},
+    "address with nothing that has width for city": ADDRESS | {"city": "\u200b\u200d\u2060\ufeff"},
     "address with null for line1": ADDRESS | {"line1": None},
     "address with a misspelt field": ADDRESS | {"line_2": "Dock 4"},
     "address with a number for text": ADDRESS | {"postal_code": 74103},
@@ -116,6 +139,10 @@ way_by_cart(
     line_discount_cents=100,
     groups={0: {"total_cents": 901}},
 )
+for _figure in ("subtotal_cents", "discounts_cents", "total_cents"):
+    way_by_cart("OC007", f"a cart's own {_figure} that are not its groups'", cart={_figure: 900})
+for _figure in ("subtotal_cents", "total_cents"):
+    way_by_cart("OC007", f"a group without an item that has {_figure}", lines=[1, 0], groups={1: {_figure: 100}})
 way_by_cart("OC007", "a total below zero", lines=1, groups={0: {"total_cents": -1}})
 way_by_cart(
     "OC007", "a group that counts an invalid line", lines=2, items={(0, 1): {"status": "invalid"}},
@@ -250,6 +277,13 @@ def _(db, add_cart):
         (cart.groups[0].id,),
     )
     return cart, {}
+
+
+@way("OC007", "an anchor that carries orders of the host")
+def _(db, add_cart):
+    anchor = UUID(int=9)
+    insert_order(db, anchor, UUID(int=8))
+    return add_cart(cart={"checkout_group_id": anchor}), {}
 
 
 BEFORE_ANY_WRITE = [name for name, (code, _) in WAYS.items() if code not in ("OC010", "OC007 written")]
@@ -389,6 +423,10 @@ def test_a_quote_that_ends_while_the_call_waits_for_the_cart_is_refused(
             1995,
         ),
         ({"amounts": "gross", "line_discount_cents": -1}, "line_amounts", 1001, 1001),
+        ({"cart": {"subtotal_cents": 2100}}, "cart_subtotal", 2000, 2100),
+        ({"cart": {"total_cents": 1900}}, "cart_total", 2000, 1900),
+        ({"cart": {"discounts_cents": 7}}, "cart_discounts", 0, 7),
+        ({"promo_cents": 300, "cart": {"discounts_cents": 0}}, "cart_discounts", 300, 0),
     ],
 )
 def test_a_quote_that_contradicts_itself_is_refused_with_both_figures(

@@ -281,7 +281,8 @@ def reads_tables(functions, name, tables):
 def tables(db):
     return values(
         db,
-        "select relname::text from pg_class where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace",
+        "select relname::text from pg_class"
+        " where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace",
     )
 
 

@@ -186,8 +186,10 @@ def test_a_checkout_that_reserves_more_than_the_column_holds_is_an_error_and_sel
     cart = add_cart(vendors=1, lines=1, products=[PRODUCT])
     db.execute(f"update inventory_{'items' if slots == 1 else 'slots'} set reserved_qty = %s", (MOST,))
     before = snapshot(db)
-    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+    with refused("OC007") as refusal:
         checkout_sql(db, cart)
+    assert (refusal.detail["problem"], refusal.detail["product_id"]) == ("reserved_qty", str(PRODUCT))
+    assert (refusal.detail["requested"], refusal.detail["reserved"]) == (1, MOST)
     assert snapshot(db) == before
 
 

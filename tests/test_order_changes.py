@@ -28,8 +28,10 @@ def level(db, product_id):
 
 
 def changes(db):
-    """Type and data of the events that are not a checkout's, valid by their schemas, oldest first."""
-    payloads = values(db, "select payload from outbox_events where aggregate_type::text = 'vendor_order' order by id")
+    """Type and data of the events that are not of a conversion, valid by their schemas, oldest first."""
+    payloads = values(
+        db, "select payload from outbox_events where event_type::text not like 'checkout.%%' order by created_at, id"
+    )
     return [(validate(payload)["type"], payload["data"]) for payload in payloads]
 
 
@@ -401,13 +403,13 @@ def test_a_line_that_the_host_is_changing_is_waited_for(db, connect, add_cart, c
     assert values(db, "select status::text from order_line_items where id = %s", line) == ["fulfilled"]
 
 
-def test_the_sums_are_of_lines_that_the_host_is_done_with(db, connect, add_cart, checkout_sql, call):
-    """An uncommitted change to any line of the order is waited for before its lines are added up."""
+def test_what_is_left_is_asked_of_lines_that_the_host_is_done_with(db, connect, add_cart, checkout_sql, call):
+    """An uncommitted change to any line of the order is waited for before its lines are counted."""
     cart = add_cart(vendors=1, lines=2)
     checkout_sql(db, cart)
     mine, others = cart.items
     with connect() as host, connect(autocommit=True) as vendor:
-        host.execute("update order_line_items set status = 'rejected' where id = %s", (others.id,))
+        host.execute("update order_line_items set status = 'rejected', reserved_qty = 0 where id = %s", (others.id,))
         host.execute("update inventory_items set reserved_qty = 0 where product_id = %s", (others.product_id,))
         with blocked(db, lambda conn: call("order_line_release", mine.id, "why", conn=conn), vendor) as waiting:
             host.commit()

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "f0d84308076a0c2c2a0bb1dd6a71ddd9010f7859622b16dd2af40471cd7fdad6"
+FUNCTIONS_HASH = "1ff755cb65423bada4af5168456c4976b6079f638f5e46498d6fdaa31e960264"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

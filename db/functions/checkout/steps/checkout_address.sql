@@ -34,7 +34,7 @@ begin
        union all
       select required.field, 'is required'
         from unnest('{line1,city,country}'::text[]) as required (field)
-       where coalesce(checkout_address.address ->> required.field, '') !~ '[^[:space:]]'
+       where checkout_is_blank(coalesce(checkout_address.address ->> required.field, ''))
     ) as problem
    where problem.what is not null
    limit 1;

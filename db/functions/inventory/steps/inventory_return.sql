@@ -3,7 +3,7 @@
 -- Locks all of the products' stock, in the order of checkouts, before it writes. A hold stands in its slot; a line
 -- without one holds its stock in slot 0, from where a split product's units go to the slot that has least.
 
-create or replace function inventory_return(line_ids uuid[], to_shelf boolean)
+create or replace function inventory_return(cart_id uuid, line_ids uuid[], to_shelf boolean)
 returns void
 language plpgsql
 as $$
@@ -14,6 +14,7 @@ declare
   v_slots integer[];
   v_reserved integer[];
   v_available integer[];
+  v_rows bigint;
 begin
   -- a loop, because each product must be locked before the next one is
   for v_product_id in
@@ -56,6 +57,8 @@ begin
          updated_at = v_now
     from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
    where stock.product_id = move.product_id and move.slot = 0;
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(inventory_return.cart_id, 'inventory_items', coalesce(cardinality(array_positions(v_slots, 0)), 0), v_rows);
 
   update inventory_slots as stock
      set reserved_qty = stock.reserved_qty - move.reserved,
@@ -63,6 +66,9 @@ begin
          updated_at = v_now
     from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
    where stock.product_id = move.product_id and stock.slot = move.slot;
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(
+    inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);
 
   -- by the lines: a product whose stock row the host deleted is in no array
   delete from inventory_holds as hold
@@ -77,8 +83,9 @@ exception
 end;
 $$;
 
-revoke execute on function inventory_return(uuid[], boolean) from public;
+revoke execute on function inventory_return(uuid, uuid[], boolean) from public;
 
-comment on function inventory_return(uuid[], boolean) is
+comment on function inventory_return(uuid, uuid[], boolean) is
   'Step of the order functions: takes what lines hold off the reserved stock and, if it goes back to the shelf, adds it to the '
-  'available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is reserved.';
+  'available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is '
+  'reserved, OC007 if a trigger keeps a row from being written.';

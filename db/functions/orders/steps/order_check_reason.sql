@@ -7,7 +7,7 @@ language plpgsql
 stable
 as $$
 begin
-  if order_check_reason.reason is null or order_check_reason.reason !~ '[^[:space:]]' or length(order_check_reason.reason) > 1000 then
+  if order_check_reason.reason is null or checkout_is_blank(order_check_reason.reason) or length(order_check_reason.reason) > 1000 then
     perform checkout_raise_invalid('reason', 'must be a text of 1 to 1000 characters');
   elsif order_check_reason.reason = 'insufficient_inventory' then
     perform checkout_raise_invalid('reason', 'is kept for lines that the checkout itself rejected');

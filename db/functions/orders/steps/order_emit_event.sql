@@ -12,12 +12,15 @@ declare
   v_event_id constant uuid := checkout_uuid();
   v_order constant vendor_orders := order_emit_event.vendor_order;
   v_data constant jsonb := order_describe(v_order, order_emit_event.line_ids) || jsonb_build_object('reason', order_emit_event.reason);
+  v_rows bigint;
 begin
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
   values (v_event_id, v_event_type, 'checkout_group', v_order.checkout_group_id,
           jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_order.updated_at),
                              'type', order_emit_event.event_type, 'data', v_data),
           v_order.updated_at, v_order.updated_at);
+  get diagnostics v_rows = row_count;
+  perform checkout_count_rows(v_order.cart_id, 'outbox_events', 1, v_rows);
   return v_data || jsonb_build_object('replayed', false);
 end;
 $$;

@@ -19,7 +19,7 @@ declare
   v_lines_total numeric;
   v_rows bigint;
 begin
-  perform inventory_return(order_end_lines.line_ids, order_end_lines.line_status = 'rejected');
+  perform inventory_return(v_order.cart_id, order_end_lines.line_ids, order_end_lines.line_status = 'rejected');
   -- not before the last change of the order: its events are sent in this order, whatever the clock does
   v_now := greatest(clock_timestamp(), v_order.updated_at + interval '1 microsecond');
 

@@ -1,0 +1,78 @@
+"""A trigger of the host that leaves a row out, without an error, leaves no half conversion behind."""
+
+import pytest
+from psycopg import sql
+
+from checks import refused, values
+
+
+@pytest.fixture
+def leave_out(db):
+    """leave_out(table, operation): from now on a trigger of the host keeps such rows from being written."""
+
+    def leave_out(table, operation):
+        db.execute("create function leave_out() returns trigger language plpgsql as 'begin return null; end'")
+        db.execute(
+            sql.SQL("create trigger leave_out before {} on {} for each row execute function leave_out()").format(
+                sql.SQL(operation), sql.Identifier(table)
+            )
+        )
+
+    return leave_out
+
+
+CONVERSION = [
+    ("cart_records", "update", 1),
+    ("checkout_requests", "insert", 1),
+    ("vendor_orders", "insert", 2),
+    ("order_line_items", "insert", 4),
+    ("payment_intents", "insert", 2),
+    ("outbox_events", "insert", 2),
+    ("inventory_items", "update", 4),
+]
+
+
+@pytest.mark.parametrize(("table", "operation", "expected"), CONVERSION, ids=[table for table, _, _ in CONVERSION])
+def test_a_conversion_of_which_a_row_is_missing_is_refused(
+    db, add_cart, checkout_sql, leave_out, nothing_written, table, operation, expected
+):
+    cart = add_cart(vendors=2, lines=2)
+    leave_out(table, operation)
+
+    with nothing_written(), refused("OC007") as refusal:
+        checkout_sql(db, cart)
+
+    assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
+    assert (refusal.detail["expected"], refusal.detail["found"]) == (expected, 0)
+
+
+@pytest.mark.parametrize("table", ["inventory_items", "inventory_slots"])
+def test_stock_of_a_split_product_that_is_not_written_is_missed(
+    db, add_cart, checkout_sql, leave_out, nothing_written, table
+):
+    cart = add_cart(vendors=1, lines=2)
+    db.execute("select inventory_split(%s, 2)", (cart.items[0].product_id,))
+    leave_out(table, "update")
+
+    with nothing_written(), refused("OC007") as refusal:
+        checkout_sql(db, cart)
+
+    assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
+
+
+@pytest.mark.parametrize("table", ["order_line_items", "vendor_orders", "inventory_items", "outbox_events"])
+@pytest.mark.parametrize(
+    "change", ["order_line_fulfil(%s)", "order_line_release(%s, 'why')", "vendor_order_cancel(%s, 'why')"]
+)
+def test_a_change_of_an_order_of_which_a_row_is_missing_is_refused(
+    db, add_cart, checkout_sql, leave_out, nothing_written, table, change
+):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    leave_out(table, "insert" if table == "outbox_events" else "update")
+    subject = cart.groups[0].id if change.startswith("vendor") else cart.items[0].id
+
+    with nothing_written(), refused("OC007") as refusal:
+        values(db, f"select {change}", subject)
+
+    assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
