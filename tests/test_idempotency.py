@@ -294,6 +294,25 @@ def test_a_purge_without_a_sensible_age_is_refused(db, add_cart, checkout_sql, o
     assert keys(db) == ["k1"]
 
 
+@pytest.mark.parametrize(
+    ("lat", "lng", "again"),
+    [("40", "-95.5", ("40.0", "-95.50")), ("40.10", "0.0", ("40.1", "-0")), ("4e1", "1.5", ("40", "15e-1"))],
+)
+def test_numbers_are_compared_by_their_value(db, add_cart, lat, lng, again):
+    """IDEMPOTENCY: 40 and 40.0 are one place, however a client writes it."""
+    cart = add_cart()
+
+    def call(lat, lng):
+        address = f'{{"line1": "1 Main", "city": "Tulsa", "country": "US", "lat": {lat}, "lng": {lng}}}'
+        query = "select checkout_execute(%s, %s, 'k1', %s::jsonb, 'ach')"
+        return values(db, query, cart.buyer_store_id, cart.id, address)[0]
+
+    assert call(lat, lng)["replayed"] is False
+    assert call(*again)["replayed"] is True
+    with refused("OC006"):
+        call(lat, "1")
+
+
 def test_a_second_conversion_could_only_collide(db, add_cart, checkout_sql):
     """IDEMPOTENCY & EMISSION: whoever sets a cart back to active gets an error, never a second set of orders."""
     cart = add_cart()

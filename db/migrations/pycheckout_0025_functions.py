@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "1ff755cb65423bada4af5168456c4976b6079f638f5e46498d6fdaa31e960264"
+FUNCTIONS_HASH = "a9906299b46ddf7d129292c74d2151000e808d073e7ff87c4d399795f926962b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -53,7 +53,11 @@ begin
     return (checkout_build_result(v_cart, true, null)).result;
   end if;
 
-  v_quote := checkout_validate_cart(v_cart, v_now);
+  perform checkout_validate_cart(v_cart, v_now);
+  v_quote := checkout_validate_amounts(v_cart);
+  if v_quote.vendor_store_ids is null then
+    perform checkout_raise_nothing_to_order(v_cart.id);
+  end if;
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
   -- Every validation has passed: from here on it writes.

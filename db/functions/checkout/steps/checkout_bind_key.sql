@@ -20,7 +20,7 @@ begin
                        where request.buyer_store_id = (checkout_bind_key.cart).buyer_store_id
                          and request.idempotency_key = checkout_bind_key.idempotency_key);
     if v_try = 1000 then   -- no purge is that busy: a trigger of the host keeps it from being written
-      perform checkout_count_rows((checkout_bind_key.cart).id, 'checkout_requests', 1, 0);
+      perform checkout_raise_rows((checkout_bind_key.cart).id, 'checkout_requests', 1, 0);
     end if;
   end loop;
 end;

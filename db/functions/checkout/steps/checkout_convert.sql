@@ -9,7 +9,7 @@ create or replace function checkout_convert(
   cart cart_records,
   vendor_store_ids uuid[],
   promo_cents bigint[],
-  line_count bigint,
+  line_count integer,
   attribution jsonb,
   reservation_policy text
 )
@@ -56,8 +56,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_convert(cart_records, uuid[], bigint[], bigint, jsonb, text) from public;
+revoke execute on function checkout_convert(cart_records, uuid[], bigint[], integer, jsonb, text) from public;
 
-comment on function checkout_convert(cart_records, uuid[], bigint[], bigint, jsonb, text) is
+comment on function checkout_convert(cart_records, uuid[], bigint[], integer, jsonb, text) is
   'Step of checkout_execute: writes orders and events, reserves stock, and returns the result. Raises OC010 under policy all if a '
   'line is short, and OC007 if a row of the orders breaks a constraint or a stock row can hold no more.';

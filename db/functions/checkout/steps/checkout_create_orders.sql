@@ -12,7 +12,7 @@ create or replace function checkout_create_orders(
   cart cart_records,
   vendor_store_ids uuid[],
   promo_cents bigint[],
-  line_count bigint,
+  line_count integer,
   rejected_line_ids uuid[],
   attribution jsonb
 )
@@ -73,12 +73,18 @@ begin
    where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (checkout_create_orders.vendor_store_ids);
 
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(v_cart.id, 'vendor_orders', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  if v_rows <> cardinality(checkout_create_orders.vendor_store_ids) then
+    perform checkout_raise_rows(v_cart.id, 'vendor_orders', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  end if;
 
   v_rows := checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
-  perform checkout_count_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
+  if v_rows <> checkout_create_orders.line_count then
+    perform checkout_raise_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
+  end if;
   v_rows := checkout_create_payment_intents(v_cart);
-  perform checkout_count_rows(v_cart.id, 'payment_intents', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  if v_rows <> cardinality(checkout_create_orders.vendor_store_ids) then
+    perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  end if;
 exception
   when numeric_value_out_of_range or string_data_right_truncation then
     raise exception 'a value of cart % does not fit: %', v_cart.id, sqlerrm
@@ -94,8 +100,8 @@ exception
 end;
 $$;
 
-revoke execute on function checkout_create_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) from public;
+revoke execute on function checkout_create_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) from public;
 
-comment on function checkout_create_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) is
+comment on function checkout_create_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) is
   'Step of checkout_execute: writes the vendor orders of a cart with their lines and payment intents. Raises OC007 if a figure '
   'does not fit its column, a row breaks a constraint, or a trigger keeps one from being written.';

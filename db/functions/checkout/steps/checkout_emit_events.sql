@@ -24,7 +24,9 @@ begin
   values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', v_cart.checkout_group_id, v_created, v_cart.converted_at, v_cart.converted_at),
          (v_converted_id, 'checkout.converted', 'checkout_group', v_cart.checkout_group_id, v_converted, v_cart.converted_at, v_cart.converted_at);
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(v_cart.id, 'outbox_events', 2, v_rows);
+  if v_rows <> 2 then
+    perform checkout_raise_rows(v_cart.id, 'outbox_events', 2, v_rows);
+  end if;
 end;
 $$;
 

@@ -28,7 +28,9 @@ begin
    where target.id = (checkout_finalize_cart.cart).id
   returning target.* into v_cart;
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows((checkout_finalize_cart.cart).id, 'cart_records', 1, v_rows);
+  if v_rows <> 1 then
+    perform checkout_raise_rows((checkout_finalize_cart.cart).id, 'cart_records', 1, v_rows);
+  end if;
   return v_cart;
 end;
 $$;

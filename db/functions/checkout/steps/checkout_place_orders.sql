@@ -4,7 +4,7 @@ create or replace function checkout_place_orders(
   cart cart_records,
   vendor_store_ids uuid[],
   promo_cents bigint[],
-  line_count bigint,
+  line_count integer,
   rejected_line_ids uuid[],
   attribution jsonb
 )
@@ -23,7 +23,7 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_place_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) from public;
+revoke execute on function checkout_place_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) from public;
 
-comment on function checkout_place_orders(cart_records, uuid[], bigint[], bigint, uuid[], jsonb) is
+comment on function checkout_place_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) is
   'Step of checkout_execute: orders with their lines and intents, the result, and the two events. Raises OC007 as checkout_create_orders does.';

@@ -18,9 +18,13 @@ stable
 as $$
   select sha256(convert_to(jsonb_strip_nulls(jsonb_build_object(
     'cart_id', checkout_request_hash.cart_id,
-    'shipping_address', checkout_request_hash.shipping_address || jsonb_build_object(
-      'lat', trim_scale((checkout_request_hash.shipping_address ->> 'lat')::numeric),
-      'lng', trim_scale((checkout_request_hash.shipping_address ->> 'lng')::numeric)),
+    'shipping_address', case
+      when checkout_request_hash.shipping_address ->> 'lat' like '%.%0' or checkout_request_hash.shipping_address ->> 'lng' like '%.%0'
+      then checkout_request_hash.shipping_address || jsonb_build_object(
+             'lat', trim_scale((checkout_request_hash.shipping_address ->> 'lat')::numeric),
+             'lng', trim_scale((checkout_request_hash.shipping_address ->> 'lng')::numeric))
+      else checkout_request_hash.shipping_address
+    end,
     'payment_method', checkout_request_hash.payment_method,
     'shipping_line', checkout_request_hash.shipping_line,
     'ad_token_policy', nullif(checkout_request_hash.ad_token_policy, 'drop'),

@@ -8,7 +8,7 @@ create or replace function checkout_validate_amounts(
   cart cart_records,
   out vendor_store_ids uuid[],
   out promo_cents bigint[],
-  out line_count bigint
+  out line_count integer
 )
 language plpgsql
 stable
@@ -20,19 +20,21 @@ declare
   v_id uuid;
   v_subtotal numeric;
   v_total numeric;
+  v_is_their_sum boolean;
   v_what jsonb;
 begin
   -- the worst first: an item with two faults is told of the one further up
   select min(judged.problem),
          array_agg(judged.vendor_store_id) filter (where judged.is_ordered),
          array_agg(judged.promo) filter (where judged.is_ordered),
-         coalesce(sum(judged.lines) filter (where judged.is_ordered), 0),
-         coalesce(sum(judged.subtotal_cents) filter (where judged.is_ok), 0),
-         coalesce(sum(judged.total_cents) filter (where judged.is_ok), 0)
-    into v_found, vendor_store_ids, promo_cents, line_count, v_subtotal, v_total
+         sum(judged.lines) filter (where judged.is_ordered),
+         v_cart.subtotal_cents = sum(judged.subtotal_cents) filter (where judged.is_ok)
+         and v_cart.total_cents = sum(judged.total_cents) filter (where judged.is_ok)
+         and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents
+    into v_found, vendor_store_ids, promo_cents, line_count, v_is_their_sum
     from (
       select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
-             vendor.subtotal_cents::numeric - vendor.total_cents - lines.discounts as promo,
+             (vendor.subtotal_cents::numeric - vendor.total_cents - lines.discounts)::bigint as promo,
              vendor.status = 'ok' as is_ok,
              vendor.status = 'ok' and lines.lines > 0 as is_ordered,
              case when vendor.id is null then array['1', 'vendor_without_group', lines.vendor_store_id::text]
@@ -47,7 +49,7 @@ begin
              end as problem
         from (
           select item.vendor_store_id,
-                 count(*) as lines,
+                 count(*)::integer as lines,
                  sum(item.line_subtotal_cents) as subtotal,
                  sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) as discounts,
                  min(case when item.quantity < 1 then array['3', 'quantity', item.id::text]
@@ -65,20 +67,18 @@ begin
           on vendor.vendor_store_id = lines.vendor_store_id
     ) as judged;
 
-  if v_found is null and vendor_store_ids is not null then
-    if v_cart.subtotal_cents <> v_subtotal then
-      v_found := array['8', 'cart_subtotal'];
-    elsif v_cart.total_cents <> v_total then
-      v_found := array['8', 'cart_total'];
-    elsif v_cart.discounts_cents <> v_subtotal - v_total then
-      v_found := array['8', 'cart_discounts'];
-    end if;
-  end if;
-  if v_found is null then
+  if v_found is not null then
+    v_problem := v_found[2];
+    v_id := v_found[3];
+  elsif v_is_their_sum is not false then
     return;
+  else
+    select sum(vendor.subtotal_cents), sum(vendor.total_cents) into v_subtotal, v_total
+      from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id and vendor.status = 'ok';
+    v_problem := case when v_cart.subtotal_cents <> v_subtotal then 'cart_subtotal'
+                      when v_cart.total_cents <> v_total then 'cart_total'
+                      else 'cart_discounts' end;
   end if;
-  v_problem := v_found[2];
-  v_id := v_found[3];
 
   case v_problem
     when 'cart_subtotal' then v_what := jsonb_build_object('expected', v_subtotal, 'found', v_cart.subtotal_cents);

@@ -2,18 +2,12 @@
 --
 -- Called under the cart lock with a clock read after it: a quote that ran out while the lock was waited for is expired.
 
-create or replace function checkout_validate_cart(
-  cart cart_records,
-  now timestamptz,
-  out vendor_store_ids uuid[],
-  out promo_cents bigint[],
-  out line_count bigint
-)
+create or replace function checkout_validate_cart(cart cart_records, now timestamptz)
+returns void
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_quote record;
   v_order_ids uuid[];
 begin
   if v_cart.status <> 'active' then
@@ -41,21 +35,10 @@ begin
         'problem', 'anchor_has_orders', 'checkout_group_id', v_cart.checkout_group_id, 'vendor_order_ids', v_order_ids));
     end if;
   end if;
-
-  v_quote := checkout_validate_amounts(v_cart);
-  if v_quote.vendor_store_ids is null then
-    raise exception 'cart % has no orderable items', v_cart.id
-      using errcode = 'OC004',
-            detail = jsonb_build_object('cart_id', v_cart.id),
-            hint = 'Ask for a new quote, or replace the unavailable items.';
-  end if;
-  vendor_store_ids := v_quote.vendor_store_ids;
-  promo_cents := v_quote.promo_cents;
-  line_count := v_quote.line_count;
 end;
 $$;
 
 revoke execute on function checkout_validate_cart(cart_records, timestamptz) from public;
 
 comment on function checkout_validate_cart(cart_records, timestamptz) is
-  'Step of checkout_execute: raises OC002 not active, OC003 expired, OC007 inconsistent, OC004 nothing to order. Writes nothing.';
+  'Step of checkout_execute: raises OC002 not active, OC003 expired, OC007 if its anchor carries orders already. Writes nothing.';

@@ -27,6 +27,7 @@ declare
   v_short_line_ids uuid[] := '{}'::uuid[];
   v_short_lines jsonb := '[]'::jsonb;
   v_rows bigint;
+  v_expected bigint;
 begin
   -- a loop, because each product must be locked before the next one is
   for v_product in
@@ -102,12 +103,12 @@ begin
     ) as taken
    where stock.product_id = taken.product_id;
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(
-    inventory_reserve.cart_id, 'inventory_items',
-    (select count(distinct held.product_id)
+  v_expected := (select count(distinct held.product_id)
        from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-      where held.slot = 0 and held.line_id <> all (v_short_line_ids)),
-    v_rows);
+      where held.slot = 0 and held.line_id <> all (v_short_line_ids));
+  if v_rows <> v_expected then
+    perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_items', v_expected, v_rows);
+  end if;
 
   if 0 < any (v_held_slots) then
     update inventory_slots as stock
@@ -122,12 +123,12 @@ begin
       ) as taken
      where stock.product_id = taken.product_id and stock.slot = taken.slot;
     get diagnostics v_rows = row_count;
-    perform checkout_count_rows(
-      inventory_reserve.cart_id, 'inventory_slots',
-      (select count(distinct (held.product_id, held.slot))
+    v_expected := (select count(distinct (held.product_id, held.slot))
          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-        where held.slot > 0 and held.line_id <> all (v_short_line_ids)),
-      v_rows);
+        where held.slot > 0 and held.line_id <> all (v_short_line_ids));
+    if v_rows <> v_expected then
+      perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_slots', v_expected, v_rows);
+    end if;
 
     insert into inventory_holds (product_id, line_item_id, slot, qty)
     select held.product_id, held.line_id, held.slot, held.qty

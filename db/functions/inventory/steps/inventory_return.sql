@@ -58,7 +58,9 @@ begin
     from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
    where stock.product_id = move.product_id and move.slot = 0;
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(inventory_return.cart_id, 'inventory_items', coalesce(cardinality(array_positions(v_slots, 0)), 0), v_rows);
+  if v_rows <> coalesce(cardinality(array_positions(v_slots, 0)), 0) then
+    perform checkout_raise_rows(inventory_return.cart_id, 'inventory_items', coalesce(cardinality(array_positions(v_slots, 0)), 0), v_rows);
+  end if;
 
   update inventory_slots as stock
      set reserved_qty = stock.reserved_qty - move.reserved,
@@ -67,8 +69,9 @@ begin
     from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
    where stock.product_id = move.product_id and stock.slot = move.slot;
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(
-    inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);
+  if v_rows <> coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0) then
+    perform checkout_raise_rows(inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);
+  end if;
 
   -- by the lines: a product whose stock row the host deleted is in no array
   delete from inventory_holds as hold

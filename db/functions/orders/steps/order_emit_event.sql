@@ -20,7 +20,9 @@ begin
                              'type', order_emit_event.event_type, 'data', v_data),
           v_order.updated_at, v_order.updated_at);
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(v_order.cart_id, 'outbox_events', 1, v_rows);
+  if v_rows <> 1 then
+    perform checkout_raise_rows(v_order.cart_id, 'outbox_events', 1, v_rows);
+  end if;
   return v_data || jsonb_build_object('replayed', false);
 end;
 $$;

@@ -30,7 +30,9 @@ begin
          updated_at = v_now
    where line.id = any (order_end_lines.line_ids);
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(v_order.cart_id, 'order_line_items', cardinality(order_end_lines.line_ids), v_rows);
+  if v_rows <> cardinality(order_end_lines.line_ids) then
+    perform checkout_raise_rows(v_order.cart_id, 'order_line_items', cardinality(order_end_lines.line_ids), v_rows);
+  end if;
 
   select coalesce(sum(line.line_subtotal_cents), 0) as subtotal, coalesce(sum(line.total_cents), 0) as total
     into v_off
@@ -74,7 +76,9 @@ begin
    where ended.id = v_order.id
   returning ended.* into v_order;
   get diagnostics v_rows = row_count;
-  perform checkout_count_rows(v_before.cart_id, 'vendor_orders', 1, v_rows);
+  if v_rows <> 1 then
+    perform checkout_raise_rows(v_before.cart_id, 'vendor_orders', 1, v_rows);
+  end if;
 
   update payment_intents as intent
      set amount_cents = v_order.total_cents,
