@@ -247,7 +247,7 @@ def test_rollback_names_the_rows_by_a_query(database):
     with connect(url) as conn:
         convert_host_cart_and_purge_keys(conn)
         with pytest.raises(psycopg.errors.ObjectInUse) as caught:
-            conn.execute("select checkout_migration_check('pycheckout_0012_cart_confirmation')")
+            conn.execute("select checkout_migration_check('pycheckout_0015_cart_confirmation')")
         found = conn.execute(caught.value.diag.message_detail).fetchall()
         assert [row["id"] for row in found] == [value(conn, "select id('cart', 13)")]
 
