@@ -114,7 +114,7 @@ def test_baseline_that_is_run_again_later_allows_for_no_more_stock(empty_databas
         before = conn.execute("select * from inventory_baseline order by 1").fetchall()
         conn.execute("update inventory_items set reserved_qty = reserved_qty + 5 where product_id = id('product', 3)")
         with yoyo_backend(url) as (backend, migrations):
-            backend.apply_one(next(each for each in migrations if "inventory_slots" in each.id), mark=False)
+            backend.apply_one(next(each for each in migrations if "inventory_baseline" in each.id), mark=False)
         assert conn.execute("select * from inventory_baseline order by 1").fetchall() == before
 
 
@@ -156,8 +156,8 @@ def killed_while_waiting(url, table, until):
 
 KILLED = [
     pytest.param("vendor_orders", "0004", id="a transactional migration"),
-    pytest.param("vendor_orders", "0006", id="a concurrent index build"),
-    pytest.param("cart_records", "0011", id="a transactional migration of carts"),
+    pytest.param("vendor_orders", "0007", id="a concurrent index build"),
+    pytest.param("cart_records", "0014", id="a transactional migration of carts"),
 ]
 
 
@@ -200,7 +200,7 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database)
 def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_database):
     """PF-168: what is left is an invalid index."""
     url = empty_database()
-    with killed_while_waiting(url, "vendor_orders", "0006") as (watcher, waiter):
+    with killed_while_waiting(url, "vendor_orders", "0007") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))
         wait_until_gone(watcher, waiter)
 

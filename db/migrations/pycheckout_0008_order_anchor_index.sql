@@ -1,5 +1,6 @@
 -- depends: pycheckout_0007_backfill_anchors
 -- transactional: false
+-- cost: build vendor_orders
 --
 -- PF-168: the orders of one checkout are read by their anchor.
 

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0008_order_anchor_index
 -- transactional: false
+-- cost: build cart_records
 --
 -- PF-168: one anchor a cart, one cart an anchor.
 

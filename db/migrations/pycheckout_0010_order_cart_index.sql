@@ -1,5 +1,6 @@
 -- depends: pycheckout_0009_cart_anchor_index
 -- transactional: false
+-- cost: build vendor_orders
 --
 -- Whether orders carry a cart: its id is never quoted again then.
 

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0010_order_cart_index
 -- transactional: false
+-- cost: build vendor_orders
 --
 -- The orders of a vendor, in the order of their time, a page at a time.
 

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0011_order_vendor_index
 -- transactional: false
+-- cost: build vendor_orders
 --
 -- The orders of a buyer, in the order of their time, a page at a time.
 

@@ -1,8 +1,9 @@
 -- depends: pycheckout_0014_line_snapshot
+-- cost: moment cart_records
 --
 -- PF-171: the cart records what the checkout confirmed, before and after conversion the source of truth.
 
-do $$ begin perform checkout_migration_open(); end $$;
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('cart_records'); end $$;
 
 alter table cart_records add column if not exists payment_method payment_method;
 alter table cart_records add column if not exists shipping_line jsonb;

@@ -1,4 +1,5 @@
 -- depends: pycheckout_0015_cart_confirmation
+-- cost: scan vendor_orders
 --
 -- The checks of the two migrations before, over the rows that were there: a scan under a lock that stops no writer.
 
@@ -7,6 +8,7 @@ declare
   v_check record;
 begin
   perform checkout_migration_pin();
+  perform checkout_migration_wait();
   -- a loop, because every check takes an ALTER TABLE
   for v_check in
     select conrelid::regclass as owner, conname

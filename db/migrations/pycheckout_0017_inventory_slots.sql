@@ -1,9 +1,10 @@
 -- depends: pycheckout_0016_validate_checks
+-- cost: moment inventory_items
 --
 -- A hot product's stock is spread over slots, so that checkouts do not queue on one row. The product's own row is slot
 -- 0; while slots > 1 its available stock stands in inventory_slots.
 
-do $$ begin perform checkout_migration_open(); end $$;
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('inventory_items'); end $$;
 
 alter table inventory_items add column if not exists slots integer not null default 1;
 
@@ -34,20 +35,11 @@ create table if not exists inventory_holds (
   primary key (product_id, line_item_id, slot)
 );
 
--- Stock that was reserved before pycheckout came: nobody here knows which lines hold it, so the audit allows for it.
+-- Migration 0030 fills it, when the earlier checkout has ended.
 create table if not exists inventory_baseline (
   product_id uuid primary key,
   reserved_qty integer not null
 );
-
-do $$
-begin
-  if not checkout_is_ours('inventory_items') and not checkout_is_ours('inventory_baseline') then
-    insert into inventory_baseline (product_id, reserved_qty)
-    select product_id, reserved_qty from inventory_items where reserved_qty > 0;
-  end if;
-end
-$$;
 
 create or replace view inventory_levels as
 select item.product_id,

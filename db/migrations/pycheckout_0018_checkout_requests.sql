@@ -1,10 +1,12 @@
 -- depends: pycheckout_0017_inventory_slots
+-- cost: scan inventory_items
 --
 -- Idempotency keys, written in the transaction of the checkout that they belong to: a key that is there has its result.
 
 do $$
 begin
   perform checkout_migration_open();
+  perform checkout_migration_wait();
   alter table inventory_items validate constraint inventory_items_split_stock_in_slots;
 
   if to_regclass('checkout_requests') is null then

@@ -1,4 +1,5 @@
 -- depends: pycheckout_0018_checkout_requests
+-- cost: none
 --
 -- Keys that sign ad tokens (JWS, HS256). No service role may read them: no grant is ever given on this table.
 

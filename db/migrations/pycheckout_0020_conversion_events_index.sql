@@ -1,5 +1,6 @@
 -- depends: pycheckout_0019_ad_signing_keys
 -- transactional: false
+-- cost: build outbox_events
 --
 -- One event of each kind a conversion. Partial: an existing table holds other types, some more than once an aggregate.
 

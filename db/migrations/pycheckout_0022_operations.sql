@@ -1,4 +1,5 @@
 -- depends: pycheckout_0021_converted_carts_immutable
+-- cost: none
 --
 -- What deployments remember: the releases, the functions that are ours, and the roles that were granted something.
 

@@ -1,8 +1,9 @@
 -- depends: pycheckout_0022_operations
+-- cost: moment outbox_events
 --
 -- What a relay needs: when an event is due, which events were given up, and how far the purge went.
 
-do $$ begin perform checkout_migration_open(); end $$;
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('outbox_events'); end $$;
 
 alter table outbox_events add column if not exists next_attempt_at timestamptz;
 

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0023_outbox_relay
 -- transactional: false
+-- cost: build outbox_events
 --
 -- The relay's poll: what is due, longest first. Neither sent nor parked events are in it, so it stays as small as the backlog.
 

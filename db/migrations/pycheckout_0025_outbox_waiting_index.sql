@@ -1,5 +1,6 @@
 -- depends: pycheckout_0024_outbox_due_index
 -- transactional: false
+-- cost: build outbox_events
 --
 -- Which event of an aggregate is the oldest of those that wait: the relay sends no other.
 

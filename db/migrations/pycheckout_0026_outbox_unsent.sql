@@ -1,4 +1,5 @@
 -- depends: pycheckout_0025_outbox_waiting_index
+-- cost: none
 --
 -- Events of ours that are unsent already become the relay's. Those of other types stay the host's.
 

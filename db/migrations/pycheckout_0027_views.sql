@@ -1,4 +1,5 @@
 -- depends: pycheckout_0026_outbox_unsent
+-- cost: none
 --
 -- Views for people. None shows an address, a note, a token or a key: checkout_grant_operators() opens them to whoever
 -- watches the shop. Each figure is looked up from the cart, so that a question about one cart costs little.
