@@ -523,27 +523,31 @@ def test_build_that_fails_within_the_migration_is_told_with_the_way_out(legacy):
     ],
 )
 def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, program, index, name):
-    """PF-168: and works out once the host has renamed its own."""
+    """PF-168: before any change; once the host has renamed its own, ours is built."""
     url, conn = legacy("net")
     conn.execute(index.format(name))
-    with pytest.raises(pycheckout.MigrationError, match=f"index {name} is missing, invalid or not what") as caught:
+    with pytest.raises(
+        pycheckout.MigrationError, match=f"0001_baseline: index {name} is not what it must be"
+    ) as caught:
         pycheckout.migrate(url)
     assert "Drop or rename" in caught.value.hint
 
     conn.execute(f"alter index {name} rename to of_the_host")
-    statement = {
-        "idx_cart_records_checkout_group_id": "create unique index {} on cart_records (checkout_group_id)"
-        " where checkout_group_id is not null",
-        "idx_vendor_orders_checkout_group_id": "create index {} on vendor_orders (checkout_group_id)",
-        "idx_outbox_events_conversion": "create unique index {} on outbox_events (aggregate_id, event_type)"
-        " where event_type in ('checkout.vendor_orders_created', 'checkout.converted')",
-        "idx_outbox_events_due": "create index {} on outbox_events (next_attempt_at, id)"
-        " where published_at is null and next_attempt_at < 'infinity'",
-        "idx_outbox_events_waiting": "create index {} on outbox_events (aggregate_id, created_at, id)"
-        " where published_at is null and next_attempt_at < 'infinity'",
-    }[name]
-    conn.execute(statement.format(name))
     pycheckout.migrate(url)
+
+
+def test_index_of_the_host_that_does_the_same_is_kept(legacy):
+    """PF-168: also one over both columns, as a fresh install has it; the rollback leaves it there."""
+    url, conn = legacy("net")
+    conn.execute(
+        "create unique index idx_vendor_orders_checkout_group_id on vendor_orders (checkout_group_id, vendor_store_id)"
+    )
+    pycheckout.migrate(url)
+    pycheckout.rollback(url)
+    assert value(
+        conn, "select indisunique from pg_index where indexrelid = 'idx_vendor_orders_checkout_group_id'::regclass"
+    )
+    assert value(conn, "select to_regclass('idx_vendor_orders_cart_id') is null")
 
 
 def test_unsent_events_of_ours_become_the_relays_and_those_of_the_host_do_not(legacy):
