@@ -7,16 +7,19 @@ import pycheckout
 
 CONTRACT = next(name for name in IDS if "drop_checkout_groups" in name)
 
-# As the earlier system runs it, in its own order: statements that name checkout_groups and vendor_orders.discount_cents,
-# and a cart that it writes to after it has converted it. The later shape has done its part of PF-168 and PF-169.
+# As the earlier system runs it, in its own order: it names checkout_groups and vendor_orders.discount_cents, and writes
+# to a cart after it has converted it. The later shape has done its part of PF-168 and PF-169.
 CHECKOUT = {
     "net": """
-    insert into checkout_groups (id, buyer_store_id, cart_id) values (id('anchor', {n}), id('store', 11), id('cart', {n}));
-    insert into vendor_orders (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, discount_cents, total_cents)
+    insert into checkout_groups (id, buyer_store_id, cart_id)
+    values (id('anchor', {n}), id('store', 11), id('cart', {n}));
+    insert into vendor_orders
+      (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, discount_cents, total_cents)
     values (id('order', {n}), id('anchor', {n}), id('store', 11), id('store', 1), 1000, 100, 900);
     """,
     "gross": """
-    insert into vendor_orders (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, discounts_cents, total_cents, cart_id)
+    insert into vendor_orders
+      (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, discounts_cents, total_cents, cart_id)
     values (id('order', {n}), id('anchor', {n}), id('store', 11), id('store', 1), 1000, 100, 900, id('cart', {n}));
     """,
 }
@@ -29,10 +32,12 @@ AROUND = (
     values (id('item', {n}), id('cart', {n}), id('product', 5), id('store', 1), 1, 900, 900);
     """,
     """
-    insert into order_line_items (order_id, product_id, name, category, unit, unit_price_cents, qty, discount_cents, total_cents)
+    insert into order_line_items
+      (order_id, product_id, name, category, unit, unit_price_cents, qty, discount_cents, total_cents)
     values (id('order', {n}), id('product', 5), 'Product 5', 'edible', 'gram', 1000, 1, 100, 900);
     insert into payment_intents (order_id, amount_cents) values (id('order', {n}), 900);
-    update inventory_items set available_qty = available_qty - 1, reserved_qty = reserved_qty + 1 where product_id = id('product', 5);
+    update inventory_items set available_qty = available_qty - 1, reserved_qty = reserved_qty + 1
+     where product_id = id('product', 5);
     update cart_records set status = 'converted' where id = id('cart', {n});
     update cart_records set checkout_group_id = id('anchor', {n}), updated_at = now() where id = id('cart', {n});
     update cart_items set updated_at = now() where cart_id = id('cart', {n});
@@ -61,14 +66,18 @@ def test_earlier_checkout_works_after_every_migration_but_the_last_ones(empty_da
         last = n
         # one that does not note the anchor on its cart, and one that finds its cart later
         conn.execute("""
-            insert into cart_records (id, buyer_store_id) values (id('cart', 2001), id('store', 11)), (id('cart', 2002), id('store', 11))
+            insert into cart_records (id, buyer_store_id)
+            values (id('cart', 2001), id('store', 11)), (id('cart', 2002), id('store', 11))
         """)
         if shape == "net":
             conn.execute("""
                 insert into checkout_groups (id, buyer_store_id, cart_id)
-                values (id('anchor', 2001), id('store', 11), id('cart', 2001)), (id('anchor', 2002), id('store', 11), null);
-                insert into vendor_orders (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
-                select id('order', n), id('anchor', n), id('store', 11), id('store', 1), 10, 10 from generate_series(2001, 2002) as n;
+                values (id('anchor', 2001), id('store', 11), id('cart', 2001)),
+                       (id('anchor', 2002), id('store', 11), null);
+                insert into vendor_orders
+                  (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
+                select id('order', n), id('anchor', n), id('store', 11), id('store', 1), 10, 10
+                  from generate_series(2001, 2002) as n;
                 update checkout_groups set cart_id = id('cart', 2002) where id = id('anchor', 2002)
             """)
     pycheckout.migrate(url)
@@ -79,7 +88,8 @@ def test_earlier_checkout_works_after_every_migration_but_the_last_ones(empty_da
             """
             select n from generate_series(1001, %s) as n
              where not exists (select from vendor_orders where id = id('order', n) and cart_id = id('cart', n))
-                or not exists (select from cart_records where id = id('cart', n) and checkout_group_id = id('anchor', n))
+                or not exists (select from cart_records
+                                where id = id('cart', n) and checkout_group_id = id('anchor', n))
             """,
             (last - 1,),
         ).fetchall()
@@ -87,7 +97,8 @@ def test_earlier_checkout_works_after_every_migration_but_the_last_ones(empty_da
         if shape == "net":
             late = "select array_agg(cart_id = id('cart', n)) from vendor_orders, generate_series(2001, 2002) as n"
             assert value(conn, f"{late} where id = id('order', n)") == [True, True]
-            late = "select array_agg(checkout_group_id = id('anchor', n)) from cart_records, generate_series(2001, 2002) as n"
+            late = "select array_agg(checkout_group_id = id('anchor', n)) from cart_records,"
+            late += " generate_series(2001, 2002) as n"
             assert value(conn, f"{late} where id = id('cart', n)") == [True, True]
             assert value(conn, "select count(*) from checkout_groups_changed") == 0
         assert conn.execute("select * from checkout_audit()").fetchall() == []
@@ -130,7 +141,10 @@ def test_archive_has_no_foreign_keys_and_its_keys_come_back(empty_database):
     """PF-168: a purge of carts neither waits for it nor takes from it which cart a group was of."""
     url = empty_database()
     load_legacy(url, "net")
-    keys = "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint where contype = 'f' order by 1, 2"
+    keys = """
+        select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+         where contype = 'f' order by 1, 2
+    """
     with connect(url) as conn:
         before = conn.execute(keys).fetchall()
         pycheckout.migrate(url)
