@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,39 @@ def record_hash() -> None:
     path.write_text(text, encoding="utf-8")
 
 
+# The preflight in the first migration looks for functions of a host that have our names.
+_NAMES = re.compile(r"(?<=v_functions constant text\[\] := ).*?(?=;$)", re.DOTALL | re.MULTILINE)
+
+
+def function_names() -> str:
+    """The names of all functions, those of the migrations included, as a literal of SQL."""
+    created = re.compile(r"^ *create or replace function (\w+)\(", re.MULTILINE)
+    names = {file.stem for file in function_files()}
+    for file in MIGRATIONS.glob("pycheckout_*.sql"):
+        names.update(created.findall(file.read_text(encoding="utf-8")))
+    lines = textwrap.wrap("{" + ", ".join(sorted(names)) + "}", 130, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join(f"'{line}'" for line in lines)
+
+
+def recorded_names() -> str:
+    match = _NAMES.search(_preflight().read_text(encoding="utf-8"))
+    return match[0] if match else ""
+
+
+def record_names() -> None:
+    text = _preflight().read_text(encoding="utf-8")
+    _preflight().write_text(_NAMES.sub(lambda _: function_names(), text, count=1), encoding="utf-8")
+
+
+def _preflight() -> Path:
+    return MIGRATIONS / "pycheckout_0001_baseline.sql"
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["--record"]:
         record_hash()
+        record_names()
+    elif recorded_names() != function_names():
+        sys.exit(f"{_preflight().name} records other names than db/ has: run `make functions-hash`")
     elif recorded_hash() != functions_hash():
         sys.exit(f"{functions_migration().name} records another hash than db/functions has: run `make functions-hash`")

@@ -103,15 +103,21 @@ def migrate_command(
     elif as_json:
         typer.echo(json.dumps(asdict(planned if show_plan else done)))
     elif show_plan:
-        for name in planned.pending:
-            typer.echo(f"would apply {name}")
+        for each in planned.pending:
+            rows = f"{each.rows:,} rows, about {max(each.seconds, 1):.0f} s; " if each.rows else ""
+            typer.echo(f"would apply {each.migration}: {rows}{each.lock}")
         there = f"has the functions of {planned.installed}" if planned.installed else "has no functions"
         change = f"would get those of {planned.version}" if planned.changes_functions else "would keep them"
         typer.echo(f"schema {planned.schema} {there}, and {change}")
+        for problem in planned.problems:
+            _errors.print(f"in the way: {problem['message']}", style="red")
+            _errors.print(f"hint: {problem['hint']}")
     else:
         for name in done.migrations:
             typer.echo(f"applied {name}")
         typer.echo(f"schema {done.schema} has pycheckout {done.version}")
+    if show_plan and planned.problems:
+        raise typer.Exit(FAILED)
 
 
 @app.command("rollback", rich_help_panel=_INSTALL)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -52,6 +53,20 @@ select pid
           and (query ~ '"_?yoyo_' or query in ('BEGIN', 'COMMIT', 'ROLLBACK'))
        end
  limit 1
+"""
+
+# What a database or a role may have set, and a migration does not want: it would break an index build off, send it
+# elsewhere, or hide from it what others committed. What this connection itself asked for stays.
+_SETTINGS = """
+select set_config(setting.name, wanted.value, false)
+  from pg_settings as setting
+  join (values ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+               ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+               ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
+               ('client_encoding', 'UTF8'), ('default_tablespace', ''), ('default_table_access_method', 'heap'),
+               ('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off'), ('row_security', 'off')
+       ) as wanted (name, value) on wanted.name = setting.name
+ where setting.source <> 'client' and setting.setting <> wanted.value
 """
 
 _APPLIED = """
@@ -103,8 +118,8 @@ def migrate(
 def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 300.0) -> Migrated:
     """Take all of this package out of a schema, newest migration first.
 
-    Arguments and errors as in `migrate`. A migration that would lose rows refuses,
-    and says which; those newer than it are gone by then, and `migrate` brings them back.
+    Arguments and errors as in `migrate`. Nothing is undone while rows would be lost, or
+    while something of the host depends on what would go; the error names them.
     """
     with _locked(conninfo, schema, False, timeout) as work:
         installed = work.backend.get_applied_migration_hashes()
@@ -113,6 +128,9 @@ def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 
         if newer:
             names = ", ".join(name for (name,) in newer)
             raise MigrationError(f"the database has migrations of another release: {names}")
+        if _value(work.guard, "select to_regproc('checkout_migration_dependants') is not null"):
+            with _explained("looking for what would be lost"):
+                work.guard.execute("select checkout_migration_check()")
         undone = work.each(work.backend.to_rollback(work.migrations), work.backend.rollback_one)
         if left := work.backend.to_rollback(work.migrations):
             raise MigrationError(f"not rolled back: {_ids(left)}")
@@ -120,17 +138,43 @@ def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A migration that `migrate` would apply, and what that costs, roughly."""
+
+    migration: str
+    tables: tuple[str, ...]
+    """Tables of the host that it reads or changes."""
+    rows: int
+    """How many rows of them it goes through, as the statistics say; 0 if it only changes what a table consists of."""
+    lock: str
+    """What the host's statements notice of it."""
+    seconds: float
+
+
+# What the line `-- cost:` of a migration names: what the host notices, and how many rows a second are gone through.
+_COSTS: dict[str, tuple[str, float]] = {
+    "none": ("no lock on a table of the host", 0),
+    "moment": ("every statement of the table waits for a moment, and no longer than 0.25 s", 0),
+    "scan": ("reads the table, and nobody waits for it", 1_000_000),
+    "build": ("builds an index, and nobody waits for it", 150_000),
+    "batches": ("locks rows, a batch at a time, for a moment each", 8_000),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What `migrate` would do."""
 
     schema: str
-    pending: tuple[str, ...]
-    """The ids of the migrations to apply, in that order."""
+    pending: tuple[Planned, ...]
+    """The migrations to apply, in that order."""
     version: str
     """The release whose functions it would deploy."""
     installed: str | None
     """The release whose functions are there."""
     changes_functions: bool
+    problems: tuple[dict[str, Any], ...]
+    """What would stop it before any change, each with `problem`, `message` and `hint`."""
 
 
 def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
@@ -151,13 +195,54 @@ def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
         if here["releases"] is not None:
             newest = "select version, hash from checkout_releases order by id desc limit 1"
             deployed = conn.execute(newest).fetchone()
+        pending = pending_migrations(conn)
         return Plan(
             schema=here["name"] or str(schema),
-            pending=pending_migrations(conn),
+            pending=tuple(_estimate(conn, name) for name in pending),
             version=release(),
             installed=deployed and deployed["version"],
             changes_functions=deployed is None or deployed["hash"] != deployment().functions_hash(),
+            problems=_preflight(conn) if pending and here["name"] is not None else (),
         )
+
+
+def _estimate(conn: psycopg.Connection[dict[str, Any]], name: str) -> Planned:
+    file = db_folder() / "migrations" / f"{name}.sql"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = re.search(r"^-- cost: (\w+) ?(.*)$", text, re.MULTILINE)
+    kind, tables = found.groups() if found else ("none", "")
+    lock, rate = _COSTS[kind]
+    counted = """
+    select name, greatest(class.reltuples, 0)::bigint as rows
+      from unnest(%s::text[]) with ordinality as wanted (name, position)
+      join pg_class as class on class.oid = to_regclass(quote_ident(current_schema()) || '.' || wanted.name)
+     order by wanted.position
+    """
+    there = conn.execute(counted, (tables.split(", "),)).fetchall()
+    rows = sum(row["rows"] for row in there) if rate else 0
+    return Planned(
+        migration=name,
+        tables=tuple(row["name"] for row in there),
+        rows=rows,
+        lock=lock if there else _COSTS["none"][0],
+        seconds=round(rows / rate, 1) if rate else 0.0,
+    )
+
+
+def _preflight(conn: psycopg.Connection[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """What the first statement of the first migration, which only looks, would refuse."""
+    from yoyo.migrations import read_sql_migration
+
+    first = min(path for path in (db_folder() / "migrations").glob("pycheckout_*.sql") if ".rollback." not in path.name)
+    _, _, (look, *_) = read_sql_migration(str(first))
+    conn.execute(_SETTINGS)
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute("set transaction read only")
+            conn.execute(look.encode())
+    except psycopg.errors.ObjectNotInPrerequisiteState as exc:
+        return tuple(json_object(exc.diag.message_detail)["problems"])
+    return ()
 
 
 def pending_migrations(conn: psycopg.Connection[dict[str, Any]]) -> tuple[str, ...]:
@@ -172,9 +257,10 @@ def pending_migrations(conn: psycopg.Connection[dict[str, Any]]) -> tuple[str, .
 def plan_sql(plan: Plan) -> Iterator[str]:
     """The SQL of a plan, file by file: to read, not to run, since `migrate` also keeps yoyo's records."""
     folder = db_folder()
-    for name in plan.pending:
-        file = folder / "migrations" / f"{name}.sql"
-        yield f"-- {name}\n" + (file.read_text(encoding="utf-8") if file.is_file() else "-- deploys the functions\n")
+    for planned in plan.pending:
+        file = folder / "migrations" / f"{planned.migration}.sql"
+        text = file.read_text(encoding="utf-8") if file.is_file() else "-- deploys the functions\n"
+        yield f"-- {planned.migration}\n{text}"
     for file in deployment().function_files():
         yield file.read_text(encoding="utf-8")
 
@@ -204,6 +290,11 @@ def _locked(conninfo: str, schema: str | None, create_schema: bool, timeout: flo
         with _explained("connecting"):
             guard = psycopg.connect(**params, autocommit=True, row_factory=tuple_row)
             stack.enter_context(closing(guard))
+        if guard.info.parameter_status("server_encoding") == "SQL_ASCII":
+            raise MigrationError(
+                f'database "{guard.info.dbname}" has the encoding SQL_ASCII, in which PostgreSQL knows no characters',
+                hint="Move it to a database of the encoding UTF8.",
+            )
         with _explained("preparing the schema"):
             name = _own_schema(guard, schema, create_schema, deadline)
             backend = stack.enter_context(_backend(params, schema))
@@ -245,9 +336,14 @@ def _backend(params: dict[str, Any], schema: str | None) -> DatabaseBackend:
     from yoyo.connections import DatabaseURI
     from yoyo.migrations import default_migration_table
 
+    class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
+        def init_connection(self, connection: psycopg.Connection[Any]) -> None:
+            super().init_connection(connection)
+            connection.execute(_SETTINGS)
+
     args = params if schema is None else {**params, "schema": _quoted(schema)}
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, None, args)
-    backend = PostgresqlPsycopgBackend(uri, default_migration_table)
+    backend = Backend(uri, default_migration_table)
     backend.init_database()
     return backend
 
@@ -259,7 +355,7 @@ def _own_schema(
     deadline: float,
 ) -> str:
     """Take our lock on the schema, make the schema if it is asked for, and return its name."""
-    guard.execute("set idle_session_timeout = 0")
+    guard.execute(_SETTINGS)
     name = schema if schema is not None else _value(guard, "select current_schema()")
     if name is None:
         raise MigrationError("no schema of the search_path exists: name one with `schema`")

@@ -188,7 +188,7 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
     machine = json.loads(run("migrate", "--plan", "--json", "--database", dsn).stdout)
 
     first, *_, last = before.stdout.splitlines()
-    assert first == "would apply pycheckout_0001_baseline"
+    assert first == "would apply pycheckout_0001_baseline: no lock on a table of the host"
     assert last == f"schema public has no functions, and would get those of {pycheckout.__version__}"
     assert elsewhere.stdout == before.stdout.replace("schema public", "schema market_eu")
     assert after.stdout == f"schema public has the functions of {pycheckout.__version__}, and would keep them\n"
@@ -198,6 +198,7 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
         "version": pycheckout.__version__,
         "installed": pycheckout.__version__,
         "changes_functions": False,
+        "problems": [],
     }
 
 

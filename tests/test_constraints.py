@@ -35,7 +35,7 @@ DUPLICATES = {
     "outbox_purges_pkey": ("outbox_purges", {}),
     "payment_intents_one_per_order": ("payment_intents", {"id": OTHER_ID}),
     "payment_intents_pkey": ("payment_intents", {"order_id": "(select id from vendor_orders where id <> order_id)"}),
-    "vendor_orders_one_per_vendor": ("vendor_orders", {"id": OTHER_ID}),
+    "idx_vendor_orders_checkout_group_id": ("vendor_orders", {"id": OTHER_ID}),
     "vendor_orders_pkey": ("vendor_orders", {"vendor_store_id": OTHER_ID}),
 }
 

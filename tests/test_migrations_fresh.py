@@ -202,7 +202,8 @@ def test_anchor_is_a_plain_indexed_uuid(db):
     ] == [
         "CREATE UNIQUE INDEX idx_cart_records_checkout_group_id ON public.cart_records USING btree (checkout_group_id)"
         " WHERE (checkout_group_id IS NOT NULL)",
-        "CREATE INDEX idx_vendor_orders_checkout_group_id ON public.vendor_orders USING btree (checkout_group_id)",
+        "CREATE UNIQUE INDEX idx_vendor_orders_checkout_group_id ON public.vendor_orders"
+        " USING btree (checkout_group_id, vendor_store_id)",
     ]
     keys = db.execute("select pg_get_constraintdef(oid) from pg_constraint where contype = 'f'").fetchall()
     assert [key for (key,) in keys if "checkout_group" in key] == []

@@ -247,7 +247,7 @@ def test_rollback_names_the_rows_by_a_query(database):
     with connect(url) as conn:
         convert_host_cart_and_purge_keys(conn)
         with pytest.raises(psycopg.errors.ObjectInUse) as caught:
-            conn.execute("select checkout_migration_check('pycheckout_0012_cart_confirmation')")
+            conn.execute("select checkout_migration_check('pycheckout_0015_cart_confirmation')")
         found = conn.execute(caught.value.diag.message_detail).fetchall()
         assert [row["id"] for row in found] == [value(conn, "select id('cart', 13)")]
 
@@ -255,7 +255,7 @@ def test_rollback_names_the_rows_by_a_query(database):
 def test_rollback_of_orders_that_the_archive_does_not_know_is_refused(database):
     """PF-168: whoever clears what would be lost, and not the orders, gets no orders without a group."""
     url = database("net")
-    apply_until(url, "0009")
+    apply_until(url, "0029")
     with connect(url) as conn:
         conn.execute("""
             insert into vendor_orders
@@ -300,3 +300,89 @@ def test_index_and_columns_of_the_host_outlive_the_rollback(database):
             )
             == 2
         )
+
+
+# What depends on ours
+
+DEPENDANTS = {
+    "a foreign key": (
+        "net",
+        "create table returns (id int, request_buyer uuid, request_key text,"
+        " constraint returns_request foreign key (request_buyer, request_key) references checkout_requests)",
+        "constraint returns_request on table returns",
+    ),
+    "a foreign key to a fresh install's orders": (
+        "fresh",
+        "create table returns (id int, order_id uuid constraint returns_order references vendor_orders)",
+        "constraint returns_order on table returns",
+    ),
+    "a view on a column": ("net", "create view promos as select id, promo from vendor_orders", "view promos"),
+    "a view on a view": ("net", "create view stock as select * from inventory_levels", "view stock"),
+    "a materialized view in another schema": (
+        "net",
+        "create schema reports; create materialized view reports.promos as select id, cart_id from vendor_orders",
+        "materialized view reports.promos",
+    ),
+    "a function with a row": (
+        "net",
+        "create function split(slot inventory_slots) returns int language sql return 1",
+        "function split(inventory_slots)",
+    ),
+    "a default that calls a function": (
+        "net",
+        "create table notes (id int, version jsonb default checkout_version())",
+        "default value for column version of table notes",
+    ),
+    "a trigger on a column": (
+        "net",
+        "create function of_host() returns trigger language plpgsql as 'begin return new; end';"
+        " create trigger watch_promos before update of promo on vendor_orders for each row execute function of_host()",
+        "trigger watch_promos on table vendor_orders",
+    ),
+    "a trigger on a table": (
+        "net",
+        "create function of_host() returns trigger language plpgsql as 'begin return new; end';"
+        " create trigger watch_keys before insert on checkout_requests for each row execute function of_host()",
+        "trigger watch_keys on table checkout_requests",
+    ),
+    "a column of a type": ("net", "create table ads (id int, place ad_placement)", "table ads"),
+}
+
+
+@pytest.mark.parametrize("tool", ["pycheckout", "yoyo"])
+@pytest.mark.parametrize("kind", DEPENDANTS)
+def test_rollback_names_what_depends_on_ours_and_undoes_nothing(database, program, kind, tool):
+    """PF-168: and says nothing of CASCADE."""
+    shape, statement, named = DEPENDANTS[kind]
+    url = database(shape)
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        conn.execute(statement)
+        before = dump(program, url)
+
+        if tool == "pycheckout":
+            with pytest.raises(pycheckout.MigrationError, match="which depend on pycheckout") as caught:
+                pycheckout.rollback(url)
+            assert caught.value.detail["dependants"] == [named]
+            said = f"{caught.value} {caught.value.hint}"
+        else:
+            process = start_yoyo("rollback", "--all", dsn=url)
+            said, _ = process.communicate(timeout=60)
+            assert process.returncode != 0
+
+        assert named in said
+        assert "CASCADE" not in said.upper()
+        assert dump(program, url) == before
+        assert value(conn, "select checkout_version() ->> 'version'")
+
+
+def test_nothing_of_ours_depends_on_ours(database, shape):
+    """Nor what of the host depends on its own tables and columns."""
+    url = database(shape)
+    if shape != "fresh":
+        with connect(url) as conn:
+            conn.execute("create view host as select id, buyer_store_id, status from vendor_orders")
+    pycheckout.migrate(url)
+    with connect(url) as conn:
+        assert value(conn, "select checkout_migration_dependants()") is None
+    pycheckout.rollback(url)

@@ -1,28 +1,125 @@
+-- cost: none
+--
 -- The schema of the earlier system. On an empty schema it builds that system's tables; on a database that already
 -- has them it changes nothing, so that every later migration starts from the same place.
 --
 -- It also brings the ledger. With IF NOT EXISTS, a rollback twin cannot tell a column of the host from one that the
 -- migration added: the ledger remembers what each migration really created, and a twin drops that alone.
 
--- Refuse before any change what the later migrations could not carry over.
+-- Before any change, all at once, what a later migration or the deployment of the functions could stumble over: when that
+-- happens, the earlier checkout may be gone already. It only looks: `pycheckout migrate --plan` runs this statement too.
 do $preflight$
 declare
   v_schema constant text := current_schema();
+  v_tables constant text[] := '{cart_records,cart_vendor_groups,cart_items,vendor_orders,order_line_items,payment_intents,inventory_items,outbox_events}';
+  v_relations constant text[] := '{checkout_ledger,checkout_objects,checkout_groups_changed,checkout_groups_archive,inventory_slots,'
+    'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
+    'checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog}';
+  v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
+  -- `make functions-hash` writes the names between the braces.
+  v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_public,'
+    'ad_token_verify, cart_check_fields, cart_line_discount_cents, cart_lock_active, cart_part_refuse_change, cart_purge, cart_put,'
+    'cart_raise_inconsistent, cart_raise_not_found, cart_refuse_change, cart_refuse_truncate, checkout_address, checkout_apply_grants,'
+    'checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_build_result,'
+    'checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
+    'checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents, checkout_cutoff, checkout_describe_orders,'
+    'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
+    'checkout_grant_operators, checkout_grant_orders, checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change,'
+    'checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_ours, checkout_lock_cart,'
+    'checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
+    'checkout_migration_open, checkout_migration_pin, checkout_migration_undo, checkout_migration_wait, checkout_place_orders,'
+    'checkout_privileges, checkout_quoted_totals, checkout_raise_invalid, checkout_register_role, checkout_request_hash,'
+    'checkout_requests_purge, checkout_result, checkout_shipping_line, checkout_table_private, checkout_timestamp, checkout_uuid,'
+    'checkout_validate_amounts, checkout_validate_cart, checkout_version, inventory_adjust, inventory_lock_available,'
+    'inventory_lock_product, inventory_reserve, inventory_restock, inventory_return, inventory_set, inventory_split,'
+    'inventory_suffices, inventory_take, inventory_take_slot, inventory_write_available, order_check_reason, order_describe,'
+    'order_emit_event, order_end_lines, order_line_end, order_line_fulfil, order_line_release, order_lock, order_raise_state,'
+    'outbox_ack, outbox_claim, outbox_fail, outbox_purge, outbox_replay, vendor_order_cancel, vendor_order_take_cart}';
+  v_is_fresh boolean;
+  v_is_ours boolean;
   v_missing text;
-  v_conflicts jsonb;
+  v_found jsonb;
+  v_problems jsonb := '[]';
 begin
   if v_schema is null then
     raise exception 'no schema of the search_path exists'
       using errcode = 'invalid_schema_name', hint = 'Create the schema first, or name another one.';
   end if;
-  perform set_config('search_path', quote_ident(v_schema) || ', pg_temp', true);
+  perform set_config(setting.name, setting.value, true)
+    from (values ('search_path', quote_ident(v_schema) || ', pg_temp'), ('quote_all_identifiers', 'off'), ('row_security', 'off')) as setting (name, value);
+  v_is_fresh := to_regclass('cart_records') is null and to_regclass('vendor_orders') is null;
+  v_is_ours := to_regclass('checkout_ledger') is not null;
 
-  -- The functions would refuse it in the end, when the earlier checkout is gone.
+  -- The server and the role
+
+  if current_setting('server_encoding') = 'SQL_ASCII' then
+    v_problems := v_problems || jsonb_build_object('problem', 'encoding', 'encoding', 'SQL_ASCII',
+      'message', 'the database has the encoding SQL_ASCII, in which PostgreSQL knows no characters',
+      'hint', 'Move it to a database of the encoding UTF8.');
+  end if;
+  if current_setting('server_version_num')::integer < 150000 then
+    v_problems := v_problems || jsonb_build_object('problem', 'server_version', 'version', current_setting('server_version'),
+      'message', format('the server is PostgreSQL %s, and 15 is the oldest that works', current_setting('server_version')),
+      'hint', 'Upgrade the server first.');
+  end if;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    v_problems := v_problems || jsonb_build_object('problem', 'isolation', 'isolation', current_setting('transaction_isolation'),
+      'message', format('transactions begin as %s, and migrations must see what others committed while they waited',
+                        current_setting('transaction_isolation')),
+      'hint', format('ALTER ROLE %I IN DATABASE %I SET default_transaction_isolation = %L, or use pycheckout migrate.', current_user, current_database(), 'read committed'));
+  end if;
   if exists (select from pg_namespace cross join aclexplode(nspacl) as acl
               where nspname = v_schema and acl.grantee = 0 and acl.privilege_type = 'CREATE') then
-    raise exception 'PUBLIC may create objects in schema %, and so slip code into functions that run as their owner', v_schema
-      using errcode = 'insufficient_privilege', hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', v_schema);
+    v_problems := v_problems || jsonb_build_object('problem', 'public_create', 'schema', v_schema,
+      'message', format('PUBLIC may create objects in schema %s, and so slip code into functions that run as their owner', v_schema),
+      'hint', format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', v_schema));
   end if;
+  if not has_schema_privilege(v_schema, 'create') then
+    v_problems := v_problems || jsonb_build_object('problem', 'may_not_create', 'schema', v_schema, 'role', current_user,
+      'message', format('role %s may not create objects in schema %s', current_user, v_schema),
+      'hint', 'Migrate as the owner of the schema.');
+  end if;
+  if not has_database_privilege(current_database(), 'temporary') then
+    v_problems := v_problems || jsonb_build_object('problem', 'may_not_use_temporary_tables', 'role', current_user,
+      'message', format('role %s may not create temporary tables in this database', current_user),
+      'hint', format('GRANT TEMPORARY ON DATABASE %I TO %I;', current_database(), current_user));
+  end if;
+
+  -- Names that are ours, in a schema where nothing of us is
+
+  if not v_is_ours then
+    select coalesce(jsonb_agg(jsonb_build_object('problem', 'name_taken', 'kind', kind, 'name', name,
+             'message', format('%s %s has a name of ours and is not ours', kind, name), 'hint', 'Rename what has a name of ours, or install into another schema.')
+             order by kind, name), '[]')
+      into v_found
+      from (select case relkind when 'v' then 'view' when 'i' then 'index' else 'table' end as kind, oid::regclass::text as name
+              from pg_class where relnamespace = quote_ident(v_schema)::regnamespace and relname = any (v_relations)
+             union all
+            select 'type', oid::regtype::text
+              from pg_type where typnamespace = quote_ident(v_schema)::regnamespace and typname = any (v_types)
+             union all
+            select 'function', oid::regprocedure::text
+              from pg_proc where pronamespace = quote_ident(v_schema)::regnamespace and proname = any (v_functions)
+             union all
+            select 'trigger', format('%I on %s', tgname, tgrelid::regclass)
+              from pg_trigger
+             where tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name))
+               and (tgname ~ '^cart_(records|vendor_groups|items)_(converted_immutable|no_truncate)$'
+                    or tgname in ('checkout_groups_note_change', 'vendor_orders_take_cart'))
+             union all
+            select 'constraint', format('%I on %s', conname, conrelid::regclass)
+              from pg_constraint
+             where conrelid = any (array(select to_regclass(name) from unnest(v_tables) as name))
+               and conname in ('vendor_orders_cart_id_set', 'cart_items_gross_adds_up', 'inventory_items_split_stock_in_slots')
+             union all
+            select 'column', format('%I.%I', attrelid::regclass, attname)
+              from pg_attribute
+             where (attrelid, attname) in (values (to_regclass('inventory_items')::oid, 'slots'), (to_regclass('outbox_events'), 'next_attempt_at'))
+               and not attisdropped) as taken (kind, name);
+    v_problems := v_problems || v_found;
+  end if;
+
+  -- The tables of the earlier system
 
   with required (table_name, columns) as (values
     ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,'
@@ -39,7 +136,7 @@ begin
   ), missing (name) as (
     select table_name
       from required
-     where to_regclass(table_name) is null and (to_regclass('cart_records') is not null or to_regclass('vendor_orders') is not null)
+     where to_regclass(table_name) is null and not v_is_fresh
      union all
     select format('%s.%s', table_name, column_name)
       from required
@@ -47,45 +144,164 @@ begin
      where to_regclass(table_name) is not null
        and not exists (select from pg_attribute
                         where attrelid = to_regclass(table_name) and attname = column_name and not attisdropped)
+     union all
+    select 'vendor_orders.discount_cents'
+     where to_regclass('vendor_orders') is not null
+       and not exists (select from pg_attribute
+                        where attrelid = to_regclass('vendor_orders') and attname in ('discount_cents', 'discounts_cents') and not attisdropped)
   )
   select string_agg(name, ', ' order by name) into v_missing from missing;
-
   if v_missing is not null then
-    raise exception 'this database is too old for pycheckout: it has no %', v_missing
-      using errcode = 'feature_not_supported',
-            hint = 'Bring the earlier system to its last release first, or install into an empty schema.';
+    v_problems := v_problems || jsonb_build_object('problem', 'too_old', 'missing', to_jsonb(string_to_array(v_missing, ', ')),
+      'message', format('this database is too old for pycheckout: it has no %s', v_missing),
+      'hint', 'Bring the earlier system to its last release first, or install into an empty schema.');
   end if;
 
-  if to_regclass('cart_records') is null then
-    return;
+  with looked_at (relation) as (
+    select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name
+  ), changed (relation) as (
+    select relation from looked_at where relation is not null
+     union   -- a foreign key is dropped from both ends
+    select unnest(array[conrelid, confrelid])::regclass
+      from pg_constraint
+     where contype = 'f' and conparentid = 0 and to_regclass('checkout_groups') in (conrelid, confrelid)
+  )
+  select coalesce(jsonb_agg(problem order by problem ->> 'name'), '[]')
+    into v_found
+    from (select jsonb_build_object('problem', 'not_a_table', 'name', relation, 'message', format('%s is a %s, and must be an ordinary table', relation,
+                   case class.relkind when 'p' then 'partitioned table' when 'v' then 'view' when 'm' then 'materialized view'
+                                      when 'f' then 'foreign table' else 'relation of another kind' end),
+                   'hint', 'Move its rows into an ordinary table of that name first.') as problem
+            from looked_at join pg_class as class on class.oid = relation where class.relkind <> 'r'
+           union all
+          select jsonb_build_object('problem', 'not_owner', 'name', relation, 'owner', class.relowner::regrole,
+                   'message', format('table %s belongs to role %s, and role %s is no member of it', relation, class.relowner::regrole, current_user),
+                   'hint', 'Migrate as a role that owns all of these tables and types, or is a member of the roles that do.')
+            from changed join pg_class as class on class.oid = relation
+           where not pg_has_role(class.relowner, 'usage')
+           union all
+          select jsonb_build_object('problem', 'hidden_rows', 'name', relation,
+                   'message', format('row level security hides rows of %s from its owner too', relation),
+                   'hint', 'ALTER TABLE ... NO FORCE ROW LEVEL SECURITY on each, or migrate as a role with BYPASSRLS.')
+            from looked_at join pg_class as class on class.oid = relation
+           where class.relrowsecurity and class.relforcerowsecurity
+             and not exists (select from pg_roles where rolname = current_user and (rolsuper or rolbypassrls))
+           union all
+          select jsonb_build_object('problem', 'not_owner', 'name', type.oid::regtype, 'owner', type.typowner::regrole,
+                   'message', format('type %s belongs to role %s, and role %s is no member of it', type.oid::regtype, type.typowner::regrole, current_user),
+                   'hint', 'Migrate as a role that owns all of these tables and types, or is a member of the roles that do.')
+            from pg_attribute as attribute
+            join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'
+           where attribute.attrelid = to_regclass('outbox_events') and attribute.attname in ('event_type', 'aggregate_type')
+             and not pg_has_role(type.typowner, 'usage')
+           union all
+          select jsonb_build_object('problem', 'wrong_type', 'name', format('%s.%I', attrelid::regclass, attname),
+                   'found', format_type(atttypid, atttypmod), 'expected', wanted.type,
+                   'message', format('%s.%I is %s, and must be %s', attrelid::regclass, attname, format_type(atttypid, atttypmod), wanted.type),
+                   'hint', 'Rename a column of yours that only has the name.')
+            from (values ('vendor_orders', '{cart_id}'::text[], 'uuid'), ('vendor_orders', '{shipping_address}', 'address_t'),
+                         ('vendor_orders', '{warnings,promo,shipping_line,attributed_token}', 'jsonb'), ('vendor_orders', '{payment_method}', 'payment_method'),
+                         ('order_line_items', '{cart_item_id}', 'uuid'), ('order_line_items', '{warnings,applied_volume_discount,attributed_token}', 'jsonb'),
+                         ('cart_records', '{shipping_line}', 'jsonb'), ('cart_records', '{payment_method}', 'payment_method'),
+                         ('cart_records', '{converted_at}', 'timestamptz')) as wanted (table_name, columns, type)
+            join pg_attribute on attrelid = to_regclass(wanted.table_name) and attname = any (wanted.columns) and not attisdropped
+           where atttypid is distinct from to_regtype(wanted.type)
+           union all
+          select jsonb_build_object('problem', 'unreadable', 'name', 'products', 'message', format('role %s may not read products', current_user),
+                   'hint', format('GRANT SELECT ON products TO %I;', current_user))
+           where not v_is_fresh and not has_table_privilege(to_regclass('products'), 'select')
+             and exists (select from pg_attribute where attrelid = to_regclass('products') and attname in ('title', 'category', 'unit'))
+           union all
+          select jsonb_build_object('problem', 'other_index', 'name', wanted.name, 'found', pg_get_indexdef(index.indexrelid),
+                   'message', format('index %s is not what it must be: %s', wanted.name, pg_get_indexdef(index.indexrelid)),
+                   'hint', 'Drop or rename each index that only has the name.')
+            from (values ('idx_vendor_orders_checkout_group_id', 'vendor_orders', '{"f checkout_group_id","t checkout_group_id, vendor_store_id"}'::text[], null),
+                         ('idx_vendor_orders_cart_id', 'vendor_orders', '{f cart_id}', null),
+                         ('idx_vendor_orders_vendor_store_id_created_at_id', 'vendor_orders', '{"f vendor_store_id, created_at, id"}', null),
+                         ('idx_vendor_orders_buyer_store_id_created_at_id', 'vendor_orders', '{"f buyer_store_id, created_at, id"}', null),
+                         ('idx_cart_records_checkout_group_id', 'cart_records', '{t checkout_group_id}', 'checkout_group_id IS NOT NULL'),
+                         ('idx_outbox_events_conversion', 'outbox_events', '{"t aggregate_id, event_type"}',
+                          '%checkout.vendor_orders_created%checkout.converted%'),
+                         ('idx_outbox_events_due', 'outbox_events', '{"f next_attempt_at, id"}', '%published_at IS NULL AND next_attempt_at < ''infinity''%'),
+                         ('idx_outbox_events_waiting', 'outbox_events', '{"f aggregate_id, created_at, id"}',
+                          '%published_at IS NULL AND next_attempt_at < ''infinity''%')) as wanted (name, table_name, columns, predicate)
+            join pg_class as class on class.relname = wanted.name and class.relnamespace = quote_ident(v_schema)::regnamespace
+            left join pg_index as index on index.indexrelid = class.oid
+           where (index.indisvalid is not false)   -- what a failed build left is built anew
+             and (index.indrelid = to_regclass(wanted.table_name)
+                  and (select concat(index.indisunique, ' ', string_agg(pg_get_indexdef(index.indexrelid, position, true), ', ' order by position))
+                         from generate_series(1, index.indnkeyatts) as position) = any (wanted.columns)
+                  and (index.indpred is null or pg_get_expr(index.indpred, index.indrelid, true) like wanted.predicate)) is not true) as found;
+  v_problems := v_problems || v_found;
+
+  -- The rows, where the columns are there and may be read
+
+  if not v_is_fresh and v_missing is null and not exists (
+    select from unnest(v_tables || '{checkout_groups}'::text[]) as name
+     where not has_table_privilege(to_regclass(name), 'select') or v_problems @> jsonb_build_array(jsonb_build_object('problem', 'hidden_rows', 'name', name)))
+  then
+    -- One anchor a cart and one cart an anchor, whichever table says so.
+    execute format($conflicts$
+      with pairs as (
+        select id as cart_id, checkout_group_id from cart_records where checkout_group_id is not null
+         %s
+      ), conflicts as (
+        select jsonb_build_object('checkout_group_id', checkout_group_id, 'cart_ids', jsonb_agg(cart_id order by cart_id)) as row
+          from pairs group by checkout_group_id having count(*) > 1
+         union all
+        select jsonb_build_object('cart_id', cart_id, 'checkout_group_ids', jsonb_agg(checkout_group_id order by checkout_group_id))
+          from pairs group by cart_id having count(*) > 1
+      )
+      select jsonb_agg(row) from (select row from conflicts limit 20) as first_conflicts $conflicts$,
+      case when to_regclass('checkout_groups') is not null then 'union select cart_id, id from checkout_groups where cart_id is not null' end)
+      into v_found;
+    if v_found is not null then
+      v_problems := v_problems || jsonb_build_object('problem', 'not_one_to_one', 'conflicts', v_found,
+        'message', format('carts and checkout groups are not one to one: %s', v_found),
+        'hint', 'Decide which pairs are right, correct the others, and apply again.');
+    end if;
+
+    -- The checkout would find orders there that are not its cart's.
+    execute format($anchors$
+      select jsonb_agg(row order by row)
+        from (select jsonb_build_object('cart_id', cart.id, 'checkout_group_id', anchor.id, 'order_ids', jsonb_agg(orders.id order by orders.id)) as row
+                from cart_records as cart
+               cross join lateral (select cart.checkout_group_id as id %s) as anchor
+                join vendor_orders as orders on orders.checkout_group_id = anchor.id
+               where cart.status = 'active'
+               group by cart.id, anchor.id
+               limit 20) as found $anchors$,
+      case when to_regclass('checkout_groups') is not null
+           then 'union select checkout_groups.id from checkout_groups where checkout_groups.cart_id = cart.id' end)
+      into v_found;
+    if v_found is not null then
+      v_problems := v_problems || jsonb_build_object('problem', 'anchor_has_orders', 'carts', v_found,
+        'message', format('carts are active whose anchor carries orders: %s', v_found),
+        'hint', 'Mark carts as converted that became these orders, and take the anchor from the others.');
+    end if;
+
+    select jsonb_agg(row order by row) into v_found
+      from (select jsonb_build_object('aggregate_id', aggregate_id, 'event_type', event_type::text, 'event_ids', jsonb_agg(id order by id)) as row
+              from outbox_events
+             where event_type::text in ('checkout.vendor_orders_created', 'checkout.converted')
+             group by aggregate_id, event_type having count(*) > 1
+             limit 20) as found;
+    if v_found is not null then
+      v_problems := v_problems || jsonb_build_object('problem', 'duplicate_events', 'events', v_found,
+        'message', format('outbox_events has more than one event of a kind about one checkout: %s', v_found),
+        'hint', 'Keep one of each, and delete the others.');
+    end if;
   end if;
 
-  -- One anchor a cart and one cart an anchor, whichever table says so.
-  if to_regclass('checkout_groups') is not null then
-    with pairs as (
-      select id as cart_id, checkout_group_id from cart_records where checkout_group_id is not null
-       union
-      select cart_id, id from checkout_groups where cart_id is not null
-    ), conflicts as (
-      select jsonb_build_object('checkout_group_id', checkout_group_id, 'cart_ids', jsonb_agg(cart_id order by cart_id)) as row
-        from pairs group by checkout_group_id having count(*) > 1
-       union all
-      select jsonb_build_object('cart_id', cart_id, 'checkout_group_ids', jsonb_agg(checkout_group_id order by checkout_group_id))
-        from pairs group by cart_id having count(*) > 1
-    )
-    select jsonb_agg(row) into v_conflicts from (select row from conflicts limit 20) as first_conflicts;
-  else
-    with conflicts as (
-      select jsonb_build_object('checkout_group_id', checkout_group_id, 'cart_ids', jsonb_agg(id order by id)) as row
-        from cart_records where checkout_group_id is not null group by checkout_group_id having count(*) > 1
-    )
-    select jsonb_agg(row) into v_conflicts from (select row from conflicts limit 20) as first_conflicts;
-  end if;
-
-  if v_conflicts is not null then
-    raise exception 'carts and checkout groups are not one to one: %', v_conflicts
-      using errcode = 'unique_violation', detail = v_conflicts::text,
-            hint = 'Decide which pairs are right, correct the others, and apply again.';
+  if v_problems <> '[]' then
+    raise exception '%', (select string_agg(problem ->> 'message', '; ' order by position)
+                            from jsonb_array_elements(v_problems) with ordinality as listed (problem, position))
+      using errcode = 'object_not_in_prerequisite_state',
+            detail = jsonb_build_object('problems', v_problems),
+            hint = (select string_agg(hint, chr(10) order by first)
+                      from (select problem ->> 'hint' as hint, min(position) as first
+                              from jsonb_array_elements(v_problems) with ordinality as listed (problem, position)
+                             group by 1) as hints);
   end if;
 end
 $preflight$;
@@ -154,17 +370,88 @@ comment on column checkout_objects.kind is 'type, table, view, column, constrain
 comment on column checkout_objects.table_name is 'Table that it belongs to; null for what belongs to none.';
 comment on column checkout_objects.name is 'Its name; of a function its signature.';
 
--- Pins the schema and bounds the wait for locks until the migration's transaction ends. Without the bound, a lock
--- request that waits behind a long transaction makes every later query of the table wait behind it.
-create or replace function checkout_migration_pin()
+-- Pins the schema, and every setting of the database or the role that would change what a migration does, until its
+-- transaction ends (or for the session, where it commits in between). No statement waits long for a lock that a host's
+-- statements would queue behind: how long a migration is patient altogether is the session's lock_timeout, or a minute.
+create or replace function checkout_migration_pin(for_transaction boolean default true)
 returns void
 language plpgsql
 as $$
 begin
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
-  if current_setting('lock_timeout') = '0' then
-    perform set_config('lock_timeout', '5s', true);
+  if coalesce(current_setting('pycheckout.patience', true), '') = '' then
+    perform set_config('pycheckout.patience',
+                       case current_setting('lock_timeout') when '0' then '60s' else current_setting('lock_timeout') end,
+                       checkout_migration_pin.for_transaction);
   end if;
+  perform set_config(setting.name, setting.value, checkout_migration_pin.for_transaction)
+    from (values
+      ('search_path', quote_ident(current_schema()) || ', pg_temp'),
+      ('lock_timeout', '100ms'),
+      ('default_tablespace', ''),
+      ('default_table_access_method', 'heap'),
+      ('quote_all_identifiers', 'off'),
+      ('row_security', 'off'),
+      ('standard_conforming_strings', 'on'),
+      ('transform_null_equals', 'off'),
+      ('check_function_bodies', 'on'),
+      ('datestyle', 'ISO, YMD'),
+      ('intervalstyle', 'postgres')
+    ) as setting (name, value);
+end;
+$$;
+
+-- From here on the transaction waits as long as it may: only for locks that stop no statement of a host, such as those
+-- of VALIDATE CONSTRAINT.
+create or replace function checkout_migration_wait()
+returns void
+language plpgsql
+as $$
+begin
+  perform set_config('lock_timeout', current_setting('pycheckout.patience'), true);
+end;
+$$;
+
+-- Locks tables against everybody, all of them or none. What waits for such a lock makes every later statement of the
+-- table wait behind it: so an attempt ends after 100 ms, gives back what it has, and lets the others go first.
+create or replace function checkout_migration_lock(variadic tables regclass[])
+returns void
+language plpgsql
+as $$
+declare
+  v_give_up constant timestamptz := clock_timestamp() + current_setting('pycheckout.patience')::interval;
+  v_attempt_ends timestamptz;
+  v_table regclass;
+  v_holders text;
+begin
+  -- A vacuum steps aside only for who has waited for a second. This lock keeps it away, and stops no statement.
+  perform checkout_migration_wait();
+  execute format('lock table %s in share update exclusive mode', array_to_string(checkout_migration_lock.tables, ', '));
+
+  loop
+    v_attempt_ends := clock_timestamp() + interval '100 ms';
+    begin
+      -- a loop, because every table has what is left of the time
+      foreach v_table in array checkout_migration_lock.tables loop
+        perform set_config('lock_timeout', greatest(1, extract(milliseconds from v_attempt_ends - clock_timestamp())::integer)::text, true);
+        execute format('lock table %s in access exclusive mode', v_table);
+      end loop;
+      perform set_config('lock_timeout', '100ms', true);
+      return;
+    exception when lock_not_available then
+      if clock_timestamp() >= v_give_up then
+        select string_agg(distinct pid::text, ', ') into v_holders
+          from pg_locks
+         where locktype = 'relation' and relation = any (checkout_migration_lock.tables) and granted and pid <> pg_backend_pid()
+           and database = (select oid from pg_database where datname = current_database());
+        raise lock_not_available
+          using message = format('no moment without a transaction on %s within %s', array_to_string(checkout_migration_lock.tables, ', '),
+                                 current_setting('pycheckout.patience')),
+                detail = jsonb_build_object('tables', checkout_migration_lock.tables, 'processes', v_holders),
+                hint = 'Apply again when the long transactions on these tables have ended (pg_stat_activity shows them).';
+      end if;
+    end;
+    perform pg_sleep(0.1 + random() * 0.1);
+  end loop;
 end;
 $$;
 
@@ -182,27 +469,120 @@ create or replace function checkout_migration_close(migration text)
 returns void
 language plpgsql
 as $$
+declare
+  v_object checkout_ledger;
 begin
-  insert into checkout_ledger (migration, kind, table_name, name, definition)
-  select checkout_migration_close.migration, object.kind, object.table_name, object.name,
-         case object.kind when 'table' then 'true' when 'column' then
-           (select case when pg_get_expr(def.adbin, def.adrelid) is null then format('%I is not null', object.name)
-                        else format('%I is distinct from %s', object.name, pg_get_expr(def.adbin, def.adrelid)) end
-              from pg_attribute as attribute
-              left join pg_attrdef as def on def.adrelid = attribute.attrelid and def.adnum = attribute.attnum
-             where attribute.attrelid = to_regclass(quote_ident(object.table_name)) and attribute.attname = object.name)
-         end
-    from (select * from checkout_objects except select * from checkout_objects_before) as object
-   where object.table_name is null   -- what hangs on a new table goes with it
-      or exists (select from checkout_objects_before as before
-                  where before.kind = 'table' and before.name = object.table_name)
-   order by array_position('{type,table,column,constraint,index,function,trigger,view}', object.kind),
-            to_regclass(quote_ident(object.name))::oid, object.name;   -- tables in the order of their creation
+  -- a loop, because every object takes a REVOKE: the owner's default privileges (ALTER DEFAULT PRIVILEGES) name nobody
+  for v_object in
+    insert into checkout_ledger (migration, kind, table_name, name, definition)
+    select checkout_migration_close.migration, object.kind, object.table_name, object.name,
+           case object.kind when 'table' then 'true' when 'column' then
+             (select case when pg_get_expr(def.adbin, def.adrelid) is null then format('%I is not null', object.name)
+                          else format('%I is distinct from %s', object.name, pg_get_expr(def.adbin, def.adrelid)) end
+                from pg_attribute as attribute
+                left join pg_attrdef as def on def.adrelid = attribute.attrelid and def.adnum = attribute.attnum
+               where attribute.attrelid = to_regclass(quote_ident(object.table_name)) and attribute.attname = object.name)
+           end
+      from (select * from checkout_objects except select * from checkout_objects_before) as object
+     where object.table_name is null   -- what hangs on a new table goes with it
+        or exists (select from checkout_objects_before as before
+                    where before.kind = 'table' and before.name = object.table_name)
+     order by array_position('{type,table,column,constraint,index,function,trigger,view}', object.kind),
+              to_regclass(quote_ident(object.name))::oid, object.name   -- tables in the order of their creation
+    returning *
+  loop
+    case when v_object.kind in ('table', 'view') then perform checkout_table_private(v_object.name);
+         when v_object.kind = 'function' then perform checkout_function_private(v_object.name);
+         else null;
+    end case;
+  end loop;
   drop table checkout_objects_before;
 end;
 $$;
 
--- Raises if rows would be lost by undoing a migration, or all of them.
+-- Objects of others that would stop a rollback: what depends on something of ours and is none of ours, as text.
+create or replace function checkout_migration_dependants()
+returns text[]
+language plpgsql
+as $$
+declare
+  v_signatures text[];
+  v_dependants text[];
+begin
+  if to_regclass('checkout_functions') is not null then
+    execute 'select array_agg(signature) from checkout_functions' into v_signatures;
+  end if;
+
+  with ours (classid, objid, objsubid) as (
+    select 'pg_class'::regclass, to_regclass(quote_ident(ledger.name))::oid, 0
+      from checkout_ledger as ledger where ledger.kind in ('table', 'view')
+     union all
+    select 'pg_class'::regclass, unnest(array['checkout_ledger'::regclass, 'checkout_objects'::regclass])::oid, 0
+     union all
+    select 'pg_class'::regclass, attribute.attrelid, attribute.attnum
+      from checkout_ledger as ledger
+      join pg_attribute as attribute on attribute.attrelid = to_regclass(quote_ident(ledger.table_name)) and attribute.attname = ledger.name
+     where ledger.kind = 'column'
+     union all
+    select 'pg_type'::regclass, to_regtype(quote_ident(ledger.name))::oid, 0
+      from checkout_ledger as ledger where ledger.kind in ('type', 'table', 'view')
+     union all
+    select 'pg_proc'::regclass, to_regprocedure(ledger.name)::oid, 0
+      from checkout_ledger as ledger where ledger.kind = 'function'
+     union all
+    select 'pg_proc'::regclass, oid, 0
+      from pg_proc
+     where pronamespace = quote_ident(current_schema())::regnamespace
+       and proname in ('checkout_migration_pin', 'checkout_migration_wait', 'checkout_migration_lock', 'checkout_migration_open',
+                       'checkout_migration_close', 'checkout_migration_dependants', 'checkout_migration_check', 'checkout_migration_undo',
+                       'checkout_column_type', 'checkout_is_ours', 'checkout_table_private', 'checkout_function_private', 'checkout_comment',
+                       'checkout_index_prepare', 'checkout_index_confirm')
+     union all
+    select 'pg_trigger'::regclass, trigger.oid, 0
+      from checkout_ledger as ledger
+      join pg_trigger as trigger on trigger.tgrelid = to_regclass(quote_ident(ledger.table_name)) and trigger.tgname = ledger.name
+     where ledger.kind = 'trigger'
+     union all
+    select 'pg_constraint'::regclass, con.oid, 0
+      from checkout_ledger as ledger
+      join pg_constraint as con on con.conrelid = to_regclass(quote_ident(ledger.table_name)) and con.conname = ledger.name
+     where ledger.kind = 'constraint'
+  ), deployed (classid, objid, objsubid) as (
+    select * from ours
+     union all
+    select 'pg_proc'::regclass, to_regprocedure(signature)::oid, 0 from unnest(v_signatures) as signature
+  ), dependants (classid, objid, relation) as (
+    select depend.classid, depend.objid,
+           case depend.classid
+             when 'pg_class'::regclass then depend.objid
+             when 'pg_rewrite'::regclass then (select ev_class from pg_rewrite where oid = depend.objid)
+             when 'pg_constraint'::regclass then (select conrelid from pg_constraint where oid = depend.objid)
+             when 'pg_trigger'::regclass then (select tgrelid from pg_trigger where oid = depend.objid)
+             when 'pg_attrdef'::regclass then (select adrelid from pg_attrdef where oid = depend.objid)
+             when 'pg_policy'::regclass then (select polrelid from pg_policy where oid = depend.objid)
+           end
+      from pg_depend as depend
+      join deployed on deployed.classid = depend.refclassid and deployed.objid = depend.refobjid
+       and (deployed.objsubid = 0 or deployed.objsubid = depend.refobjsubid)
+     where depend.deptype = 'n'
+     union   -- these would go along without a word
+    select 'pg_trigger'::regclass, trigger.oid, null
+      from pg_trigger as trigger
+      join ours on ours.classid = 'pg_class'::regclass and ours.objid = trigger.tgrelid and ours.objsubid = 0
+     where not trigger.tgisinternal
+  )
+  select array_agg(distinct case dependant.classid when 'pg_rewrite'::regclass then pg_describe_object('pg_class'::regclass, dependant.relation, 0)
+                                                   else pg_describe_object(dependant.classid, dependant.objid, 0) end)
+    into v_dependants
+    from dependants as dependant
+   where not exists (select from deployed
+                      where (deployed.classid, deployed.objid) = (dependant.classid, dependant.objid)
+                         or (deployed.classid = 'pg_class'::regclass and deployed.objid = dependant.relation and deployed.objsubid = 0));
+  return v_dependants;
+end;
+$$;
+
+-- Raises if rows would be lost by undoing a migration; of all of them, also if something else would stop that halfway.
 create or replace function checkout_migration_check(migration text default null)
 returns void
 language plpgsql
@@ -211,8 +591,23 @@ declare
   v_object checkout_ledger;
   v_table text;
   v_loses boolean;
+  v_dependants text[];
 begin
   perform checkout_migration_pin();
+  if checkout_migration_check.migration is null then
+    v_dependants := checkout_migration_dependants();
+    if v_dependants is not null then
+      raise exception 'rolling back would need these gone first, which depend on pycheckout: %', array_to_string(v_dependants, '; ')
+        using errcode = 'dependent_objects_still_exist',
+              detail = jsonb_build_object('dependants', v_dependants),
+              hint = 'Nothing was undone. Change or drop these, then roll back again.';
+    end if;
+    if to_regclass('checkout_groups_archive') is null and exists (select from checkout_ledger where kind = 'archived_table') then
+      raise exception 'checkout_groups cannot be restored: its archive was dropped'
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+  end if;
+
   -- a loop, because every object takes a query of its own
   for v_object in
     select * from checkout_ledger as ledger
@@ -247,16 +642,18 @@ language plpgsql
 as $$
 declare
   v_object checkout_ledger;
+  v_tables regclass[];
 begin
   perform checkout_migration_pin();
-  -- The locks come before the check, or a row could still slip in. Loops, because every object takes a statement.
-  for v_object in
-    select * from checkout_ledger as ledger
-     where ledger.migration = checkout_migration_undo.migration and ledger.kind in ('table', 'column')
-     order by ledger.id
-  loop
-    execute format('lock table %I in access exclusive mode', coalesce(v_object.table_name, v_object.name));
-  end loop;
+  -- The locks come before the check, or a row could still slip in.
+  select array_agg(distinct found.relation) into v_tables
+    from (select to_regclass(quote_ident(coalesce(ledger.table_name, ledger.name))) as relation
+            from checkout_ledger as ledger
+           where ledger.migration = checkout_migration_undo.migration and ledger.kind in ('table', 'column', 'trigger', 'constraint')) as found
+   where found.relation is not null;
+  if v_tables is not null then
+    perform checkout_migration_lock(variadic v_tables);
+  end if;
   perform checkout_migration_check(checkout_migration_undo.migration);
 
   for v_object in
@@ -308,8 +705,35 @@ as $$
             and ledger.name = checkout_is_ours.column_name));
 $$;
 
--- A new table is open to whom the owner's default privileges say (ALTER DEFAULT PRIVILEGES); this one is the owner's alone.
+-- A new table is open to whom the owner's default privileges say (ALTER DEFAULT PRIVILEGES); this one, or view, is the
+-- owner's alone, and so are its sequences.
 create or replace function checkout_table_private(table_name text)
+returns void
+language plpgsql
+as $$
+declare
+  v_right record;
+begin
+  -- a loop, because every role takes a REVOKE
+  for v_right in
+    select distinct class.oid::regclass as name, case class.relkind when 'S' then 'sequence' else 'table' end as kind,
+           case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as grantee
+      from pg_class as class
+     cross join aclexplode(class.relacl) as acl
+     where acl.grantee <> class.relowner
+       and (class.oid = quote_ident(checkout_table_private.table_name)::regclass
+            or class.relkind = 'S' and class.oid in (
+              select objid from pg_depend
+               where refclassid = 'pg_class'::regclass and refobjid = quote_ident(checkout_table_private.table_name)::regclass
+                 and classid = 'pg_class'::regclass and deptype in ('a', 'i')))
+  loop
+    execute format('revoke all on %s %s from %s cascade', v_right.kind, v_right.name, v_right.grantee);
+  end loop;
+end;
+$$;
+
+-- Likewise a function.
+create or replace function checkout_function_private(signature text)
 returns void
 language plpgsql
 as $$
@@ -319,11 +743,11 @@ begin
   -- a loop, because every role takes a REVOKE
   for v_grantee in
     select distinct case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
-      from pg_class as class
-     cross join aclexplode(class.relacl) as acl
-     where class.oid = quote_ident(checkout_table_private.table_name)::regclass and acl.grantee <> class.relowner
+      from pg_proc as routine
+     cross join aclexplode(routine.proacl) as acl
+     where routine.oid = checkout_function_private.signature::regprocedure and acl.grantee <> routine.proowner
   loop
-    execute format('revoke all on table %I from %s cascade', checkout_table_private.table_name, v_grantee);
+    execute format('revoke all on function %s from %s cascade', checkout_function_private.signature, v_grantee);
   end loop;
 end;
 $$;
@@ -363,6 +787,7 @@ begin
    where not exists (select from checkout_ledger as ledger
                       where ledger.kind in ('kept_index', 'index') and ledger.name = checkout_index_prepare.index_name);
   if not v_valid then
+    perform checkout_migration_lock(quote_ident(checkout_index_prepare.table_name)::regclass);
     execute format('drop index %I', checkout_index_prepare.index_name);
   end if;
 end;
@@ -414,22 +839,29 @@ begin
   -- a loop, because every function takes its statements
   for v_step in
     select * from (values
-      ('checkout_migration_pin()', 'Step of a migration: pins the schema and bounds lock waits, until the transaction ends.'),
+      ('checkout_migration_pin(boolean)', 'Step of a migration: pins the schema and settings, and bounds lock waits, for the transaction or the session.'),
+      ('checkout_migration_wait()', 'Step of a migration: from here on it waits for locks as long as it may.'),
+      ('checkout_migration_lock(regclass[])', 'Step of a migration: locks tables against everybody, in attempts that nobody waits long behind.'),
       ('checkout_migration_open()', 'Step of a migration: pins the schema, bounds lock waits, notes which objects exist.'),
       ('checkout_migration_close(text)', 'Step of a migration: writes to the ledger what it created.'),
-      ('checkout_migration_check(text)', 'Raises if rows would be lost by rolling back a migration, or all of them.'),
+      ('checkout_migration_dependants()', 'What of others depends on pycheckout and would stop a rollback, as text.'),
+      ('checkout_migration_check(text)', 'Raises if rows would be lost by rolling back a migration; of all of them, also if something depends on them.'),
       ('checkout_migration_undo(text)', 'Body of a rollback twin: drops what the migration created; raises if rows would be lost.'),
       ('checkout_column_type(text, text)', 'Type of a column, as SQL.'),
       ('checkout_comment(text, text)', 'Step of a migration: comments a table, type or table.column, unless it is the host''s.'),
       ('checkout_is_ours(text, text)', 'Whether a migration of pycheckout created this table, type or column.'),
-      ('checkout_table_private(text)', 'Step of a migration: takes every right on a table from everybody but its owner.'),
+      ('checkout_table_private(text)', 'Step of a migration: takes every right on a table or view from everybody but its owner.'),
+      ('checkout_function_private(text)', 'Step of a migration: takes every right on a function from everybody but its owner.'),
       ('checkout_index_prepare(text, text, text)', 'Step of a migration: drops an invalid index of this name, notes a valid one as the host''s.'),
       ('checkout_index_confirm(text, text, text, text, boolean, text)', 'Step of a migration: raises unless the index is valid and right.')
     ) as step (signature, comment)
   loop
+    perform checkout_function_private(v_step.signature);
     execute format('revoke execute on function %s from public', v_step.signature);
     execute format('comment on function %s is %L', v_step.signature, v_step.comment);
   end loop;
+  perform checkout_table_private('checkout_ledger');
+  perform checkout_table_private('checkout_objects');
   perform checkout_migration_open();
 end
 $$;
@@ -552,12 +984,16 @@ create table if not exists vendor_orders (
   notes text,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint vendor_orders_one_per_vendor unique (checkout_group_id, vendor_store_id),
   constraint vendor_orders_buyer_is_not_vendor check (buyer_store_id <> vendor_store_id)
 );
 
 do $$
 begin
+  -- one index for both: one order a vendor and checkout, and the orders of a checkout
+  if not exists (select from checkout_objects_before where kind = 'table' and name = 'vendor_orders') then
+    create unique index if not exists idx_vendor_orders_checkout_group_id on vendor_orders (checkout_group_id, vendor_store_id);
+  end if;
+
   if to_regclass('order_line_items') is null then
     create table order_line_items (
       id uuid primary key default gen_random_uuid(),

@@ -1,9 +1,10 @@
 -- depends: pycheckout_0001_baseline
+-- cost: moment cart_vendor_groups, cart_items
 --
 -- Columns that some releases of the earlier system lack. Each takes the type of its counterpart, and a constant
 -- default, since the host goes on inserting rows that do not name it.
 
-do $$ begin perform checkout_migration_open(); end $$;
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('cart_vendor_groups', 'cart_items'); end $$;
 
 do $columns$
 declare

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0002_missing_columns
 -- transactional: false
+-- cost: none
 --
 -- Where the host's outbox uses enum types, they learn our values; the columns keep their types, because other writers
 -- cast to them. A new value can be used only after the transaction that added it, hence this migration of its own.

@@ -1,5 +1,6 @@
 -- depends: pycheckout_0003_event_types
 -- transactional: false
+-- cost: batches cart_items
 --
 -- Lines of carts that are still active get their title, category and unit from the host's products, where it has such
 -- columns and those of the lines came with migration 0002. In batches with a commit each: no row stays locked for long.
@@ -12,7 +13,7 @@ declare
   v_batch uuid[];
 begin
   -- for the session, not the transaction: a commit would end it; yoyo opens a session for each migration
-  perform set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false);
+  perform checkout_migration_pin(for_transaction => false);
 
   select string_agg(format('%1$I = coalesce(product.%1$I::text::%2$s, item.%1$I)', name, type), ', '),
          string_agg(format('item.%I = %s', name, pg_get_expr(def.adbin, def.adrelid)), ' and ')
@@ -31,10 +32,12 @@ begin
 
   loop
     select array_agg(cart.id order by cart.id) into v_batch
-      from (select id from cart_records where status = 'active' and id > v_last order by id limit 1000) as cart;
+      from (select id from cart_records where status = 'active' and id > v_last order by id limit 500) as cart;
     exit when v_batch is null;
-    execute format('update cart_items as item set %s from products as product
-                     where item.cart_id = any($1) and product.id = item.product_id and %s', v_sets, v_untouched)
+    -- a line that the host is writing at this moment is passed over: its quotes go on without names
+    execute format('with free as (select id from cart_items where cart_id = any($1) for no key update skip locked)
+                    update cart_items as item set %s from products as product, free
+                     where item.id = free.id and product.id = item.product_id and %s', v_sets, v_untouched)
       using v_batch;
     v_last := v_batch[cardinality(v_batch)];
     commit;

@@ -1,8 +1,9 @@
 -- depends: pycheckout_0004_name_active_lines
+-- cost: moment vendor_orders, cart_records
 --
 -- PF-168: an order says which cart it came from. A plain value without a foreign key: carts may be purged, orders stay.
 
-do $$ begin perform checkout_migration_open(); end $$;
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('vendor_orders', 'cart_records'); end $$;
 
 alter table vendor_orders add column if not exists cart_id uuid;
 
@@ -17,8 +18,11 @@ begin
                         'where anchor.id = vendor_orders.checkout_group_id and anchor.cart_id = vendor_orders.cart_id)'
      where kind = 'column' and table_name = 'vendor_orders' and name = 'cart_id';
   end if;
-  -- for migrations 0007 and 0008
+  -- for migrations 0008 to 0012
   perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_checkout_group_id');
   perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'cart_records', 'idx_cart_records_checkout_group_id');
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_cart_id');
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_vendor_store_id_created_at_id');
+  perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_buyer_store_id_created_at_id');
 end
 $$;

@@ -1,0 +1,1 @@
+-- The anchors stay on the carts: the earlier system reads them from there as well.

@@ -1,7 +1,0 @@
--- depends: pycheckout_0006_backfill_anchors
--- transactional: false
---
--- PF-168: the orders of one checkout are read by their anchor.
-
-create index concurrently if not exists idx_vendor_orders_checkout_group_id
-    on vendor_orders (checkout_group_id);

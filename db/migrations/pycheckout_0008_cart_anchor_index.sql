@@ -1,8 +1,0 @@
--- depends: pycheckout_0007_order_anchor_index
--- transactional: false
---
--- PF-168: one anchor a cart, one cart an anchor.
-
-create unique index concurrently if not exists idx_cart_records_checkout_group_id
-    on cart_records (checkout_group_id)
- where checkout_group_id is not null;

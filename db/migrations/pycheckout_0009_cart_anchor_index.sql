@@ -1,0 +1,9 @@
+-- depends: pycheckout_0008_order_anchor_index
+-- transactional: false
+-- cost: build cart_records
+--
+-- PF-168: one anchor a cart, one cart an anchor.
+
+create unique index concurrently if not exists idx_cart_records_checkout_group_id
+    on cart_records (checkout_group_id)
+ where checkout_group_id is not null;

@@ -1,0 +1,8 @@
+-- depends: pycheckout_0010_order_cart_index
+-- transactional: false
+-- cost: build vendor_orders
+--
+-- The orders of a vendor, in the order of their time, a page at a time.
+
+create index concurrently if not exists idx_vendor_orders_vendor_store_id_created_at_id
+    on vendor_orders (vendor_store_id, created_at, id);

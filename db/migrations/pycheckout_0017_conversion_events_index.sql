@@ -1,8 +1,0 @@
--- depends: pycheckout_0016_ad_signing_keys
--- transactional: false
---
--- One event of each kind a conversion. Partial: an existing table holds other types, some more than once an aggregate.
-
-create unique index concurrently if not exists idx_outbox_events_conversion
-    on outbox_events (aggregate_id, event_type)
- where event_type in ('checkout.vendor_orders_created', 'checkout.converted');

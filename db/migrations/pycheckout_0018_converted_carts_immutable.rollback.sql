@@ -1,1 +1,0 @@
-do $$ begin perform checkout_migration_undo('pycheckout_0018_converted_carts_immutable'); end $$;

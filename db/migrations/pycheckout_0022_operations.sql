@@ -1,0 +1,47 @@
+-- depends: pycheckout_0021_converted_carts_immutable
+-- cost: none
+--
+-- What deployments remember: the releases, the functions that are ours, and the roles that were granted something.
+
+do $$ begin perform checkout_migration_open(); end $$;
+
+create table if not exists checkout_releases (
+  id bigserial primary key,
+  version text not null,
+  hash text not null,
+  deployed_at timestamptz not null default now()
+);
+
+create table if not exists checkout_functions (
+  signature text primary key,
+  name text not null
+);
+
+create table if not exists checkout_roles (
+  role_name text not null,
+  scope text not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'relay')),
+  primary key (role_name, scope)
+);
+
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0022_operations');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('checkout_releases', 'Deployments of the functions, newest last. checkout_version() reads it.'),
+    ('checkout_releases.id', 'Order of the deployments.'),
+    ('checkout_releases.version', 'Release, such as 0.1.0.'),
+    ('checkout_releases.hash', 'SHA-256 of its function files, in hex.'),
+    ('checkout_releases.deployed_at', 'When it was first deployed; the same functions again are no new row.'),
+    ('checkout_functions', 'Functions that the last deployment created; the next one drops what it no longer has.'),
+    ('checkout_functions.signature', 'Name and argument types, as DROP FUNCTION takes them.'),
+    ('checkout_functions.name', 'Name, which is also that of its file.'),
+    ('checkout_roles',
+     'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders(), checkout_grant_operators() and checkout_grant_relay() '
+     'were called for; each deployment grants again.'),
+    ('checkout_roles.role_name', 'Role of the server; one that was dropped since is passed over.'),
+    ('checkout_roles.scope', 'What it was granted, as checkout_privileges() lists it.')
+  ) as said (name, comment);
+  -- a record of what was deployed and granted, worth nothing without the functions: no loss
+  update checkout_ledger set definition = 'false' where kind = 'table' and migration = 'pycheckout_0022_operations';
+end
+$$;

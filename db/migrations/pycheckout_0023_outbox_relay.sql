@@ -1,0 +1,58 @@
+-- depends: pycheckout_0022_operations
+-- cost: moment outbox_events
+--
+-- What a relay needs: when an event is due, which events were given up, and how far the purge went.
+
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('outbox_events'); end $$;
+
+alter table outbox_events add column if not exists next_attempt_at timestamptz;
+
+create table if not exists outbox_dead_letters (
+  event_id uuid primary key,
+  event_type text not null,
+  aggregate_type text not null,
+  aggregate_id uuid not null,
+  attempt_count integer not null,
+  error text not null,
+  parked_at timestamptz not null
+);
+
+create table if not exists outbox_purges (
+  id bigserial primary key,
+  purged_before timestamptz not null,
+  deleted bigint not null,
+  purged_at timestamptz not null
+);
+
+do $$
+begin
+  perform checkout_migration_close('pycheckout_0023_outbox_relay');
+  perform checkout_comment(said.name, said.comment) from (values
+    ('outbox_events.next_attempt_at',
+     'When the relay may send this event, or sent it last; infinity: parked in outbox_dead_letters. Null: none of the relay''s, which neither '
+     'sends nor purges it. A host that wants an event of its own sent inserts it with a time here.'),
+    ('outbox_dead_letters',
+     'Events that failed too often. They stay in outbox_events, unpublished; outbox_replay() sends one again, outbox_ack() gives it up for '
+     'good.'),
+    ('outbox_dead_letters.event_id', 'Its id in outbox_events.'),
+    ('outbox_dead_letters.event_type', 'Its type there.'),
+    ('outbox_dead_letters.aggregate_type', 'What it is about, as there.'),
+    ('outbox_dead_letters.aggregate_id', 'The anchor or the order that it is about.'),
+    ('outbox_dead_letters.attempt_count', 'How often the relay tried.'),
+    ('outbox_dead_letters.error', 'What the last attempt failed with, up to 1000 characters.'),
+    ('outbox_dead_letters.parked_at', 'When the last attempt failed.'),
+    ('outbox_purges',
+     'Runs of outbox_purge() that deleted something. Events created before the latest purged_before may be gone: checkout_audit() allows for '
+     'it.'),
+    ('outbox_purges.id', 'Order of the runs.'),
+    ('outbox_purges.purged_before', 'Published events that were created before this time are gone.'),
+    ('outbox_purges.deleted', 'Number of events that the run deleted.'),
+    ('outbox_purges.purged_at', 'When the run was.')
+  ) as said (name, comment);
+  -- migration 0026 finds it out again: no loss
+  update checkout_ledger set definition = 'false' where kind = 'column' and table_name = 'outbox_events' and name = 'next_attempt_at';
+  -- for migrations 0024 and 0025
+  perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_due');
+  perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_waiting');
+end
+$$;

@@ -1,1 +1,0 @@
--- The column goes with migration 0020.

@@ -1,0 +1,1 @@
+-- The column goes with migration 0023.

@@ -1,0 +1,362 @@
+"""What could stop a migration is found before any change, all of it at once, whoever applies."""
+
+import json
+import re
+from contextlib import suppress
+
+import psycopg
+import pytest
+from command import run_command
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from upgrade import IDS, MIGRATIONS, apply_until, connect, dump, load_legacy, start_yoyo, value
+
+import pycheckout
+from pycheckout import MigrationError, _migrate
+
+
+@pytest.fixture
+def role(server, worker_id):
+    """A login role without any right, dropped after the databases of the test."""
+    name = f"pycheckout_owner_{worker_id}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        named = sql.Identifier(name)
+        with suppress(psycopg.errors.UndefinedObject):
+            admin.execute(sql.SQL("drop owned by {0}; drop role {0}").format(named))
+        admin.execute(sql.SQL("create role {} login password 'owner'").format(named))
+        yield name
+        admin.execute(sql.SQL("drop role {}").format(named))
+
+
+@pytest.fixture
+def legacy(role, empty_database):
+    """legacy("net"): a database of the earlier system, its URL and a connection."""
+    opened = []
+
+    def legacy(shape="net"):
+        url = empty_database()
+        load_legacy(url, shape)
+        opened.append(connect(url))
+        return url, opened[-1]
+
+    yield legacy
+    for conn in opened:
+        conn.close()
+
+
+def refused(url, **address):
+    with pytest.raises(MigrationError) as caught:
+        pycheckout.migrate(make_conninfo(url, **address))
+    assert caught.value.sqlstate == "55000"
+    assert "pycheckout_0001_baseline: " in str(caught.value)
+    return caught.value
+
+
+DAMAGES = {
+    "a partitioned outbox": (
+        """
+        alter table outbox_events rename to outbox_old;
+        create table outbox_events (like outbox_old) partition by range (created_at);
+        create table outbox_events_rest partition of outbox_events default
+        """,
+        "not_a_table",
+        "outbox_events is a partitioned table",
+    ),
+    "a view in the place of a table": (
+        "alter table inventory_items rename to stock; create view inventory_items as select * from stock",
+        "not_a_table",
+        "inventory_items is a view",
+    ),
+    "an order's column under another name": (
+        "alter table vendor_orders drop column discount_cents",
+        "too_old",
+        "it has no vendor_orders.discount_cents",
+    ),
+    "an anchor with orders on an active cart": (
+        "update checkout_groups set cart_id = id('cart', 9) where id = id('anchor', 9)",
+        "anchor_has_orders",
+        "carts are active whose anchor carries orders",
+    ),
+    "an anchor with orders that only the cart names": (
+        "update cart_records set checkout_group_id = id('anchor', 10) where id = id('cart', 13)",
+        "anchor_has_orders",
+        "carts are active whose anchor carries orders",
+    ),
+    "two events of a kind": (
+        """
+        alter table outbox_events alter event_type type text;
+        insert into outbox_events (event_type, aggregate_type, aggregate_id, payload)
+        select 'checkout.converted', 'checkout_group', id('anchor', 1), '{}' from generate_series(1, 2)
+        """,
+        "duplicate_events",
+        "more than one event of a kind about one checkout",
+    ),
+    "anyone may create": ("grant create on schema public to public", "public_create", "PUBLIC may create objects"),
+    "a table of our name": ("create table inventory_slots (id int)", "name_taken", "table inventory_slots"),
+    "a view of our name": ("create view inventory_levels as select 1 as one", "name_taken", "view inventory_levels"),
+    "a type of our name": ("create type ad_placement as enum ('wall')", "name_taken", "type ad_placement"),
+    "a function of our name": (
+        "create function cart_put(text) returns text language sql return 'x'",
+        "name_taken",
+        "function cart_put(text)",
+    ),
+    "a helper's name": (
+        "create function checkout_comment(int) returns int language sql return 1",
+        "name_taken",
+        "function checkout_comment(integer)",
+    ),
+    "a trigger of our name": (
+        """
+        create function of_host() returns trigger language plpgsql as 'begin return new; end';
+        create trigger cart_items_converted_immutable before update on cart_items
+        for each row execute function of_host()
+        """,
+        "name_taken",
+        "trigger cart_items_converted_immutable on cart_items",
+    ),
+    "a check of our name": (
+        "alter table inventory_items add constraint inventory_items_split_stock_in_slots check (available_qty < 1000)",
+        "name_taken",
+        "constraint inventory_items_split_stock_in_slots on inventory_items",
+    ),
+    "a column of our name": (
+        "alter table outbox_events add next_attempt_at timestamptz",
+        "name_taken",
+        "column outbox_events.next_attempt_at",
+    ),
+    "a column of another type": (
+        "alter table vendor_orders add shipping_line text",
+        "wrong_type",
+        "vendor_orders.shipping_line is text, and must be jsonb",
+    ),
+    "an index that does less": (
+        "create index idx_vendor_orders_cart_id on vendor_orders (vendor_store_id)",
+        "other_index",
+        "index idx_vendor_orders_cart_id is not what it must be",
+    ),
+    "rows that are hidden": (
+        "alter table vendor_orders enable row level security, force row level security",
+        None,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", [name for name, (_, problem, _) in DAMAGES.items() if problem])
+def test_what_would_stop_a_later_step_is_named_before_any_change(legacy, program, damage):
+    statement, problem, message = DAMAGES[damage]
+    url, conn = legacy()
+    conn.execute(statement)
+    before = dump(program, url)
+
+    error = refused(url)
+
+    assert message in str(error)
+    assert error.hint
+    assert [each["problem"] for each in error.detail["problems"]] == [problem]
+    assert dump(program, url) == before
+
+
+def test_carts_and_orders_of_an_anchor_are_named(legacy):
+    url, conn = legacy()
+    conn.execute("update cart_records set checkout_group_id = id('anchor', 10) where id = id('cart', 13)")
+
+    [problem] = refused(url).detail["problems"]
+
+    assert problem["carts"] == [
+        {
+            "cart_id": str(value(conn, "select id('cart', 13)")),
+            "checkout_group_id": str(value(conn, "select id('anchor', 10)")),
+            "order_ids": sorted(str(value(conn, "select id('order', %s)", n)) for n in (101, 102)),
+        }
+    ]
+
+
+def test_everything_is_named_at_once_and_by_plain_yoyo_too(legacy, program):
+    url, conn = legacy()
+    names = [
+        "anyone may create",
+        "a table of our name",
+        "an anchor with orders on an active cart",
+        "a function of our name",
+    ]
+    for name in names:
+        conn.execute(DAMAGES[name][0])
+    before = dump(program, url)
+
+    process = start_yoyo("apply", dsn=url)
+    output, _ = process.communicate(timeout=60)
+    error = refused(url)
+
+    assert process.returncode != 0
+    for said in (output, str(error)):
+        for name in names:
+            assert DAMAGES[name][2] in said
+    assert len(error.detail["problems"]) == len(names)
+    assert dump(program, url) == before
+
+
+# Who migrates
+
+
+def test_tables_and_types_of_another_role_are_named(legacy, program, role):
+    url, conn = legacy()
+    conn.execute(f"grant all on schema public to {role}; grant all on all tables in schema public to {role}")
+    conn.execute(f"grant temporary on database {conn.info.dbname} to {role}")
+    before = dump(program, url)
+
+    found = refused(url, user=role, password="owner").detail["problems"]
+
+    assert {each["problem"] for each in found} == {"not_owner"}
+    assert {each["name"] for each in found} == {
+        "cart_records",
+        "cart_vendor_groups",
+        "cart_items",
+        "checkout_groups",
+        "vendor_orders",
+        "order_line_items",
+        "payment_intents",
+        "inventory_items",
+        "outbox_events",
+        "stores",
+        "event_type_enum",
+        "aggregate_type_enum",
+    }
+    assert dump(program, url) == before
+
+
+def test_member_of_the_role_that_owns_them_may_migrate(legacy, role):
+    url, conn = legacy()
+    owner = value(conn, "select current_user")
+    conn.execute(f"create role {role}_group; grant all on schema public to {role}_group")
+    conn.execute(
+        """
+        do $$ declare v_name text; begin
+          for v_name in select format('alter %s %s owner to ', kind, name) from (
+            select 'table' as kind, oid::regclass::text as name from pg_class
+             where relnamespace = 'public'::regnamespace and relkind = 'r'
+            union all
+            select 'type', oid::regtype::text from pg_type where typnamespace = 'public'::regnamespace and typtype = 'e'
+          ) as owned loop execute v_name || current_setting('test.role'); end loop; end $$;
+    """.replace("current_setting('test.role')", f"'{role}_group'")
+    )
+    conn.execute(f"grant {role}_group to {role}")
+    try:
+        assert pycheckout.migrate(make_conninfo(url, user=role, password="owner")).migrations == tuple(IDS)
+    finally:
+        conn.execute(f"reassign owned by {role} to {owner}; reassign owned by {role}_group to {owner}")
+        conn.execute(f"drop owned by {role}; drop owned by {role}_group; drop role {role}_group")
+
+
+def test_rights_that_are_missing_are_named(role, empty_database):
+    url = empty_database()
+    with connect(url) as conn:
+        conn.execute(f"revoke temporary on database {conn.info.dbname} from public")
+        conn.execute("create schema shop")
+        conn.execute(f"grant usage on schema shop to {role}")
+        address = make_conninfo(url, user=role, password="owner", options="-c search_path=shop")
+        with connect(address) as theirs, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
+            theirs.execute(
+                (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text().split("$preflight$;")[0] + "$preflight$;"
+            )
+    found = json.loads(caught.value.diag.message_detail)["problems"]
+    assert [each["problem"] for each in found] == ["may_not_create", "may_not_use_temporary_tables"]
+
+
+def test_rows_that_row_level_security_would_hide_are_no_rows_to_judge_by(legacy, role):
+    """A superuser sees all of them."""
+    url, conn = legacy()
+    conn.execute(DAMAGES["rows that are hidden"][0])
+    conn.execute(f"grant all on schema public to {role}; grant all on all tables in schema public to {role}")
+    found = refused(url, user=role, password="owner").detail["problems"]
+    assert [each["name"] for each in found if each["problem"] == "hidden_rows"] == ["vendor_orders"]
+    assert pycheckout.migrate(url).migrations == tuple(IDS)
+
+
+@pytest.mark.parametrize("tool", ["pycheckout", "yoyo"])
+def test_database_that_knows_no_characters_is_refused_by_its_encoding(server, empty_database, worker_id, tool):
+    name = f"pycheckout_ascii_{worker_id}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name} template template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'")
+        try:
+            if tool == "pycheckout":
+                with pytest.raises(MigrationError, match="encoding SQL_ASCII"):
+                    pycheckout.migrate(server.dsn(name))
+            else:
+                # without it yoyo itself stumbles, in its own tables
+                process = start_yoyo("apply", dsn=server.dsn(name) + "?client_encoding=utf8")
+                output, _ = process.communicate(timeout=60)
+                assert process.returncode != 0
+                assert "encoding SQL_ASCII" in output
+            with connect(server.dsn(name)) as conn:
+                found = conn.execute(
+                    "select relname from pg_class where relname ~ '^(cart|checkout|vendor)_'"
+                ).fetchall()
+                assert found == []
+        finally:
+            admin.execute(f"drop database {name} with (force)")
+
+
+# The plan
+
+
+def test_plan_shows_what_is_in_the_way_and_what_each_step_costs(legacy):
+    url, conn = legacy()
+    conn.execute("analyze")
+    for name in ("anyone may create", "a table of our name"):
+        conn.execute(DAMAGES[name][0])
+
+    text = run_command("migrate", "--plan", "--database", url)
+    machine = run_command("migrate", "--plan", "--json", "--database", url)
+
+    assert (text.returncode, machine.returncode) == (1, 1)
+    steps = text.stdout.splitlines()
+    assert (
+        "would apply pycheckout_0007_backfill_anchors: 10 rows, about 1 s; locks rows, a batch at a time"
+        in "\n".join(steps)
+    )
+    for name in ("anyone may create", "a table of our name"):
+        assert DAMAGES[name][2] in text.stderr
+    planned = json.loads(machine.stdout)
+    assert [each["problem"] for each in planned["problems"]] == ["public_create", "name_taken"]
+    [orders] = [each for each in planned["pending"] if each["migration"] == "pycheckout_0010_order_cart_index"]
+    assert (orders["tables"], orders["rows"]) == (["vendor_orders"], 20)
+    assert value(conn, "select to_regclass('checkout_ledger') is null"), "it only looks"
+
+
+def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
+    url, _ = legacy()
+    for stop in ("0001", "0012", "0028", "0029"):
+        apply_until(url, stop)
+        assert _migrate.plan(url).problems == (), stop
+
+
+def test_every_migration_says_what_it_costs():
+    for name in IDS[:-1]:
+        found = re.findall(r"^-- cost: (\w+)", (MIGRATIONS / f"{name}.sql").read_text(), re.MULTILINE)
+        assert len(found) == 1 and found[0] in _migrate._COSTS, name
+
+
+# The names
+
+
+def test_names_of_the_preflight_are_those_that_a_migrated_database_has(db):
+    """Whoever adds a table or a type adds it there."""
+    text = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
+    [relations] = re.findall(r"v_relations constant text\[\] := '\{(.*?)\}'", text, re.DOTALL)
+    [types] = re.findall(r"v_types constant text\[\] := '\{(.*?)\}'", text)
+    named = set(re.sub(r"[^\w,]", "", relations).split(",")) | set(types.split(","))
+    earlier = set(re.findall(r"create (?:table|type) (?:if not exists )?(\w+)", text)) - {"checkout_ledger"}
+    found = {
+        row[0]
+        for row in db.execute("""
+            select relname::text from pg_class
+             where relnamespace = 'public'::regnamespace and relkind in ('r', 'v') and relname !~ 'yoyo'
+            union all
+            select typname::text from pg_type where typnamespace = 'public'::regnamespace and typtype = 'e'
+        """)
+    }
+    assert found - earlier == {
+        name for name in named if name not in ("checkout_groups_changed", "checkout_groups_archive")
+    } - {name for name in named if name.startswith("idx_")}
