@@ -601,7 +601,7 @@ create table if not exists inventory_items (
 -- A payload of up to 8 kB stays uncompressed: compressing it would cost the checkout more than the space is worth.
 create table if not exists outbox_events (
   id uuid primary key default gen_random_uuid(),
-  event_type text not null,
+  event_type text collate "C" not null,
   aggregate_type text not null,
   aggregate_id uuid not null,
   payload jsonb not null,

@@ -14,13 +14,14 @@ begin
   if to_regtype('ad_event_type') is null then
     create type ad_event_type as enum ('click', 'impression');
   end if;
-  -- for migration 0017
+  -- for the indexes of migration 0017
   perform checkout_index_prepare('pycheckout_0016_ad_signing_keys', 'outbox_events', 'idx_outbox_events_conversion');
+  perform checkout_index_prepare('pycheckout_0016_ad_signing_keys', 'vendor_orders', 'idx_vendor_orders_cart_id');
 end
 $$;
 
 create table if not exists ad_signing_keys (
-  kid text primary key,
+  kid text collate "C" primary key,
   secret bytea not null,
   inner_pad bytea not null,
   outer_pad bytea not null,

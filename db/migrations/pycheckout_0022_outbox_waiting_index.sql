@@ -1,4 +1,4 @@
--- depends: pycheckout_0021_outbox_due_index
+-- depends: pycheckout_0021_purged_carts_index
 -- transactional: false
 --
 -- Which event of an aggregate is the oldest of those that wait: the relay sends no other.

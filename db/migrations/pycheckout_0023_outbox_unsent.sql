@@ -9,6 +9,10 @@ begin
                                  '%published_at IS NULL AND next_attempt_at < ''infinity''%');
   perform checkout_index_confirm('pycheckout_0022_outbox_waiting_index', 'idx_outbox_events_waiting', 'outbox_events', 'aggregate_id, created_at, id', false,
                                  '%published_at IS NULL AND next_attempt_at < ''infinity''%');
+  perform checkout_index_confirm('pycheckout_0021_outbox_published_index', 'idx_outbox_events_published', 'outbox_events', 'created_at', false,
+                                 '%published_at IS NOT NULL AND next_attempt_at IS NOT NULL%');
+  perform checkout_index_confirm('pycheckout_0021_purged_carts_index', 'idx_cart_records_converted_at_valid_until', 'cart_records',
+                                 'COALESCE(converted_at, valid_until)', false);
 
   update outbox_events
      set next_attempt_at = created_at

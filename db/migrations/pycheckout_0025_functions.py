@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "c2baf92f0b73d6da2fac226b21240eedec876b34cd2901754cf3b71ca2683929"
+FUNCTIONS_HASH = "3c830e0fc3cc61f33ac7cd1e55058286a1019ee87990c4975ffd28c3fcb2f75b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,8 @@
+-- depends: pycheckout_0021_outbox_due_index
+-- transactional: false
+--
+-- What outbox_purge() deletes, oldest first. An event comes into it when the relay marks it, so no checkout pays for it.
+
+create index concurrently if not exists idx_outbox_events_published
+    on outbox_events (created_at)
+ where published_at is not null and next_attempt_at is not null;
