@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -201,12 +202,21 @@ def _arguments(
 # value is right, the database decides.
 
 
+# What PostgreSQL takes for a uuid: any other text would never reach the function that says what is wrong.
+_UUID = re.compile(r"[0-9a-f]{4}(-?[0-9a-f]{4}){7}|\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\}", re.IGNORECASE)
+
+
 def _id(name: str, value: object) -> str | None:
+    if value is None:
+        return None
     # Any class of UUID, not only the standard library's.
     try:
-        return None if value is None else _text(name, value if isinstance(value, str) else str(value))
+        text = value if isinstance(value, str) else str(value)
     except (ValueError, RecursionError) as exc:  # an int of 5,000 digits, a list of 1,000 levels
-        raise _invalid(name, "has no text form") from exc
+        raise _invalid(name, "must be a UUID") from exc
+    if not _UUID.fullmatch(text):
+        raise _invalid(name, "must be a UUID")
+    return text
 
 
 def _text(name: str, value: object) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-# ISO 4217: minor units a major one, where that is not two digits.
+# Digits of the minor unit, where they are not two: ISO 4217, list one ("Current currency & funds code list") of
+# 2026-01-01, as its maintenance agency SIX publishes it:
+# https://www.six-group.com/en/products-services/financial-information/data-standards.html
 _DIGITS = {
     currency: digits
     for digits, currencies in {
@@ -16,7 +18,7 @@ _DIGITS = {
 
 def amount(cents: int, currency: str) -> str:
     """`cents` in the currency's major unit, in integers throughout."""
-    digits = _DIGITS.get(currency, 2)
+    digits = _DIGITS.get(currency.upper(), 2)  # a host's own quote may be in small letters
     major, minor = divmod(abs(cents), 10**digits)
     return f"{'-' if cents < 0 else ''}{major:,}" + (f".{minor:0{digits}}" if digits else "")
 

@@ -386,7 +386,10 @@ def test_null_everywhere_is_refused(db, nothing_written):
     for call in (
         "cart_put(null)",
         "cart_purge(null)",
+        "cart_purge(null, null)",
         "checkout_requests_purge(null)",
+        "checkout_requests_purge(null, null)",
+        "outbox_purge(null, null)",
         "inventory_split(null, null)",
         "inventory_restock(null, null)",
         "inventory_set(null, null)",
@@ -403,7 +406,83 @@ def test_null_everywhere_is_refused(db, nothing_written):
     assert values(db, "select count(*) from checkout_audit(null)") == [0]
 
 
+@pytest.mark.parametrize(
+    "value", ["no uuid", "", " ", 7, True, "ca000000-0000-4000-8000-00000000000", "x" * 100_000, b"id"]
+)
+@pytest.mark.parametrize("field", ["buyer_store_id", "cart_id"])
+def test_an_id_that_is_no_uuid_is_like_every_other_bad_argument_in_python(
+    db, add_cart, checkout, nothing_written, field, value
+):
+    """It names the argument and what is wrong with it; the transaction of the caller goes on."""
+    cart = add_cart()
+    ids = {"buyer_store_id": cart.buyer_store_id, "cart_id": cart.id} | {field: value}
+    calls = [
+        lambda: checkout(db, cart, **ids),
+        lambda: pycheckout.result(db, **ids),
+    ]
+    with nothing_written(), db.transaction():
+        for call in calls:
+            with pytest.raises(pycheckout.InvalidRequest) as caught:
+                call()
+            assert caught.value.detail == {"field": field, "problem": "must be a UUID"}
+            assert caught.value.message == f"{field} must be a UUID"
+            assert caught.value.hint
+
+
+def test_ids_are_taken_as_postgresql_takes_them(db, add_cart):
+    cart = add_cart()
+    for written in (cart.id, str(cart.id).upper(), cart.id.hex, f"{{{cart.id}}}"):
+        assert pycheckout.result(db, cart.buyer_store_id, written).cart_id == cart.id
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("id", "no uuid", "must be a UUID"),
+        ("buyer_store_id", None, "is required"),
+        ("currency", "usd", "must be three capital letters (ISO 4217)"),
+    ],
+)
+def test_python_keeps_the_path_and_the_problem_of_a_bad_quote(db, nothing_written, path, value, problem):
+    with nothing_written(), pytest.raises(pycheckout.InvalidRequest) as caught:
+        pycheckout.put_cart(db, QUOTE | {"vendor_groups": []} | {path: value})
+    assert caught.value.detail == {"field": f"cart.{path}", "problem": problem}
+    assert caught.value.message == f"cart.{path} {problem}"
+
+
 # What is at the edge, and good
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        ("99999-12-31", None),
+        ("10000-01-01Z", None),
+        ("infinity", None),
+        ("9999-12-31 23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_a_quote_whose_end_a_host_wrote_beyond_all_calendars_can_be_shown(db, add_cart, checkout, end, shown):
+    """RFC 3339 and Python have no year 10000; such a quote has no end."""
+    cart = add_cart(cart={"valid_until": end})
+
+    [answer] = values(db, "select checkout_result(%s, %s)", cart.buyer_store_id, cart.id)
+    found = pycheckout.result(db, cart.buyer_store_id, cart.id)
+
+    assert answer["valid_until"] == shown
+    assert (found.valid_until is None) == (shown is None)
+    assert checkout(db, cart).outcome == "complete"
+
+
+@pytest.mark.parametrize("end", ["-infinity", "4000-01-01 BC", "0001-12-31 BC"])
+def test_a_quote_whose_end_a_host_wrote_before_all_calendars_has_run_out(db, add_cart, checkout, end):
+    cart = add_cart(cart={"valid_until": end})
+
+    assert pycheckout.result(db, cart.buyer_store_id, cart.id).valid_until.isoformat() == "0001-01-01T00:00:00+00:00"
+    with pytest.raises(pycheckout.CartExpired) as caught:
+        checkout(db, cart)
+    assert caught.value.detail["valid_until"] == "0001-01-01T00:00:00.000000Z"
+    assert "NULL" not in caught.value.message
 
 
 GOOD_ADDRESSES = {
@@ -453,14 +532,14 @@ def test_a_key_of_visible_characters_is_good(db, add_cart, raw, key):
     assert values(db, "select idempotency_key from checkout_requests") == [key]
 
 
-@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge"])
+@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "outbox_purge"])
 @pytest.mark.parametrize("interval", ["300000 years", "178000000 years", "0"])
 def test_a_purge_takes_any_interval(db, purge, interval):
     """Older than time itself: nothing is."""
     assert values(db, f"select {purge}(%s::interval)", interval) == [0]
 
 
-@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge"])
+@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "outbox_purge"])
 @pytest.mark.parametrize("interval", ["-1 second", "-178000000 years", "1 day -25 hours"])
 def test_a_purge_of_the_future_is_refused(db, nothing_written, purge, interval):
     with nothing_written(), refused("OC005"):

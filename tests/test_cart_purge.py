@@ -1,10 +1,12 @@
-"""PF-174: carts of the past can be deleted, by the owner alone and never before their orders have ended."""
+"""PF-174: carts of the past can be deleted, by the owner alone and never before their orders have ended.
+
+What the three purges have in common is here too: batches, oldest first, and nobody waits.
+"""
 
 import psycopg
 import pytest
 
 from checks import refused, rows, values
-from races import blocked
 
 ENDED = ["rejected", "delivered", "closed", "canceled", "expired"]
 OPEN = ["created_pending", "accepted", "partially_accepted", "fulfilled", "partially_fulfilled", "hold", "in_transit"]
@@ -57,7 +59,7 @@ def test_the_states_that_count_as_ended_are_all_decided_on(db):
     assert sorted(values(db, "select unnest(enum_range(null::vendor_order_status))::text")) == sorted(ENDED + OPEN)
 
 
-def test_active_carts_and_young_ones_stay(db, add_cart, checkout_sql):
+def test_quotes_that_are_good_and_young_carts_stay(db, add_cart, checkout_sql):
     """PF-174: older_than counts from the conversion."""
     active, young, old = add_cart(), add_cart(), add_cart()
     for cart in (young, old):
@@ -142,40 +144,244 @@ def test_a_purged_cart_is_not_found_and_its_key_stands_for_no_other(db, add_cart
         checkout_sql(db, add_cart(buyer_store_id=cart.buyer_store_id))
 
 
-def test_a_purge_waits_for_a_replay_under_way(db, connect, add_cart, checkout_sql):
-    """PF-174: nobody's cart goes away under a call that reads it."""
-    cart = add_cart(stock=0)
-    first = checkout_sql(db, cart)
-    with connect() as buyer, connect(autocommit=True) as owner:
-        assert checkout_sql(buyer, cart) == first | {"replayed": True}
-        with blocked(db, purge, owner) as waiting:
-            buyer.commit()
-        assert waiting.result(timeout=10) == 1
+def test_a_cart_that_is_replayed_is_passed_over(db, connect, add_cart, checkout_sql):
+    """PF-174: nobody's cart goes away under a call that reads it, and the purge waits for none."""
+    replayed, other = add_cart(stock=0), add_cart(stock=0)
+    first = checkout_sql(db, replayed)
+    checkout_sql(db, other)
+    with connect() as buyer:
+        assert checkout_sql(buyer, replayed) == first | {"replayed": True}
+        assert purge(db) == 1
+        assert ids(db) == [replayed.id]
+        buyer.commit()
+    assert purge(db) == 1
 
 
-def test_of_two_purges_at_once_one_deletes_and_the_other_finds_nothing_left(db, connect, add_cart, checkout_sql):
-    """PF-174: the carts are locked before anything is deleted, so that no cart is counted twice."""
-    checkout_sql(db, add_cart(stock=0))
-    with connect() as first, connect(autocommit=True) as second:
-        assert purge(first) == 1
-        with blocked(db, purge, second) as waiting:
-            first.commit()
-        assert waiting.result(timeout=10) == 0
+def test_replays_of_other_carts_go_on_while_a_purge_is_under_way(db, connect, add_cart, checkout_sql):
+    """PF-174: what a purge locks is what it deletes."""
+    old, kept = add_cart(stock=0), add_cart()
+    for cart in (old, kept):
+        checkout_sql(db, cart)
+    with connect() as owner, connect(autocommit=True) as buyer:
+        assert purge(owner) == 1
+        buyer.execute("set lock_timeout = '1ms'")
+        assert checkout_sql(buyer, kept)["replayed"]
+        assert checkout_sql(buyer, kept, key="k2")["replayed"]
+        another = add_cart(buyer_store_id=kept.buyer_store_id)
+        assert checkout_sql(buyer, another, key="k3")["outcome"] == "complete"
 
 
-def test_carts_are_locked_in_the_order_of_their_ids(db, connect, add_cart, checkout_sql):
-    """PF-174: so that two purges, or a purge and whoever else keeps that order, cannot lock each other out."""
-    for _ in range(2):
+def test_of_two_purges_at_once_each_deletes_what_the_other_has_not(db, connect, add_cart, checkout_sql):
+    """PF-174: neither waits, and no cart is counted twice."""
+    for _ in range(3):
         checkout_sql(db, add_cart(stock=0))
-    lower, higher = ids(db)
-    lock = "select from cart_records where id = %s for update"
-    with connect() as holder, connect(autocommit=True) as owner, connect() as other:
-        holder.execute(lock, (lower,))
-        with blocked(db, purge, owner) as waiting:
-            other.execute(lock + " nowait", (higher,))
-            other.rollback()
-            holder.rollback()
-        assert waiting.result(timeout=10) == 2
+    with connect() as first:
+        assert values(first, "select cart_purge('0', 2)") == [2]
+        assert purge(db) == 1
+        assert purge(db) == 0
+        first.commit()
+    assert ids(db) == []
+
+
+# Quotes
+
+
+def test_a_quote_goes_once_it_ran_out_that_long_ago(db, add_cart):
+    """PF-174: abandoned carts are most of the carts."""
+    day = 86_400
+    old, young, running = (add_cart(valid_for=seconds, stock=None) for seconds in (-31 * day, -29 * day, day))
+    assert purge(db, "30 days") == 1
+    assert ids(db) == [young.id, running.id]
+    assert values(db, "select distinct cart_id from cart_items order by 1") == [young.id, running.id]
+    assert old.id not in values(db, "select distinct cart_id from cart_vendor_groups")
+    assert values(db, "select count(*) from cart_change_permits") == [0]
+
+
+def test_a_quote_that_somebody_works_on_is_passed_over(db, connect, add_cart, checkout_sql):
+    """PF-174: whoever quotes it anew, or checks it out, finds it there."""
+    cart = add_cart(valid_for=-60)
+    with connect() as quoting:
+        quoting.execute("update cart_records set valid_until = now() + interval '1 hour'")
+        assert purge(db) == 0
+        quoting.commit()
+    assert purge(db) == 0
+    checkout_sql(db, cart)
+
+
+def test_a_status_of_the_host_is_the_hosts(db, add_cart):
+    """PF-174: a cart that is neither active nor converted is not ours to delete."""
+    db.execute("alter type cart_status add value 'abandoned'")
+    add_cart(valid_for=-60, cart={"status": "abandoned"})
+    assert purge(db) == 0
+
+
+def test_a_cart_that_the_earlier_system_converted_goes_by_the_end_of_its_quote(db, add_cart, checkout_sql):
+    """PF-174: it did not note when it converted."""
+    cart = add_cart(stock=0, valid_for=0.5)
+    checkout_sql(db, cart)
+    db.execute("alter table cart_records disable trigger user")
+    db.execute("update cart_records set converted_at = null, valid_until = now() + interval '1 hour'")
+    assert purge(db) == 0
+    db.execute("update cart_records set valid_until = now()")
+    assert purge(db) == 1
+
+
+# Batches: the same of all purges
+
+PURGES = {
+    "cart_purge": "cart_records",
+    "checkout_requests_purge": "checkout_requests",
+    "outbox_purge": "outbox_events",
+}
+AGE = {
+    "cart_purge": ["alter table cart_records disable trigger user", "update cart_records set converted_at = {}"],
+    "checkout_requests_purge": ["update checkout_requests set created_at = {}"],
+    "outbox_purge": [
+        "delete from outbox_events where event_type = 'checkout.converted'",
+        "update outbox_events set published_at = {0}, created_at = {0}",
+    ],
+}
+
+
+@pytest.fixture
+def aged(db, add_cart, checkout_sql):
+    """aged(purge): five rows that it may delete, one a day older than the next; how to know them, oldest first."""
+
+    def aged(purge):
+        keys = []
+        for days in range(5, 0, -1):
+            cart = add_cart(stock=0)
+            answer = checkout_sql(db, cart, key=f"k{days}")
+            keys.append({"cart_purge": cart.id, "outbox_purge": answer["checkout_group_id"]}.get(purge, f"k{days}"))
+        for change in AGE[purge]:
+            table, column = PURGES[purge], {"checkout_requests_purge": "idempotency_key"}.get(purge, "id")
+            ranks = f"(select count(*) from {table} as older where older.{column} >= {table}.{column})"
+            db.execute(change.format(f"now() - make_interval(days => {ranks}::int)"))
+        return keys
+
+    return aged
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("purge", PURGES)
+def test_a_purge_deletes_in_batches_the_oldest_first_until_nothing_is_left(db, aged, purge):
+    aged(purge)
+    table = PURGES[purge]
+    before = rows(db, f"select to_jsonb(t) as row from {table} as t")
+    stamp = {"cart_purge": "converted_at"}.get(purge, "created_at")
+    oldest = sorted(each["row"][stamp] for each in before)
+
+    answers = []
+    for left in (3, 1, 1):
+        answers += values(db, f"select {purge}('36 hours', 2)")
+        assert (
+            sorted(each["row"][stamp] for each in rows(db, f"select to_jsonb(t) as row from {table} as t"))
+            == oldest[-left:]
+        )
+
+    assert answers == [2, 2, 0]
+    assert values(db, f"select {purge}('0')") == [1]
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("purge", PURGES)
+def test_a_purge_passes_over_what_is_locked(db, connect, aged, purge):
+    aged(purge)
+    with connect() as holder:
+        holder.execute(f"select from {PURGES[purge]} order by ctid limit 2 for update")
+        assert values(db, f"select {purge}('0', 2)") == [2]
+        assert values(db, f"select {purge}('0')") == [1]
+        assert values(db, f"select {purge}('0')") == [0]
+        holder.rollback()
+    assert values(db, f"select {purge}('0')") == [2]
+
+
+@pytest.mark.parametrize("purge", PURGES)
+@pytest.mark.parametrize("max_rows", ["0", "-1", "-2147483648", "null"])
+def test_a_batch_of_less_than_a_row_is_refused(db, add_cart, checkout_sql, nothing_written, purge, max_rows):
+    checkout_sql(db, add_cart(stock=0))
+    with nothing_written(), refused("OC005") as refusal:
+        db.execute(f"select {purge}('0', {max_rows})")
+    assert refusal.detail == {"field": "max_rows", "problem": "must be 1 or more"}
+
+
+@pytest.mark.breaks_invariants
+def test_the_notes_of_an_outbox_purge_never_say_less_than_it_deleted(db, aged):
+    """checkout_audit() asks no conversion before the note for its events, and every later one."""
+    aged("outbox_purge")
+    left = values(db, "select created_at from outbox_events order by created_at")
+    for gone in (2, 4):
+        db.execute("select outbox_purge('36 hours', 2)")
+        [before] = values(db, "select max(purged_before) from outbox_purges")
+        assert left[gone - 1] < before <= left[gone]
+    assert values(db, "select deleted from outbox_purges order by id") == [2, 2]
+
+
+# Cost: what is deleted, not what is there
+
+
+def pages(conn, query):
+    """Pages that a query touches, in the cache or out of it, once its indexes' dead entries are marked."""
+    for _ in range(2):
+        [(plan,)] = conn.execute(f"explain (analyze, buffers, format json) {query}").fetchall()
+        touched = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+        conn.rollback()
+    return touched
+
+
+FILL = {
+    "cart_purge": """
+        insert into cart_records (id, buyer_store_id, currency, valid_until)
+        select gen_random_uuid(), gen_random_uuid(), 'USD', now() + (number * 7919 % {0} - 99.5) * interval '1 min'
+          from generate_series(1, {0}) as number""",
+    "checkout_requests_purge": """
+        insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id, created_at)
+        select gen_random_uuid(), number, '', gen_random_uuid(), now() + (number * 7919 % {0} - 99.5) * interval '1 min'
+          from generate_series(1, {0}) as number""",
+    "outbox_purge": """
+        insert into outbox_events
+               (event_type, aggregate_type, aggregate_id, payload, created_at, published_at, next_attempt_at)
+        select 'probe', 'probe', gen_random_uuid(), '{{}}', stamp, stamp, stamp
+          from generate_series(1, {0}) as number,
+               lateral (select now() + (number * 7919 % {0} - 99.5) * interval '1 min' as stamp) as at""",
+}
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("purge", PURGES)
+def test_a_purge_costs_what_it_deletes_wherever_the_rows_lie(db, connect, purge):
+    """Also where rows of all ages stand side by side, as they do once the space of deleted rows is used again."""
+    conn = connect()
+    db.execute(FILL[purge].format(500))
+    db.execute(f"vacuum analyze {PURGES[purge]}")
+    small = pages(conn, f"select {purge}('0')")
+    assert values(db, f"select {purge}('0')") == [100]
+
+    db.execute(FILL[purge].format(200_000))
+    db.execute(f"vacuum analyze {PURGES[purge]}")
+    [size] = values(db, "select pg_relation_size(%s) / current_setting('block_size')::int", PURGES[purge])
+    large = pages(conn, f"select {purge}('0')")
+    assert values(db, f"select {purge}('0')") == [100]
+
+    assert large < small + 8 * 100 < size, "each row of a batch lies in a page of its own"
+
+
+@pytest.mark.parametrize("open_orders", [False, True])
+def test_a_purge_of_carts_reads_no_more_orders_than_those_of_its_carts(
+    db, connect, add_cart, checkout_sql, open_orders
+):
+    """Whether a cart's orders have ended is looked up cart by cart."""
+    conn = connect()
+    db.execute(
+        """
+        insert into vendor_orders (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
+        select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 1 from generate_series(1, 20000)"""
+    )
+    cart = add_cart(stock=9 if open_orders else 0)
+    checkout_sql(db, cart)
+    db.execute("vacuum analyze vendor_orders")
+    assert pages(conn, "select cart_purge('0')") < 250
+    assert purge(db) == (0 if open_orders else 1)
 
 
 def test_a_permit_that_the_transaction_has_already_is_no_obstacle(db, connect, add_cart, checkout_sql):

@@ -12,7 +12,7 @@ DB = Path(__file__).parents[1] / "db"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").rglob("*.sql"))}
 MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB / "migrations").glob("*.sql")))
 
-TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
+TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_taken_id", "cart_refuse_truncate"}
 SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}
 GRANTING = {"checkout_apply_grants", "checkout_grant"}
 
@@ -195,6 +195,40 @@ def test_no_foreign_key_leaves_the_schema(db):
     found = rows(db, "select connamespace, t.relnamespace from pg_constraint join pg_class t on t.oid = confrelid")
     assert found
     assert all(each["connamespace"] == each["relnamespace"] for each in found)
+
+
+def test_no_index_of_a_text_depends_on_a_library_of_the_system(db):
+    """An upgrade of libc or ICU may change the order of a collation, and breaks every index that is in that order."""
+    collations = rows(
+        db,
+        """
+        select index.indexrelid::regclass::text as index, used.id::regcollation::text as collation
+          from pg_index as index
+          join pg_class as class on class.oid = index.indrelid
+         cross join unnest(index.indcollation::oid[]) as used (id)
+         where class.relnamespace = current_schema()::regnamespace and class.relname !~ '^_?yoyo_'
+           and used.id <> 0
+        """,
+    )
+    assert len(collations) >= 5
+    assert {(each["index"], each["collation"]) for each in collations if each["collation"] != '"C"'} == set()
+
+
+def test_on_conflict_names_its_target(functions):
+    """Else a unique index of the host, which says that a row is one too many, would pass for a row that is there."""
+    found = {
+        (name, target.strip())
+        for name in FILES
+        for target in re.findall(r"on\s+conflict\b(.*?)\bdo\b", code(functions[name]["body"]), re.S)
+    }
+    assert len(found) >= 4
+    of_tables_that_are_ours = {
+        "checkout_bind_key",
+        "checkout_erase",
+        "checkout_register_role",
+        "inventory_lock_available",
+    }
+    assert {name for name, target in found if not target} <= of_tables_that_are_ours
 
 
 @pytest.fixture

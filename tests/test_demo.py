@@ -108,7 +108,11 @@ def test_ctrl_c_while_the_server_starts_leaves_nothing_behind(demo_folder):
 
 @pytest.mark.parametrize(
     ("cents", "currency", "shown"),
-    [(123456, "USD", "1,234.56 USD"), (-5, "EUR", "-0.05 EUR"), (1234, "JPY", "1,234 JPY"), (1234, "KWD", "1.234 KWD")],
+    [
+        *((123456, "USD", "1,234.56 USD"), (-5, "EUR", "-0.05 EUR"), (1234, "JPY", "1,234 JPY")),
+        *((1234, "KWD", "1.234 KWD"), (5, "BHD", "0.005 BHD"), (12345, "CLF", "1.2345 CLF"), (7, "XYZ", "0.07 XYZ")),
+        (12345, "jpy", "12,345 jpy"),  # a host's own quote may be in small letters
+    ],
 )
 def test_money_has_as_many_digits_as_its_currency(cents, currency, shown):
     assert money(cents, currency) == shown

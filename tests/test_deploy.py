@@ -97,14 +97,14 @@ def test_migration_refuses_before_any_change_while_public_may_create_in_the_sche
 
 def test_deployment_refuses_while_public_may_create_in_the_schema(conn):
     """PF-168: what was revoked for the migrations may have been granted since."""
-    conn.execute("drop function cart_purge(interval); grant create on schema public to public")
+    conn.execute("drop function cart_purge(interval, integer); grant create on schema public to public")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="PUBLIC may create objects") as caught:
         deploy(conn)
     assert signatures(conn, "cart_purge") == []
 
     conn.execute(caught.value.diag.message_hint)
     deploy(conn)
-    assert signatures(conn, "cart_purge") == ["cart_purge(interval)"]
+    assert signatures(conn, "cart_purge") == ["cart_purge(interval, integer)"]
 
 
 def test_yoyo_shows_the_refusal_and_its_hint(empty_database):
@@ -234,7 +234,7 @@ def test_function_that_the_release_no_longer_has_is_dropped(conn, functions):
 def test_function_that_somebody_dropped_or_changed_is_made_right(conn):
     """PF-168"""
     before = all_functions(conn)
-    conn.execute("drop function cart_purge(interval)")
+    conn.execute("drop function cart_purge(interval, integer)")
     conn.execute("create or replace function checkout_version() returns jsonb language sql as $$ select null::jsonb $$")
     deploy(conn)
     assert all_functions(conn) == before

@@ -132,7 +132,7 @@ def test_a_function_that_somebody_changed(doctor, mended, db):
 
 
 def test_a_function_that_somebody_dropped(doctor, mended, db):
-    db.execute("drop function cart_purge(interval)")
+    db.execute("drop function cart_purge(interval, integer)")
 
     [found] = doctor()
 

@@ -487,12 +487,12 @@ EDGES = {
 
 def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
     others = {
-        "cart_purge": {"older_than": "1 day"},
+        "cart_purge": {"older_than": "1 day", "max_rows": 9},
         "checkout_audit": {"since": None},
         "checkout_audit_rest": {"since": None},
         "checkout_audit_slice": {"since": None, "after": None, "upto": None},
         "checkout_erase": {"cart_id": calls["checkout_execute"]["cart_id"]},
-        "checkout_requests_purge": {"older_than": "1 day"},
+        "checkout_requests_purge": {"older_than": "1 day", "max_rows": 9},
         "checkout_result": {name: calls["checkout_execute"][name] for name in ("buyer_store_id", "cart_id")},
         "inventory_adjust": {"product_id": PRODUCT, "delta": 1},
         "inventory_restock": {"product_id": PRODUCT, "qty": 1},
@@ -501,7 +501,7 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "order_line_fulfil": {"line_id": calls["order_line_release"]["line_id"]},
         "outbox_ack": {"ids": [calls["outbox_fail"]["id"]]},
         "outbox_claim": {"batch": 1},
-        "outbox_purge": {"older_than": "1 day"},
+        "outbox_purge": {"older_than": "1 day", "max_rows": 9},
         "outbox_replay": {"id": calls["outbox_fail"]["id"]},
     }
     assert api.keys() - {"checkout_apply_grants", "checkout_version"} == calls.keys() | others.keys()

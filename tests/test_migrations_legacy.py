@@ -234,7 +234,7 @@ def add_order_to_group(conn, n):
 def test_rows_that_came_after_the_backfill_are_caught_up(legacy):
     """PF-168: a new group with its order, an order that an old group got late, and a group that learnt its cart."""
     url, conn = legacy("net")
-    apply_until(url, "0027")
+    apply_until(url, "0029")
     add_order_as_the_earlier_system(conn, 50, cart=value(conn, "select id('cart', 9)"))
     add_order_to_group(conn, 1)
     conn.execute("update checkout_groups set cart_id = id('cart', 10) where id = id('anchor', 10)")
@@ -251,7 +251,7 @@ def test_rows_that_came_after_the_backfill_are_caught_up(legacy):
 def test_checkout_of_the_earlier_system_that_still_runs_is_waited_for(legacy):
     """PF-168: its rows become visible only after the backfill, and under the lock."""
     url, conn = legacy("net")
-    apply_until(url, "0027")
+    apply_until(url, "0029")
     with connect(url, autocommit=False) as running, ThreadPoolExecutor(1) as pool:
         add_order_as_the_earlier_system(running, 50, cart=value(conn, "select id('cart', 9)"))
         rest = pool.submit(pycheckout.migrate, url)

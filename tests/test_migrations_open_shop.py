@@ -112,7 +112,7 @@ def test_failure_before_the_end_of_the_earlier_checkout_leaves_it_open(empty_dat
     """PF-168: the last that can fail on what the host holds is an index build."""
     url = empty_database()
     load_legacy(url, "net")
-    apply_until(url, "0024")
+    apply_until(url, "0026")
     with connect(url) as conn, connect(url, autocommit=False) as long:
         long.execute("select from checkout_groups limit 1")
         with pytest.raises(pycheckout.CheckoutError):

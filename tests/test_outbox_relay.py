@@ -341,6 +341,8 @@ def test_a_long_error_is_cut(db, emit):
         ("outbox_replay(null)", "id"),
         ("outbox_purge(null)", "older_than"),
         ("outbox_purge('-1 day')", "older_than"),
+        ("outbox_purge('1 day', 0)", "max_rows"),
+        ("outbox_purge('1 day', null)", "max_rows"),
     ],
 )
 def test_bad_input_is_refused_and_changes_nothing(db, emit, snapshot, call, field):
@@ -468,7 +470,7 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
 
     db.execute("select outbox_ack(array_agg(id)) from outbox_events where published_at is null")
     fill(db, 200)
-    assert values(purge, "select outbox_purge('0')") == [100_200]
+    assert values(purge, "select outbox_purge('0', 1000000)") == [100_200]
     assert pages(db, "outbox_events") > 3000
     assert poll(relay) < 2 * small + pages(db, "idx_outbox_events_due"), "dead entries of the index, but no sent row"
 

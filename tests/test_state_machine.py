@@ -355,17 +355,18 @@ class Checkouts(RuleBasedStateMachine):
         assert self.call("checkout_requests_purge", "0 seconds") == len(self.model.keys)
         self.model.keys.clear()
 
-    @precondition(lambda self: self.model.converted)
+    @precondition(lambda self: self.model.converted or self.model.expired)
     @rule()
     def purge_carts(self):
-        ended = {
+        gone = self.model.expired | {
             cart_id
             for cart_id in self.model.converted
             if cart_id in self.model.carts
             and all(o.status in ("rejected", "canceled") for o in self.model.orders.values() if o.cart_id == cart_id)
         }
-        assert self.call("cart_purge", "0 seconds") == len(ended)
-        for cart_id in ended:
+        assert self.call("cart_purge", "0 seconds") == len(gone)
+        self.model.expired.clear()
+        for cart_id in gone:
             cart = self.model.carts.pop(cart_id)
             self.expect("OC001", lambda cart=cart: self.checkout_sql(self.db, cart, key="purged"))
 

@@ -18,23 +18,25 @@ declare
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- `make functions-hash` writes the names between the braces.
   v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_public,'
-    'ad_token_verify, cart_check_fields, cart_line_discount_cents, cart_lock_active, cart_part_refuse_change, cart_purge, cart_put,'
-    'cart_raise_inconsistent, cart_raise_not_found, cart_refuse_change, cart_refuse_truncate, checkout_address, checkout_apply_grants,'
-    'checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_build_result,'
-    'checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
+    'ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_line_discount_cents, cart_open,'
+    'cart_part_refuse_change, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read, cart_read_groups,'
+    'cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_value_problem, cart_write, checkout_address,'
+    'checkout_apply_grants, checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key,'
+    'checkout_build_result, checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
     'checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents, checkout_cutoff, checkout_describe_orders,'
     'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
     'checkout_grant_operators, checkout_grant_orders, checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change,'
-    'checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_ours, checkout_lock_cart,'
+    'checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank, checkout_is_ours, checkout_lock_cart,'
     'checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
     'checkout_migration_open, checkout_migration_pin, checkout_migration_undo, checkout_migration_wait, checkout_place_orders,'
-    'checkout_privileges, checkout_quoted_totals, checkout_raise_invalid, checkout_register_role, checkout_request_hash,'
-    'checkout_requests_purge, checkout_result, checkout_shipping_line, checkout_table_private, checkout_timestamp, checkout_uuid,'
-    'checkout_validate_amounts, checkout_validate_cart, checkout_version, inventory_adjust, inventory_lock_available,'
-    'inventory_lock_product, inventory_reserve, inventory_restock, inventory_return, inventory_set, inventory_split,'
-    'inventory_suffices, inventory_take, inventory_take_slot, inventory_write_available, order_check_reason, order_describe,'
-    'order_emit_event, order_end_lines, order_line_end, order_line_fulfil, order_line_release, order_lock, order_raise_state,'
-    'outbox_ack, outbox_claim, outbox_fail, outbox_purge, outbox_replay, vendor_order_cancel, vendor_order_take_cart}';
+    'checkout_privileges, checkout_quoted_totals, checkout_raise_invalid, checkout_raise_nothing_to_order, checkout_raise_rows,'
+    'checkout_register_role, checkout_request_hash, checkout_requests_purge, checkout_result, checkout_shipping_line,'
+    'checkout_table_private, checkout_timestamp, checkout_uuid, checkout_validate_amounts, checkout_validate_cart, checkout_version,'
+    'inventory_adjust, inventory_lock_available, inventory_lock_product, inventory_raise_full, inventory_reserve, inventory_restock,'
+    'inventory_return, inventory_set, inventory_split, inventory_suffices, inventory_take, inventory_take_slot,'
+    'inventory_write_available, order_check_reason, order_describe, order_emit_event, order_end_lines, order_line_end,'
+    'order_line_fulfil, order_line_release, order_lock, order_raise_state, outbox_ack, outbox_claim, outbox_fail, outbox_purge,'
+    'outbox_replay, vendor_order_cancel, vendor_order_take_cart}';
   v_is_fresh boolean;
   v_is_ours boolean;
   v_missing text;
@@ -1037,7 +1039,7 @@ create table if not exists inventory_items (
 -- A payload of up to 8 kB stays uncompressed: compressing it would cost the checkout more than the space is worth.
 create table if not exists outbox_events (
   id uuid primary key default gen_random_uuid(),
-  event_type text not null,
+  event_type text collate "C" not null,
   aggregate_type text not null,
   aggregate_id uuid not null,
   payload jsonb not null,

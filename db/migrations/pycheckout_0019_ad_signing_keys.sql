@@ -21,7 +21,7 @@ end
 $$;
 
 create table if not exists ad_signing_keys (
-  kid text primary key,
+  kid text collate "C" primary key,
   secret bytea not null,
   inner_pad bytea not null,
   outer_pad bytea not null,

@@ -1,7 +1,8 @@
 -- depends: pycheckout_0020_conversion_events_index
 -- cost: moment cart_records, cart_vendor_groups, cart_items
 --
--- A converted cart, its groups and its items never change again, whoever asks. The only way past is a permit that
+-- A converted cart, its groups and its items never change again, whoever asks, and no cart takes the id of one that was
+-- purged: its orders carry that. The only way past is a permit that
 -- cart_purge() and checkout_erase() write for one cart and one transaction, in a table that is the owner's alone.
 -- (Under Citus, triggers on distributed tables want citus.enable_unsafe_triggers, and tg_table_name would be that of a
 -- shard: so each is told its table.) The triggers sleep until migration 0029 ends the earlier checkout, which may still
@@ -99,12 +100,40 @@ begin
 end;
 $$;
 
+-- The id of a cart that was purged while its orders stay. Were it quoted again, a retry under the old key would check the
+-- new cart out, and orders of two carts would carry one id. A cart that is there is left to its unique key and to the
+-- other triggers, so that ON CONFLICT goes on working; FOR KEY SHARE waits for a purge that is deleting it. Orders are only
+-- written while their cart is there and locked, so none can come behind the look at them.
+create or replace function cart_refuse_taken_id()
+returns trigger
+language plpgsql
+security definer
+set search_path from current
+as $$
+begin
+  if not exists (select from vendor_orders where cart_id = new.id) then
+    return new;
+  end if;
+  perform from cart_records where id = new.id for key share;
+  if found then
+    return new;
+  end if;
+
+  raise exception 'cart id % is taken: orders carry it', new.id
+    using errcode = 'OC009',
+          detail = jsonb_build_object('cart_id', new.id, 'table', tg_argv[0], 'operation', lower(tg_op)),
+          hint = 'Make a new cart with an id of its own.';
+end;
+$$;
+
+revoke execute on function cart_refuse_taken_id() from public;
 revoke execute on function cart_refuse_change() from public;
 revoke execute on function cart_part_refuse_change() from public;
 revoke execute on function cart_refuse_truncate() from public;
 comment on function cart_refuse_change() is 'Trigger: raises OC009 when a converted cart is updated or deleted.';
 comment on function cart_part_refuse_change() is
   'Trigger: raises OC009 when a group or item of a converted cart is inserted, updated or deleted. Locks the cart row FOR KEY SHARE.';
+comment on function cart_refuse_taken_id() is 'Trigger: raises OC009 when a cart is inserted with the id of a purged one whose orders carry it.';
 comment on function cart_refuse_truncate() is 'Trigger: raises OC009 when a cart table with converted carts is truncated.';
 
 do $$ begin perform checkout_migration_lock('cart_records', 'cart_vendor_groups', 'cart_items'); end $$;
@@ -113,6 +142,11 @@ create or replace trigger cart_records_converted_immutable
 before update or delete on cart_records
 for each row when (old.status = 'converted')
 execute function cart_refuse_change('cart_records');
+
+create or replace trigger cart_records_id_not_taken
+before insert on cart_records
+for each row
+execute function cart_refuse_taken_id('cart_records');
 
 create or replace trigger cart_vendor_groups_converted_immutable
 before insert or update or delete on cart_vendor_groups

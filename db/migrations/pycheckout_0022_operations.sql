@@ -13,13 +13,13 @@ create table if not exists checkout_releases (
 );
 
 create table if not exists checkout_functions (
-  signature text primary key,
+  signature text collate "C" primary key,
   name text not null
 );
 
 create table if not exists checkout_roles (
-  role_name text not null,
-  scope text not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'relay')),
+  role_name text collate "C" not null,
+  scope text collate "C" not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'relay')),
   primary key (role_name, scope)
 );
 

@@ -42,17 +42,19 @@ begin
     ('outbox_dead_letters.error', 'What the last attempt failed with, up to 1000 characters.'),
     ('outbox_dead_letters.parked_at', 'When the last attempt failed.'),
     ('outbox_purges',
-     'Runs of outbox_purge() that deleted something. Events created before the latest purged_before may be gone: checkout_audit() allows for '
+     'Calls of outbox_purge() that deleted something. Events created before the latest purged_before may be gone: checkout_audit() allows for '
      'it.'),
-    ('outbox_purges.id', 'Order of the runs.'),
-    ('outbox_purges.purged_before', 'Published events that were created before this time are gone.'),
-    ('outbox_purges.deleted', 'Number of events that the run deleted.'),
-    ('outbox_purges.purged_at', 'When the run was.')
+    ('outbox_purges.id', 'Order of the calls.'),
+    ('outbox_purges.purged_before', 'No event that was created at this time or later was deleted.'),
+    ('outbox_purges.deleted', 'Number of events that the call deleted.'),
+    ('outbox_purges.purged_at', 'When the call was.')
   ) as said (name, comment);
   -- migration 0026 finds it out again: no loss
   update checkout_ledger set definition = 'false' where kind = 'column' and table_name = 'outbox_events' and name = 'next_attempt_at';
-  -- for migrations 0024 and 0025
+  -- for migrations 0024 to 0027
   perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_due');
   perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_waiting');
+  perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_published');
+  perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'cart_records', 'idx_cart_records_converted_at_valid_until');
 end
 $$;

@@ -27,7 +27,7 @@ as $$
          ('relay', 'execute', 'function', 'outbox_ack(uuid[])', null),
          ('relay', 'execute', 'function', 'outbox_fail(uuid, text, integer)', null),
          ('relay', 'execute', 'function', 'outbox_replay(uuid)', null),
-         ('relay', 'execute', 'function', 'outbox_purge(interval)', null),
+         ('relay', 'execute', 'function', 'outbox_purge(interval, integer)', null),
          ('relay', 'execute', 'function', 'checkout_version()', null),
          ('operators', 'execute', 'function', 'checkout_version()', null),
          ('operators', 'select', 'table', 'checkout_overview', null),

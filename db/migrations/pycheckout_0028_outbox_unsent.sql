@@ -1,4 +1,4 @@
--- depends: pycheckout_0025_outbox_waiting_index
+-- depends: pycheckout_0027_purged_carts_index
 -- cost: none
 --
 -- Events of ours that are unsent already become the relay's. Those of other types stay the host's.
@@ -10,6 +10,10 @@ begin
                                  '%published_at IS NULL AND next_attempt_at < ''infinity''%');
   perform checkout_index_confirm('pycheckout_0025_outbox_waiting_index', 'idx_outbox_events_waiting', 'outbox_events', 'aggregate_id, created_at, id', false,
                                  '%published_at IS NULL AND next_attempt_at < ''infinity''%');
+  perform checkout_index_confirm('pycheckout_0026_outbox_published_index', 'idx_outbox_events_published', 'outbox_events', 'created_at', false,
+                                 '%published_at IS NOT NULL AND next_attempt_at IS NOT NULL%');
+  perform checkout_index_confirm('pycheckout_0027_purged_carts_index', 'idx_cart_records_converted_at_valid_until', 'cart_records',
+                                 'COALESCE(converted_at, valid_until)', false);
 
   update outbox_events
      set next_attempt_at = created_at

@@ -1,4 +1,4 @@
--- depends: pycheckout_0026_outbox_unsent
+-- depends: pycheckout_0028_outbox_unsent
 -- cost: none
 --
 -- Views for people. None shows an address, a note, a token or a key: checkout_grant_operators() opens them to whoever
@@ -90,4 +90,4 @@ comment on column outbox_backlog.oldest_at is 'When the oldest of them was writt
 comment on column outbox_backlog.oldest_age is 'How long that one has waited.';
 comment on column outbox_backlog.last_error is 'An error that one of them met; null: none failed.';
 
-do $$ begin perform checkout_migration_close('pycheckout_0027_views'); end $$;
+do $$ begin perform checkout_migration_close('pycheckout_0029_views'); end $$;

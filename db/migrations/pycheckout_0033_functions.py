@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0030_inventory_baseline"}
+__depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "a9906299b46ddf7d129292c74d2151000e808d073e7ff87c4d399795f926962b"
+FUNCTIONS_HASH = "6f2397b5ba5b13d3ad572545e6f89346fcaac7ef78135a1f03d98e6b7eab560e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

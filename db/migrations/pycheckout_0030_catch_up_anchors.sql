@@ -1,4 +1,4 @@
--- depends: pycheckout_0027_views
+-- depends: pycheckout_0029_views
 -- transactional: false
 -- cost: none
 --

@@ -1,0 +1,1 @@
+-- The twin of migration 0023 drops the index: the ledger knows whether it is ours.

@@ -1,0 +1,9 @@
+-- depends: pycheckout_0025_outbox_waiting_index
+-- transactional: false
+-- cost: build outbox_events
+--
+-- What outbox_purge() deletes, oldest first. An event comes into it when the relay marks it, so no checkout pays for it.
+
+create index concurrently if not exists idx_outbox_events_published
+    on outbox_events (created_at)
+ where published_at is not null and next_attempt_at is not null;
