@@ -533,10 +533,10 @@ def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, pr
         "idx_vendor_orders_checkout_group_id": "create index {} on vendor_orders (checkout_group_id)",
         "idx_outbox_events_conversion": "create unique index {} on outbox_events (aggregate_id, event_type)"
         " where event_type in ('checkout.vendor_orders_created', 'checkout.converted')",
-        "idx_outbox_events_due": "create index {} on outbox_events (next_attempt_at, id)"
+        "idx_outbox_events_due": "create index {} on outbox_events (claim_id, next_attempt_at, id)"
         " where published_at is null and next_attempt_at < 'infinity'",
         "idx_outbox_events_waiting": "create index {} on outbox_events (aggregate_id, created_at, id)"
-        " where published_at is null and next_attempt_at < 'infinity'",
+        " where published_at is null and next_attempt_at is not null",
     }[name]
     conn.execute(statement.format(name))
     pycheckout.migrate(url)

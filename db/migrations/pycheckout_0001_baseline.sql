@@ -737,7 +737,7 @@ begin
     ('outbox_events.aggregate_id', 'The anchor or the order. The relay sends the events of one aggregate in their order.'),
     ('outbox_events.payload', 'What consumers are told: {version, event_id, occurred_at, type, data} in events of ours.'),
     ('outbox_events.created_at', 'When it happened; the events of an aggregate are in this order.'),
-    ('outbox_events.published_at', 'When it was published or given up, as outbox_ack() or a publisher of the host wrote it. Null: not yet.'),
+    ('outbox_events.published_at', 'When it was published or given up, as outbox_ack(), outbox_discard() or a publisher of the host wrote it. Null: not yet.'),
     ('outbox_events.attempt_count', 'Attempts of the relay that failed, since the event was written or replayed.'),
     ('outbox_events.last_error', 'What the last attempt failed with, up to 1000 characters. Null: none failed, or it is published.')
   ) as said (name, comment);

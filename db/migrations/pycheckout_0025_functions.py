@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "c2baf92f0b73d6da2fac226b21240eedec876b34cd2901754cf3b71ca2683929"
+FUNCTIONS_HASH = "6e4383d37ea954054f7cd9903b50e4d4ace1edb05f8ddb855deffda1329e3e21"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
