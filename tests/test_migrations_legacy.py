@@ -536,7 +536,7 @@ def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, pr
         "idx_outbox_events_due": "create index {} on outbox_events (claim_id, next_attempt_at, id)"
         " where published_at is null and next_attempt_at < 'infinity'",
         "idx_outbox_events_waiting": "create index {} on outbox_events (aggregate_id, created_at, id)"
-        " where published_at is null and next_attempt_at is not null",
+        " where published_at is null and next_attempt_at >= '-infinity'",
     }[name]
     conn.execute(statement.format(name))
     pycheckout.migrate(url)

@@ -6,6 +6,7 @@ The brokers are in test_relay.py.
 from collections import defaultdict
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from outbox import ack, claim, end_leases, extend, fail, ids, make_due, publish_all, release
 
@@ -370,18 +371,18 @@ def test_at_a_stricter_level_a_claim_with_an_old_snapshot_is_refused_and_can_be_
     assert values(relay, "select count(*) from outbox_events") == [1]
     leased = claim(db)
 
-    with refused("40001"):
+    with pytest.raises(psycopg.errors.SerializationFailure):
         claim(relay)
     relay.rollback()
 
     assert claim(relay) == []
     relay.rollback()
-    with refused("40001"):
-        values(relay, "select count(*) from outbox_events")
-        release(db, leased)
+    assert values(relay, "select count(*) from outbox_events") == [1]
+    assert extend(db, leased) == 1
+    with pytest.raises(psycopg.errors.SerializationFailure):
         ack(relay, leased)
     relay.rollback()
-    assert ack(relay, claim(relay)) == 1, "claimed and marked in one snapshot of its own"
+    assert ack(relay, leased) == 1
 
 
 @pytest.mark.parametrize("enums", [False, True])
@@ -925,19 +926,20 @@ def held_back(db):
 
 def test_a_poll_costs_what_it_returns_behind_50000_events_of_heads_that_hold_them_back(db, connect, held_back):
     """Read from the oldest on, or looked through for a younger head, they would cost thousands of pages each time."""
-    held_back(50_000)
     relay = connect()
+    fill(db, 200)
+    small, small_poll = poll(relay), poll(relay, 1)
+    publish_all(db)
+    held_back(50_000)
 
     assert claim(relay) == []
     assert poll(relay) < 100, "nothing is due: the walk is cut, and three heads are looked at"
 
     fill(db, 1000)
-    others = claim(relay)
-    assert len({event["aggregate_id"] for event in others}) == 100
+    assert len({event["aggregate_id"] for event in claim(relay)}) == 100
     relay.rollback()
-    few = poll(relay, 1)
-    assert few < 200
-    assert poll(relay) < 100 * 25 + few
+    assert poll(relay, 1) < small_poll + 100
+    assert poll(relay) < 2 * small
 
 
 def test_a_run_behind_50000_events_costs_what_it_returns(db, connect):

@@ -8,7 +8,7 @@ begin
   perform checkout_index_confirm('pycheckout_0021_outbox_due_index', 'idx_outbox_events_due', 'outbox_events', 'claim_id, next_attempt_at, id', false,
                                  '%published_at IS NULL AND next_attempt_at < ''infinity''%');
   perform checkout_index_confirm('pycheckout_0022_outbox_waiting_index', 'idx_outbox_events_waiting', 'outbox_events', 'aggregate_id, created_at, id', false,
-                                 '%published_at IS NULL AND next_attempt_at IS NOT NULL%');
+                                 '%published_at IS NULL AND next_attempt_at >= ''-infinity''%');
 
   update outbox_events
      set next_attempt_at = created_at

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "6e4383d37ea954054f7cd9903b50e4d4ace1edb05f8ddb855deffda1329e3e21"
+FUNCTIONS_HASH = "7baa9823be20bae2cadcad1838b69d741f338b45c8ea557528517f865b808e0a"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

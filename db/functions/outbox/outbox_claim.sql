@@ -84,7 +84,7 @@ begin
   while v_walked >= v_most and cardinality(v_ids) < outbox_claim.batch loop
     select event.aggregate_id, event.next_attempt_at <= v_now and (event.claimed_until <= v_now) is not false into v_aggregate, v_ready
       from outbox_events as event
-     where event.published_at is null and event.next_attempt_at is not null and event.aggregate_id > v_aggregate
+     where event.published_at is null and event.next_attempt_at >= '-infinity' and event.aggregate_id > v_aggregate
      order by event.aggregate_id, event.created_at, event.id
      limit 1;
     if not found then
