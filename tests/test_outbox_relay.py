@@ -108,7 +108,9 @@ def test_a_lease_is_extended_for_what_is_left_of_a_claim(db, emit):
     assert extend(db, events, "1 hour") == 2
 
     assert claim(db) == []
-    left = "select claimed_until - clock_timestamp() > interval '59 minutes' from outbox_events where published_at is null"
+    left = (
+        "select claimed_until - clock_timestamp() > interval '59 minutes' from outbox_events where published_at is null"
+    )
     assert values(db, left) == [True, True]
     assert extend(db, events, "1 second") == 2
     assert values(db, left) == [True, True], "a lease never gets shorter"
@@ -458,7 +460,8 @@ def test_back_off_is_an_hour_at_most(db, emit):
 def test_younger_events_wait_behind_one_that_backs_off(db, emit):
     """While the rest of its run is given back, and when new ones come."""
     aggregate = uuid4()
-    head, *_ = [emit(aggregate) for _ in range(3)]
+    for _ in range(3):
+        emit(aggregate)
     events = claim(db)
     fail(db, events[0])
     release(db, events[1:])
@@ -899,7 +902,7 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
 
 @pytest.fixture
 def held_back(db):
-    """held_back(count): three aggregates with that many events each behind a leased, a backing off and a parked head."""
+    """held_back(count): three aggregates of so many events each, behind a leased, a failed and a parked head."""
 
     def held_back(count):
         aggregates = [uuid4() for _ in range(3)]
