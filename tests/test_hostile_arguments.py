@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 import pycheckout
-from checks import rows, values
+from checks import rows
 from factories import ADDRESS
 
 Arguments: TypeAlias = dict[str, Any]
