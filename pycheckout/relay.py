@@ -262,7 +262,8 @@ class Relay:
         left = len(claim.events) - len(claim.marked)
         if left and claim.ends - before < claim.lease * 2 / 3:
             kept = await self._call(conn, self._extend, (claim.id, claim.lease))
-            if kept < left:  # others have some of them: which ones, it does not say
+            if kept < left:  # which ones, it does not say
+                logger.warning("others have %d of the claimed events, so nothing more is sent", left - kept)
                 claim.lost = True
             else:
                 claim.ends = before + claim.lease

@@ -87,6 +87,14 @@ def test_what_a_dead_relay_held_comes_back_in_order_and_before_what_is_due(db, e
     assert [event["attempt_count"] for event in again] == [0, 0, 0, 0]
 
 
+def test_of_what_a_dead_relay_held_the_longest_due_comes_first(db, emit):
+    events = [emit(uuid4()) for _ in range(3)]
+    claim(db)
+    end_leases(db)
+
+    assert ids(claim(db, 2)) == events[:2]
+
+
 def test_several_dead_relays_claims_come_back(db, emit):
     events = {emit(uuid4()) for _ in range(6)}
     for _ in range(3):
