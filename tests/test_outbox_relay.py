@@ -962,7 +962,7 @@ def test_a_run_behind_50000_events_costs_what_it_returns(db, connect):
     assert len(claim(relay)) == 100
     relay.rollback()
 
-    assert poll(relay) < 100 * 25
+    assert poll(relay) < 100 * 30
     assert poll(relay, 1) < 100
 
 

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "7baa9823be20bae2cadcad1838b69d741f338b45c8ea557528517f865b808e0a"
+FUNCTIONS_HASH = "2994ae5d5dce7db41515d245d06fa4ecaa782a6df02b92409ea56a822db2473d"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

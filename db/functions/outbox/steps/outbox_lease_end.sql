@@ -6,7 +6,7 @@ language plpgsql
 stable
 as $$
 begin
-  if (outbox_lease_end.lease between interval '1 millisecond' and interval '1 day') is not true then
+  if (outbox_lease_end.lease >= interval '1 millisecond' and outbox_lease_end.lease <= interval '1 day') is not true then
     perform checkout_raise_invalid('lease', 'must be between a millisecond and a day');
   end if;
   return outbox_lease_end.given_at + outbox_lease_end.lease;
