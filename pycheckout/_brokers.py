@@ -13,12 +13,14 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 CONTENT_TYPE = "application/cloudevents+json"  # CloudEvents JSON event format, section 3
 TIMEOUT = 10.0  # seconds for a connection to be made, and for a broker to confirm an event
+_CLOSING = 2.0  # seconds for a connection to be closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Event:
     payload: str
     created_at: str
     attempt_count: int
+    claim_id: UUID
 
     def cloud_event(self, source: str) -> bytes:
         """The event in CloudEvents 1.0 JSON format; `partitionkey` is the extension that Kafka's binding reads."""
@@ -65,7 +68,58 @@ async def connected(url: str, destination: str, security: Any = None) -> AsyncIt
         # A client that lost its broker may wait long for what it still has to send: that is claimed again anyway.
         closing = asyncio.ensure_future(block.__aexit__(None, None, None))
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([closing], timeout=TIMEOUT)
+        await asyncio.wait([closing], timeout=_CLOSING)
+
+
+class Blame(Enum):
+    """Whose fault it is that an event was not confirmed, as far as the client's exception tells."""
+
+    EVENT = "the broker takes others"
+    BROKER = "it takes none, or will once it has room or rights"
+    UNKNOWN = "it does not say"
+
+
+# By the first part of an exception's module and its name; of its bases, the nearest that is here.
+_BLAMED = {
+    "aiormq.ChannelPreconditionFailed": Blame.EVENT,  # too large
+    "aiormq.PublishError": Blame.UNKNOWN,  # no route for it: for no event, or for this type
+    "aiormq.DeliveryError": Blame.BROKER,  # a queue that is full
+    "aiormq.ChannelAccessRefused": Blame.BROKER,
+    "aiormq.ChannelNotFoundEntity": Blame.BROKER,
+    "aiormq.ConnectionNotAllowed": Blame.BROKER,
+    "nats.MaxPayloadError": Blame.EVENT,
+    "nats.APIError": Blame.BROKER,  # quotas, no stream, no leader
+    "nats.NoStreamResponseError": Blame.BROKER,
+    "nats.NoRespondersError": Blame.BROKER,
+    "redis.ReadOnlyError": Blame.BROKER,
+    "redis.OutOfMemoryError": Blame.BROKER,
+    "redis.BusyLoadingError": Blame.BROKER,
+    "redis.ClusterError": Blame.BROKER,
+    "redis.ClusterDownError": Blame.BROKER,
+    "redis.MasterDownError": Blame.BROKER,
+    "redis.TryAgainError": Blame.BROKER,
+    "redis.NoPermissionError": Blame.BROKER,
+    "redis.AuthenticationError": Blame.BROKER,
+    "redis.AuthorizationError": Blame.BROKER,
+    "redis.TimeoutError": Blame.BROKER,
+    "aiokafka.MessageSizeTooLargeError": Blame.EVENT,
+    "aiokafka.RecordListTooLargeError": Blame.EVENT,
+    "aiokafka.KafkaError": Blame.BROKER,
+}
+_NATS_MESSAGE_TOO_LARGE = 10054
+
+
+def blame(exc: BaseException) -> Blame:
+    """Whose fault an event's failure is that was sent alone, over a new connection."""
+    if getattr(exc, "err_code", None) == _NATS_MESSAGE_TOO_LARGE:
+        return Blame.EVENT
+    names = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(exc).__mro__]
+    found = next((_BLAMED[name] for name in names if name in _BLAMED), Blame.UNKNOWN)
+    if found is Blame.UNKNOWN and "redis.ResponseError" in names:
+        # Redis begins an error with its code. (The client takes away that of ERR, which is any other error.)
+        code = str(exc).partition(" ")[0]
+        return Blame.BROKER if code.isupper() and code != "ERR" else Blame.UNKNOWN
+    return found
 
 
 def check_broker(url: str) -> None:

@@ -277,6 +277,9 @@ def relay(
     destination: Annotated[str, typer.Option(help="The exchange, stream or topic to publish to.")] = "pycheckout",
     source: Annotated[str, typer.Option(help="The CloudEvents attribute `source`.")] = "pycheckout",
     batch: Annotated[int, typer.Option(min=1, help="Events to claim at once.")] = 100,
+    lease: Annotated[
+        float, typer.Option(min=1, max=86400, help="Seconds after which a dead relay's events are free.")
+    ] = 30.0,
     poll: Annotated[float, typer.Option(min=0.01, help="Seconds between looks at an idle outbox.")] = 1.0,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before an event is parked.")] = 12,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing is due.")] = False,
@@ -294,6 +297,7 @@ def relay(
             destination=destination,
             source=source,
             batch=batch,
+            lease_seconds=lease,
             poll_seconds=poll,
             max_attempts=max_attempts,
         )

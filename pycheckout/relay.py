@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import class_row, scalar_row
 
-from ._brokers import TIMEOUT, Event, Publish, check_broker, connected
-from ._errors import Busy, Unavailable, error_from
+from ._brokers import TIMEOUT, Blame, Event, Publish, blame, check_broker, connected
+from ._errors import Busy, InvalidRequest, Unavailable, error_from
 
 if TYPE_CHECKING:
     from faststream.security import BaseSecurity
@@ -24,28 +29,70 @@ __all__ = ["Relay"]
 
 logger = logging.getLogger("pycheckout.relay")
 
+T = TypeVar("T")
+
 _CLAIM = """
 select id, event_type, aggregate_type, aggregate_id, payload::text as payload,
-       (to_json(created_at at time zone 'utc') #>> '{{}}') || 'Z' as created_at, attempt_count
-  from {schema}outbox_claim(%s)
+       (to_json(created_at at time zone 'utc') #>> '{{}}') || 'Z' as created_at, attempt_count, claim_id
+  from {schema}outbox_claim(%s, make_interval(secs => %s))
 """
-_ACK = "select {schema}outbox_ack(%s)"
-_FAIL = "select {schema}outbox_fail(%s, %s, %s)"
+_EXTEND = "select {schema}outbox_extend(%s, make_interval(secs => %s))"
+_ACK = "select {schema}outbox_ack(%s, %s)"
+_FAIL = "select {schema}outbox_fail(%s, %s, %s, %s)"
+_RELEASE = "select {schema}outbox_release(%s, %s)"
 
 _LONGEST_PAUSE = 30.0  # seconds between attempts to reach a broker or a database that is away
+_STATEMENT = 15.0  # seconds for the database to answer
+# How soon a relay that was told to stop lets go of what is still being sent, and then of everything.
+_GRACE = 3.0
+_LAST = 6.0
+
+# A connection whose other end is gone without a word is noticed within half a minute; what the URL says goes before.
+_CONNECTION = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    "application_name": "pycheckout relay",
+}
 
 
 class _BrokerGone(Exception):
-    """No connection to the broker can be made, or it does not confirm; no event is to blame."""
+    """The broker takes nothing, or no connection to it can be made; no event is to blame."""
+
+    def __init__(self, reason: str, state: str = "cannot be reached") -> None:
+        super().__init__(reason)
+        self.state = state
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What became of a batch. Events that are in neither list stay due."""
+class _Claim:
+    """What was claimed at once, and what became of it. `ends` is by this machine's monotonic clock, and never late."""
 
-    confirmed: list[UUID] = field(default_factory=list)
+    events: Sequence[Event]
+    lease: float
+    ends: float
+    confirmed: list[Event] = field(default_factory=list)
     failed: list[tuple[Event, str]] = field(default_factory=list)
+    doubtful: list[tuple[Event, float, Exception]] = field(default_factory=list)
     gone: _BrokerGone | None = None
+    lost: bool = False
+    marked: set[UUID] = field(default_factory=set)
+    # When the sending began of whatever was confirmed last.
+    latest: float = 0.0
+
+    @property
+    def id(self) -> UUID:
+        return self.events[0].claim_id
+
+    def runs(self) -> Iterator[list[Event]]:
+        """The events of each aggregate, in order: claimed as neighbours."""
+        for _, run in groupby(self.events, lambda event: event.aggregate_id):
+            yield list(run)
+
+    def may_send(self) -> bool:
+        return not self.lost and self.gone is None and self.ends - time.monotonic() >= self.lease / 3
 
 
 class Relay:
@@ -55,11 +102,12 @@ class Relay:
     `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
     Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL cannot say: SASL and
     TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream, Redis stream or topic;
-    `source` is the CloudEvents attribute of that name. `batch` events are claimed at once; `poll_seconds` pass before
-    the next look at an outbox that had nothing due. An event that failed `max_attempts` times is parked.
+    `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for `lease_seconds`, which
+    are prolonged while they are sent; `poll_seconds` pass before the next look at an outbox that had nothing due. An
+    event that the broker refused `max_attempts` times is parked.
 
-    An event is marked as published in the transaction that claimed it, after the broker confirmed it. A relay that dies
-    in between leaves it to be sent again, under the same id.
+    No transaction is open while the broker is asked, and an event is marked as published after the broker confirmed it.
+    What a relay that dies had claimed is sent again once its lease has ended, under the same ids.
 
     Raises ValueError for a URL of no broker that is known, and ModuleNotFoundError where its client is not installed.
     """
@@ -74,6 +122,7 @@ class Relay:
         destination: str = "pycheckout",
         source: str = "pycheckout",
         batch: int = 100,
+        lease_seconds: float = 30.0,
         poll_seconds: float = 1.0,
         max_attempts: int = 12,
     ) -> None:
@@ -84,17 +133,23 @@ class Relay:
         self._destination = destination
         self._source = source
         self._batch = batch
+        self._lease = lease_seconds
         self._poll_seconds = poll_seconds
         self._max_attempts = max_attempts
         prefix = sql.SQL("{}.").format(sql.Identifier(schema)) if schema is not None else sql.SQL("")
-        self._claim, self._ack, self._fail = (sql.SQL(text).format(schema=prefix) for text in (_CLAIM, _ACK, _FAIL))
+        self._claim, self._extend, self._ack, self._fail, self._release = (
+            sql.SQL(text).format(schema=prefix) for text in (_CLAIM, _EXTEND, _ACK, _FAIL, _RELEASE)
+        )
         self._published = 0
         self._stopping = asyncio.Event()
         self._publish: Publish
         self._link = AsyncExitStack()
 
     def stop(self) -> None:
-        """Let `run` return once the batch under way is done. To be called in the thread of its event loop."""
+        """Let `run` return within ten seconds. To be called in the thread of its event loop.
+
+        What is being sent is ended and marked; what hangs is left, and comes back when its lease ends.
+        """
         self._stopping.set()
 
     async def run(self, *, until_empty: bool = False) -> int:
@@ -105,6 +160,21 @@ class Relay:
         missing, or the role may not call them; what else psycopg raises comes as it is. A relay that was stopped does
         not run again.
         """
+        work = asyncio.ensure_future(self._work(until_empty))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work], timeout=_LAST)
+        finally:
+            stopping.cancel()
+            work.cancel()
+            await asyncio.wait([work], timeout=_GRACE)
+        if work.done() and not work.cancelled():
+            return work.result()
+        logger.warning("stopped in the middle of something that hangs: what was claimed comes back when its lease ends")
+        return self._published
+
+    async def _work(self, until_empty: bool) -> int:
         pause = 1.0
         while not self._stopping.is_set():
             try:
@@ -117,7 +187,7 @@ class Relay:
                         if not claimed:
                             await self._sleep(self._poll_seconds)
             except _BrokerGone as exc:
-                logger.warning("the broker cannot be reached, next try in %.0f s: %s", pause, exc)
+                logger.warning("the broker %s, next try in %.0f s: %s", exc.state, pause, exc)
             except psycopg.Error as exc:
                 error = error_from(exc)
                 if error is None:
@@ -133,16 +203,20 @@ class Relay:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        async with (
+        """A session of the database, in which each statement is its own transaction, and a link to the broker."""
+        options: dict[str, Any] = _CONNECTION | conninfo_to_dict(self._database)
+        conn = await psycopg.AsyncConnection.connect(
             # Behind a transaction pooler a prepared statement may be missing on the next backend.
-            await psycopg.AsyncConnection.connect(
-                self._database, prepare_threshold=None, application_name="pycheckout relay"
-            ) as conn,
-            self._link,
-        ):
-            await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._reconnect()
-            yield conn
+            **options,
+            autocommit=True,
+            prepare_threshold=None,
+        )
+        try:
+            async with self._link:
+                await self._reconnect()
+                yield conn
+        finally:
+            await conn.close()
 
     async def _reconnect(self) -> None:
         await self._link.aclose()
@@ -155,59 +229,139 @@ class Relay:
 
     async def _round(self, conn: psycopg.AsyncConnection[Any]) -> int:
         """Claim a batch, publish it, and mark what became of it; how many were claimed."""
-        async with conn.transaction(), conn.cursor(row_factory=class_row(Event)) as cur:
-            await cur.execute(self._claim, (self._batch,))
+        began = time.monotonic()
+        async with conn.cursor(row_factory=class_row(Event)) as cur:
+            await _answer(conn, cur.execute(self._claim, (self._batch, self._lease)))
             events = await cur.fetchall()
-            outcome = await self._publish_all(events)
-            if outcome.confirmed:
-                await cur.execute(self._ack, (outcome.confirmed,))
-            for event, error in outcome.failed:
-                await cur.execute(self._fail, (event.id, error, self._max_attempts))
-
-        self._published += len(outcome.confirmed)
-        if outcome.confirmed:
-            logger.info("%d events published", len(outcome.confirmed))
-        for event, error in outcome.failed:
-            attempt = event.attempt_count + 1
-            logger.warning("event %s of type %s failed, attempt %d: %s", event.id, event.event_type, attempt, error)
-        if outcome.gone is not None:
-            raise outcome.gone
+        if not events:
+            return 0
+        claim = _Claim(events, self._lease, began + self._lease)
+        sending = asyncio.ensure_future(self._send(claim))
+        try:
+            while not sending.done():
+                patience = _GRACE if self._stopping.is_set() else min(self._lease / 6, 1.0)
+                await asyncio.wait([sending], timeout=patience)
+                if self._stopping.is_set() and not sending.done():
+                    await asyncio.wait([sending], timeout=_GRACE)
+                    break
+                await self._keep(conn, claim)
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending], timeout=1.0)
+        if sending.done() and not sending.cancelled():
+            sending.result()
+        await self._mark(conn, claim)
+        if claim.gone is not None:
+            raise claim.gone
         return len(events)
 
-    async def _publish_all(self, events: Sequence[Event]) -> _Outcome:
-        """Publish events, all at once, since each is of another aggregate.
-
-        What fails is tried again alone, over a new connection: a refused event may have closed the connection under the
-        others, and a broker that is away refuses none. So an event fails only by itself.
-        """
-        outcome = _Outcome()
-        answers = await asyncio.gather(*map(self._publish_one, events), return_exceptions=True)
-        doubtful = []
-        for event, answer in zip(events, answers, strict=True):
-            if answer is None:
-                outcome.confirmed.append(event.id)
-            elif isinstance(answer, Exception):
-                doubtful.append(event)
+    async def _keep(self, conn: psycopg.AsyncConnection[Any], claim: _Claim) -> None:
+        """Mark what was confirmed meanwhile, and prolong the lease of the rest before a third of it is gone."""
+        await self._acknowledge(conn, claim)
+        before = time.monotonic()
+        left = len(claim.events) - len(claim.marked)
+        if left and claim.ends - before < claim.lease * 2 / 3:
+            kept = await self._call(conn, self._extend, (claim.id, claim.lease))
+            if kept < left:  # which ones, it does not say
+                logger.warning("others have %d of the claimed events, so nothing more is sent", left - kept)
+                claim.lost = True
             else:
-                raise answer
+                claim.ends = before + claim.lease
+
+    async def _acknowledge(self, conn: psycopg.AsyncConnection[Any], claim: _Claim) -> None:
+        confirmed = [event.id for event in claim.confirmed if event.id not in claim.marked]
+        if not confirmed:
+            return
+        acked = await self._call(conn, self._ack, (claim.id, confirmed))
+        claim.marked |= set(confirmed)
+        self._published += len(confirmed)
+        logger.info("%d events published", len(confirmed))
+        if acked < len(confirmed):
+            logger.warning("%d events had another claim when they were confirmed", len(confirmed) - acked)
+
+    async def _mark(self, conn: psycopg.AsyncConnection[Any], claim: _Claim) -> None:
+        """Mark what became of each event. What was neither confirmed nor refused goes back without an attempt."""
+        await self._acknowledge(conn, claim)
+        for event, error in claim.failed:
+            attempt = event.attempt_count + 1
+            logger.warning("event %s of type %s failed, attempt %d: %s", event.id, event.event_type, attempt, error)
+            try:
+                await self._call(conn, self._fail, (claim.id, event.id, error, self._max_attempts))
+            except psycopg.Error as exc:
+                if not isinstance(error_from(exc), InvalidRequest):
+                    raise
+                logger.warning("event %s had another claim when it was refused", event.id)
+            claim.marked.add(event.id)
+        rest = [event.id for event in claim.events if event.id not in claim.marked]
+        if rest:
+            await self._call(conn, self._release, (claim.id, rest))
+
+    async def _call(self, conn: psycopg.AsyncConnection[Any], query: sql.Composed, params: Sequence[Any]) -> Any:
+        async with conn.cursor(row_factory=scalar_row) as cur:
+            await _answer(conn, cur.execute(query, params))
+            return await cur.fetchone()
+
+    async def _send(self, claim: _Claim) -> None:
+        """Send the runs of a claim at once, each one event after the other, and then look at what failed."""
+        await asyncio.gather(*(self._send_run(claim, run) for run in claim.runs()))
         try:
-            for event in doubtful:
-                if self._stopping.is_set():
-                    break
-                await self._reconnect()
-                try:
-                    await self._publish_one(event)
-                except TimeoutError:
-                    raise _BrokerGone("it does not confirm") from None
-                except Exception as exc:
-                    outcome.failed.append((event, _described(exc)))
-                else:
-                    outcome.confirmed.append(event.id)
-            if outcome.failed:
-                await self._reconnect()
+            await self._settle(claim)
         except _BrokerGone as exc:
-            outcome.gone = exc
-        return outcome
+            claim.gone = exc
+
+    async def _send_run(self, claim: _Claim, run: Sequence[Event]) -> None:
+        for event in run:
+            if self._stopping.is_set() or not claim.may_send():
+                return
+            began = time.monotonic()
+            try:
+                await self._publish_one(event)
+            except Exception as exc:
+                if blame(exc) is Blame.BROKER:
+                    claim.gone = _BrokerGone(_described(exc), "takes nothing")
+                else:
+                    claim.doubtful.append((event, began, exc))
+                return
+            claim.confirmed.append(event)
+            claim.latest = max(claim.latest, began)
+
+    async def _settle(self, claim: _Claim) -> None:
+        """Find out who is to blame for what failed: each event is sent once more, alone, over a new connection.
+
+        A refused event may have closed the connection under the others, and a broker that is away refuses none.
+        """
+        unclear: list[tuple[Event, str]] = []
+        fresh = False
+        for event, began, first in claim.doubtful:
+            if self._stopping.is_set() or not claim.may_send():
+                return
+            if not fresh:
+                await self._reconnect()
+            fresh = False
+            try:
+                await self._publish_one(event)
+            except TimeoutError:
+                # The broker is slow, or full; unless it took others meanwhile, twice.
+                if not (isinstance(first, TimeoutError) and claim.latest > began):
+                    raise _BrokerGone(f"no answer within {TIMEOUT:.0f} s", "does not confirm") from None
+                claim.failed.append((event, f"no answer within {TIMEOUT:.0f} s, while others were confirmed"))
+            except Exception as exc:
+                match blame(exc):
+                    case Blame.BROKER:
+                        raise _BrokerGone(_described(exc), "takes nothing") from exc
+                    case Blame.EVENT:
+                        claim.failed.append((event, _described(exc)))
+                    case Blame.UNKNOWN:
+                        unclear.append((event, _described(exc)))
+            else:
+                claim.confirmed.append(event)
+                claim.latest = max(claim.latest, time.monotonic())
+                fresh = True
+        if (unclear or claim.failed) and not fresh:
+            await self._reconnect()  # which says whether the broker is there at all
+        if len(unclear) > 1 and not claim.confirmed:
+            raise _BrokerGone(unclear[0][1], "refuses everything")
+        claim.failed += unclear
 
     async def _publish_one(self, event: Event) -> None:
         async with asyncio.timeout(TIMEOUT):
@@ -217,6 +371,24 @@ class Relay:
         """Sleep, unless the relay is to stop."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+async def _answer(conn: psycopg.AsyncConnection[Any], call: Coroutine[Any, Any, T]) -> T:
+    """What the database answers. One that is silent loses the connection: it would not answer a cancellation either."""
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait([task], timeout=_STATEMENT)
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            _hang_up(conn)
+    return await task
+
+
+def _hang_up(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Let whoever waits for this connection see it end."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.pgconn.socket)) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _described(exc: BaseException) -> str:

@@ -10,11 +10,13 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -279,6 +281,65 @@ class Kafka(Broker):
             return found
         finally:
             await consumer.stop()
+
+
+class Line:
+    """A TCP line to a server that can be made slow, or fall silent without a word to either side."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.server = (host, port)
+        self.slow: bytes | None = None
+        """What is passed on only after `delay` seconds: a part of a client's message that begins with this."""
+        self.delay = 0.0
+        self.silent = False
+        """Nothing is passed on. A line on which that happened stays silent for good."""
+        self.open = 0
+        self.silenced = 0
+        """How many lines have something that they did not pass on."""
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for each in [self._listener, *self._sockets]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self.server)
+                self._sockets += [client, server]
+                self.open += 1
+                state = {"dead": False}
+                for source, target, ours in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pass_on, args=(source, target, ours, state), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, ours: bool, state: dict[str, bool]) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if ours and self.slow is not None and self.slow in data:
+                    time.sleep(self.delay)
+                if self.silent and not state["dead"]:
+                    state["dead"] = True
+                    self.silenced += 1
+                if not state["dead"]:
+                    target.sendall(data)
+            if not state["dead"]:
+                target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def line(port: int, host: str = "127.0.0.1") -> Iterator[Line]:
+    """A line to a server, for the length of a `with` block."""
+    made = Line(port, host)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 BROKERS = {kind.name: kind for kind in (RabbitMQ, Nats, Redis, Kafka)}

@@ -83,9 +83,6 @@ EQUIVALENT: dict[str, str] = {
         "The row of a product that was split meanwhile has no units: inventory_items_split_stock_in_slots."
     ),
     "0001_baseline: primary key of checkout_groups": "Migration 0031 drops the table that 0001 made.",
-    "outbox_claim: and event.next_attempt_at < 'infinity'": (
-        "What is due by now is due before infinity. It lets a plan that is kept use the index of what is due."
-    ),
 }
 
 _TEST_SECONDS = 90

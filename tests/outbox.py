@@ -36,8 +36,8 @@ def emit(db: psycopg.Connection) -> Callable[..., UUID]:
     return emit
 
 
-def claim(conn: psycopg.Connection, batch: int = 100) -> list[dict[str, Any]]:
-    return rows(conn, "select * from outbox_claim(%s)", batch)
+def claim(conn: psycopg.Connection, batch: int = 100, lease: str = "30 seconds") -> list[dict[str, Any]]:
+    return rows(conn, "select * from outbox_claim(%s, %s)", batch, lease)
 
 
 def ids(events: list[dict[str, Any]]) -> list[UUID]:
@@ -45,12 +45,30 @@ def ids(events: list[dict[str, Any]]) -> list[UUID]:
 
 
 def ack(conn: psycopg.Connection, events: list[dict[str, Any]]) -> int:
-    [acked] = values(conn, "select outbox_ack(%s::uuid[])", ids(events))
-    return int(acked)
+    return _of_their_claim(conn, "outbox_ack", events)
+
+
+def release(conn: psycopg.Connection, events: list[dict[str, Any]]) -> int:
+    return _of_their_claim(conn, "outbox_release", events)
+
+
+def _of_their_claim(conn: psycopg.Connection, function: str, events: list[dict[str, Any]]) -> int:
+    if not events:
+        return 0
+    [claim_id] = {event["claim_id"] for event in events}
+    [count] = values(conn, f"select {function}(%s, %s::uuid[])", claim_id, ids(events))
+    return int(count)
+
+
+def extend(conn: psycopg.Connection, events: list[dict[str, Any]], lease: str = "30 seconds") -> int:
+    [kept] = values(conn, "select outbox_extend(%s, %s)", events[0]["claim_id"], lease)
+    return int(kept)
 
 
 def fail(conn: psycopg.Connection, event: dict[str, Any], error: str = "no route", *, max_attempts: int = 12) -> Any:
-    [answer] = values(conn, "select outbox_fail(%s, %s, %s)", event["id"], error, max_attempts)
+    """The broker refuses this event of a claim."""
+    query = "select outbox_fail(%s, %s, %s, %s)"
+    [answer] = values(conn, query, event["claim_id"], event["id"], error, max_attempts)
     return answer
 
 
@@ -66,3 +84,8 @@ def publish_all(conn: psycopg.Connection) -> list[dict[str, Any]]:
 def make_due(conn: psycopg.Connection) -> None:
     """End every back-off."""
     conn.execute("update outbox_events set next_attempt_at = created_at where next_attempt_at < 'infinity'")
+
+
+def end_leases(conn: psycopg.Connection) -> None:
+    """Every lease has ended a while ago."""
+    conn.execute("update outbox_events set claimed_until = '2020-01-01' where claimed_until is not null")

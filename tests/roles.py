@@ -30,8 +30,11 @@ ENTRY_POINTS = {
     "order_line_release",
     "outbox_ack",
     "outbox_claim",
+    "outbox_discard",
+    "outbox_extend",
     "outbox_fail",
     "outbox_purge",
+    "outbox_release",
     "outbox_replay",
     "vendor_order_cancel",
 }

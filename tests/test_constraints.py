@@ -67,7 +67,7 @@ def filled(connect, add_cart, checkout_sql):
     conn.execute("select checkout_grant(current_user)")
     conn.execute("insert into cart_change_permits values (%s)", (cart.id,))
     conn.execute("insert into inventory_baseline values (%s, 1)", (cart.items[0].product_id,))
-    conn.execute("select outbox_fail(id, 'no route', 1) from outbox_claim(1)")
+    conn.execute("select outbox_fail(claim_id, id, 'no route', 1) from outbox_claim(1)")
     conn.execute("insert into outbox_purges (purged_before, deleted, purged_at) values (now(), 1, now())")
     return conn
 

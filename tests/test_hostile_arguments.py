@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 import pycheckout
-from checks import rows, values
+from checks import rows
 from factories import ADDRESS
 
 Arguments: TypeAlias = dict[str, Any]
@@ -89,7 +89,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
     token = ad_token(cart, 1, "product", cart.items[0].product_id)
     db.execute("update cart_records set ad_tokens = %s where id = %s", [[token], cart.id])
     [order] = checkout(db, ordered, key="k0").vendor_orders
-    [event, _] = values(db, "select id::text from outbox_events order by id")
+    [(event, claim_id)] = db.execute("select id::text, claim_id::text from outbox_claim(1)").fetchall()
     db.execute("select inventory_set(%s, 100)", [PRODUCT])
     db.execute("select inventory_split(%s, 3)", [PRODUCT])
     return {
@@ -112,7 +112,8 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "checkout_grant_quotes": {"role_name": db.info.user},
         "checkout_grant_relay": {"role_name": db.info.user},
         "order_line_release": {"line_id": str(order.items[0].line_item_id), "reason": "sold twice"},
-        "outbox_fail": {"id": event, "error": "no route"},
+        "outbox_discard": {"id": event, "reason": "sold twice"},
+        "outbox_fail": {"claim_id": claim_id, "id": event, "error": "no route"},
         "vendor_order_cancel": {"order_id": str(order.order_id), "reason": "sold twice"},
     }
 
@@ -385,7 +386,7 @@ def test_ten_megabytes(api, calls, attempt, nothing_changes):
     for name, arguments in calls.items():
         for [argument] in filter(lambda place: len(place) == 1, in_words(api, name, arguments)):
             # an error of any length is noted, cut
-            expected = None if name == "outbox_fail" else "OC005"
+            expected = None if name in ("outbox_fail", "outbox_discard") else "OC005"
             assert attempt(name, arguments | {argument: "x" * 10 * MB}) == expected
 
     item = ("cart", "vendor_groups", 0, "items", 0)
@@ -499,9 +500,11 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "inventory_set": {"product_id": PRODUCT, "available": 1},
         "inventory_split": {"product_id": PRODUCT, "slots": 2},
         "order_line_fulfil": {"line_id": calls["order_line_release"]["line_id"]},
-        "outbox_ack": {"ids": [calls["outbox_fail"]["id"]]},
-        "outbox_claim": {"batch": 1},
+        "outbox_ack": {"claim_id": calls["outbox_fail"]["claim_id"], "ids": [calls["outbox_fail"]["id"]]},
+        "outbox_claim": {"batch": 1, "lease": "30 seconds"},
+        "outbox_extend": {"claim_id": calls["outbox_fail"]["claim_id"], "lease": "30 seconds"},
         "outbox_purge": {"older_than": "1 day", "max_rows": 9},
+        "outbox_release": {"claim_id": calls["outbox_fail"]["claim_id"], "ids": [calls["outbox_fail"]["id"]]},
         "outbox_replay": {"id": calls["outbox_fail"]["id"]},
     }
     assert api.keys() - {"checkout_apply_grants", "checkout_version"} == calls.keys() | others.keys()

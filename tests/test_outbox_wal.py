@@ -139,8 +139,8 @@ def test_what_a_relay_or_a_purge_does_is_no_event(logical, add_cart, checkout_sq
     checkout_sql(logical, add_cart(conn=logical))
     assert len(inserts(logical)) == 2
 
-    logical.execute("select outbox_fail(id, 'no route') from outbox_claim(1)")
-    logical.execute("select outbox_ack(array_agg(id)) from outbox_events where published_at is null")
+    logical.execute("select outbox_fail(claim_id, id, 'no route') from outbox_claim(1)")
+    logical.execute("select outbox_ack(null, array_agg(id)) from outbox_events where published_at is null")
     logical.execute("select outbox_replay(id) from outbox_events limit 1")
     assert values(logical, "select outbox_purge('0') > 0") == [True]
 

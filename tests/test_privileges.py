@@ -68,8 +68,11 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
         "select checkout_grant_relay({name})",
         {
             "outbox_claim": EXECUTE,
+            "outbox_extend": EXECUTE,
             "outbox_ack": EXECUTE,
             "outbox_fail": EXECUTE,
+            "outbox_release": EXECUTE,
+            "outbox_discard": EXECUTE,
             "outbox_replay": EXECUTE,
             "outbox_purge": EXECUTE,
             "checkout_version": EXECUTE,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from brokers import BROKERS, LARGEST, Broker, running
+from brokers import BROKERS, LARGEST, Broker, Line, line, running
 from cloudevents.core.formats.json import JSONFormat
 from events import validate
 from faststream.security import SASLPlaintext
-from outbox import make_due
+from outbox import claim, make_due
 from psycopg.conninfo import make_conninfo
 
 import pycheckout
@@ -134,7 +135,8 @@ def stopped_before_the_mark(db) -> Iterator[None]:
     db.execute("""
         create function stop_here() returns trigger language plpgsql
         as $$ begin perform pg_advisory_xact_lock_shared(1); return null; end $$;
-        create trigger stop_here before update on outbox_events for each statement execute function stop_here()
+        create trigger stop_here before update of published_at on outbox_events
+          for each statement execute function stop_here()
     """)
     db.execute("select pg_advisory_lock(1)")
     yield
@@ -196,13 +198,15 @@ def test_a_relay_killed_between_publishing_and_marking_sends_the_same_event_agai
     """Particular/docs.particular.net#1816: at least once, and the consumer can tell."""
     event = str(emit(uuid4()))
     with stopped_before_the_mark(db):
-        killed = process()
+        killed = process("--lease", "1")
         inbox.wait_for(event)
         backend = wait_for_waiter(db, db.info.backend_pid)
         killed.send_signal(signal.SIGKILL)
         killed.wait(timeout=30)
-    wait_until_gone(db, backend)
+        db.execute("select pg_terminate_backend(%s)", (backend,))  # as the server does once it notices
+        wait_until_gone(db, backend)
     assert values(db, "select published_at from outbox_events") == [None]
+    wait_until(lambda: values(db, "select claimed_until < clock_timestamp() from outbox_events") == [True])
 
     again = process("--drain")
 
@@ -262,9 +266,10 @@ def test_a_poison_event_is_parked_and_the_others_flow(db, emit, relay, inbox, ca
         assert drain(relay(max_attempts=2)) == 20
         assert after not in inbox.ids(), "it waits while the older one backs off"
         make_due(db)
-        assert drain(relay(max_attempts=2)) == 1
+        assert drain(relay(max_attempts=2)) == 0
+        assert after not in inbox.ids(), "and when it is parked, until somebody decides"
 
-    assert sorted(inbox.ids()) == sorted([*others, after])
+    assert sorted(inbox.ids()) == sorted(others)
     [letter] = rows(db, "select event_id::text as id, attempt_count, error from outbox_dead_letters")
     assert (letter["id"], letter["attempt_count"]) == (poison, 2)
     assert letter["error"]
@@ -276,6 +281,10 @@ def test_a_poison_event_is_parked_and_the_others_flow(db, emit, relay, inbox, ca
         + letter["error"]
         + row(db, "select last_error from outbox_events where id = %s", poison)["last_error"]
     )
+
+    assert values(db, "select outbox_discard(%s, 'too large')", poison) == ["parked"]
+    assert drain(relay()) == 1
+    assert inbox.ids()[-1] == after
 
 
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
@@ -311,6 +320,230 @@ def test_a_broker_that_goes_down_and_comes_back_gets_everything_and_no_event_is_
     assert set(received) == set(map(str, before))
     assert values(db, "select max(attempt_count) from outbox_events") == [0]
     assert rows(db, "select * from outbox_dead_letters") == []
+
+
+def hinder(broker: Broker, destination: str, hindered: bool) -> None:
+    """A broker that is there and takes nothing, and then does again."""
+
+    async def redis_() -> None:
+        import redis.asyncio
+
+        async with redis.asyncio.Redis.from_url(broker.url) as client:
+            await client.execute_command("REPLICAOF", *(["127.0.0.1", "1"] if hindered else ["NO", "ONE"]))
+
+    async def nats_() -> None:
+        import nats
+        from nats.js.api import DiscardPolicy, StreamConfig
+
+        client = await nats.connect(broker.url)
+        stream = client.jetstream()
+        options = {"discard": DiscardPolicy.NEW, "max_bytes": 1 if hindered else -1}
+        config = StreamConfig(name=destination, subjects=[f"{destination}.>"], **options)
+        await (stream.add_stream if hindered else stream.update_stream)(config)
+        await client.close()
+
+    async def rabbitmq() -> None:
+        import aio_pika
+
+        async with await aio_pika.connect(broker.url) as connection:
+            channel = await connection.channel()
+            exchange = await channel.declare_exchange(destination, aio_pika.ExchangeType.TOPIC, durable=True)
+            if not hindered:
+                await channel.queue_delete("full")
+                return
+            full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+            await (await channel.declare_queue("full", arguments=full)).bind(exchange, "#")
+
+    asyncio.run({"redis": redis_, "nats": nats_, "rabbitmq": rabbitmq}[broker.name]())
+
+
+@pytest.mark.parametrize("broker", ["redis", "nats", "rabbitmq"], indirect=True)
+def test_a_broker_that_takes_nothing_costs_no_event_an_attempt(db, emit, relay, inbox, caplog):
+    """Read-only, over a quota, a full queue: with few attempts everything would be parked, and nothing sent later."""
+    hinder(inbox.broker, inbox.destination, True)
+    try:
+        events = [emit(aggregate) for aggregate in [uuid4() for _ in range(5)] * 2]
+        with caplog.at_level(logging.INFO, "pycheckout"), at_work(relay(max_attempts=1)):
+            wait_until(lambda: caplog.text.count("the broker takes nothing") == 2, timeout=60)
+            # RabbitMQ refuses for one queue what it has given to the others.
+            assert inbox.ids() == [] or inbox.broker.name == "rabbitmq"
+            assert values(db, "select count(*) from outbox_events where claim_id is not null") == [0]
+            hinder(inbox.broker, inbox.destination, False)
+            inbox.wait_for(*events)
+            wait_until(lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0])
+    finally:
+        hinder(inbox.broker, inbox.destination, False)
+
+    assert set(inbox.ids()) == set(map(str, events))
+    assert values(db, "select max(attempt_count) from outbox_events") == [0]
+    assert rows(db, "select * from outbox_dead_letters") == []
+    said = {"redis": "ReadOnlyError", "nats": "maximum bytes exceeded", "rabbitmq": "DeliveryError"}[inbox.broker.name]
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_a_broker_that_refuses_everybody_costs_no_event_an_attempt(db, emit, relay, broker, caplog):
+    """Nobody has bound a queue yet: each event fails as one that has no route would."""
+    destination = f"d{uuid4().hex[:12]}"
+    events = [emit(uuid4()) for _ in range(3)]
+    with at_work(relay(destination=destination, max_attempts=1)):
+        wait_until(lambda: "the broker refuses everything" in caplog.text, timeout=60)
+        asyncio.run(broker.subscribe(destination))
+        wait_until(
+            lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0], timeout=60
+        )
+
+    assert len(asyncio.run(broker.received(destination))) == len(events)
+    assert values(db, "select max(attempt_count) from outbox_events") == [0]
+
+
+# While the broker takes its time
+
+
+@pytest.fixture
+def slow(inbox) -> Iterator[Line]:
+    """A line to Redis on which an event takes three seconds."""
+    with line(inbox.broker.port) as slow:
+        slow.slow, slow.delay = b"XADD", 3.0
+        yield slow
+
+
+def states(db):
+    """What the relays' sessions do."""
+    return values(db, "select state from pg_stat_activity where application_name = 'pycheckout relay'")
+
+
+@with_any_broker
+def test_no_transaction_is_open_while_a_broker_is_asked(db, dsn, emit, relay, inbox, slow):
+    """taskcluster#2577: a time-out of idle transactions ended it, and the same events were sent for ever."""
+    event = str(emit(uuid4()))
+    impatient = make_conninfo(dsn, options="-c idle_in_transaction_session_timeout=2s")
+    seen = set()
+    with at_work(Relay(impatient, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination, poll_seconds=0.05)):
+        wait_until(lambda: values(db, "select claim_id is not null from outbox_events") == [True])
+        while values(db, "select published_at is null from outbox_events") == [True]:
+            seen |= {*states(db)}
+
+    assert seen <= {"idle", "active"}
+    assert inbox.ids() == [event]
+    assert row(db, "select attempt_count, last_error from outbox_events") == {"attempt_count": 0, "last_error": None}
+
+
+@with_any_broker
+def test_a_broker_that_is_slower_than_the_lease_is_sent_everything_once(db, dsn, emit, inbox, slow):
+    """By the relay that has it: it prolongs the lease, and the other one leaves it alone."""
+    aggregate = uuid4()
+    events = [str(emit(aggregate)) for _ in range(2)]
+    url = f"redis://127.0.0.1:{slow.port}"
+    relays = [Relay(dsn, url, destination=inbox.destination, poll_seconds=0.05, lease_seconds=2) for _ in range(2)]
+    with at_work(*relays):
+        wait_until(
+            lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0], timeout=60
+        )
+
+    assert inbox.ids() == events
+    assert values(db, "select count(*) from outbox_events where attempt_count > 0") == [0]
+
+
+@with_any_broker
+def test_what_was_confirmed_is_marked_before_the_rest_of_its_run(db, dsn, emit, inbox, slow):
+    aggregate = uuid4()
+    events = [emit(aggregate) for _ in range(3)]
+    with at_work(Relay(dsn, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination)):
+        published = "select id from outbox_events where published_at is not null"
+        wait_until(lambda: values(db, published) == events[:1], timeout=30)
+
+
+@with_any_broker
+def test_an_erasure_does_not_wait_for_a_relay(db, connect, add_cart, checkout_sql, dsn, inbox, slow):
+    cart = add_cart()
+    checkout_sql(db, cart)
+    slow.delay = 5.0
+    with at_work(Relay(dsn, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination)):
+        wait_until(lambda: values(db, "select count(*) from outbox_events where claim_id is not null") == [2])
+        eraser = connect(autocommit=True)
+        eraser.execute("set lock_timeout = '1ms'")
+        eraser.execute("select checkout_erase(%s)", (cart.id,))
+        assert inbox.ids() == [], "the relay is still publishing"
+
+
+@with_any_broker
+def test_a_relay_killed_in_the_middle_of_a_run_is_followed_by_another_in_order(db, emit, process, inbox, slow):
+    """Once its lease has ended: nothing is lost, and whatever comes for the first time comes in order."""
+    aggregate = uuid4()
+    events = [str(emit(aggregate)) for _ in range(6)]
+    slow.delay = 0.3
+    killed = process("--lease", "2", url=f"redis://127.0.0.1:{slow.port}")
+    inbox.wait_for(events[1])
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(timeout=30)
+    process("--lease", "2")
+
+    inbox.wait_for(*events)
+    assert list(dict.fromkeys(inbox.ids())) == events
+    wait_until(lambda: values(db, "select count(*) from outbox_events where published_at is null") == [0])
+    assert values(db, "select max(attempt_count) from outbox_events") == [0]
+
+
+@with_any_broker
+def test_a_relay_whose_claim_another_took_over_sends_nothing_more(db, dsn, emit, inbox, slow, caplog):
+    """It was stopped for longer than its lease, say."""
+    aggregate = uuid4()
+    events = [emit(aggregate) for _ in range(3)]
+    slow.delay = 1.5
+    with at_work(Relay(dsn, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination, lease_seconds=2)):
+        wait_until(lambda: values(db, "select count(*) from outbox_events where claim_id is not null") == [3])
+        db.execute("update outbox_events set claimed_until = '2020-01-01'")
+        taken = claim(db, lease="1 hour")
+        assert [event["id"] for event in taken] == events
+        inbox.wait_for(events[0])
+        wait_until(lambda: "had another claim" in caplog.text)
+
+    assert inbox.ids() == [str(events[0])]
+    assert values(db, "select distinct claim_id from outbox_events") == [taken[0]["claim_id"]]
+
+
+@pytest.mark.parametrize("hangs", ["broker", "new broker", "database", "both"])
+@with_any_broker
+def test_a_relay_stops_within_ten_seconds_whatever_hangs(db, dsn, server, emit, process, inbox, hangs):
+    emit(uuid4())
+    with line(inbox.broker.port) as to_broker, line(server.port, server.host) as to_database:
+        database = make_conninfo(dsn, host="127.0.0.1", port=to_database.port)
+        if hangs in ("broker", "both"):
+            to_broker.slow, to_broker.delay = b"XADD", 3600.0
+        to_broker.silent = hangs == "new broker"
+        relay = process(database=database, url=f"redis://127.0.0.1:{to_broker.port}")
+        if hangs == "new broker":
+            wait_until(lambda: to_broker.open, timeout=30)
+        elif hangs == "database":
+            wait_until(lambda: values(db, "select published_at is not null from outbox_events") == [True], timeout=30)
+        else:
+            wait_until(lambda: values(db, "select claim_id is not null from outbox_events") == [True], timeout=30)
+        to_database.silent = hangs in ("database", "both")
+
+        began = time.monotonic()
+        relay.send_signal(signal.SIGTERM)
+        _, errors = relay.communicate(timeout=30)
+
+    assert time.monotonic() - began < 10
+    assert relay.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@with_any_broker
+def test_a_database_that_falls_silent_is_noticed_within_a_minute(db, dsn, server, emit, inbox, caplog):
+    """procrastinate#1513: a firewall forgot the connection, and the worker waited for ever."""
+    with line(server.port, server.host) as to_database:
+        database = make_conninfo(dsn, host="127.0.0.1", port=to_database.port)
+        with at_work(Relay(database, inbox.broker.url, destination=inbox.destination, poll_seconds=0.05)):
+            inbox.wait_for(emit(uuid4()))
+            to_database.silent = True
+            wait_until(lambda: to_database.silenced)
+            to_database.silent = False
+            event = emit(uuid4())
+            inbox.wait_for(event)
+
+    assert "the database cannot be reached" in caplog.text
 
 
 @with_any_broker

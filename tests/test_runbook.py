@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from brokers import running
 from command import PROGRAM, ROOT, environment
+from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -194,7 +195,7 @@ def test_12_the_outbox_is_drained(follow, db):
 
     assert sent == "2 events published\n"
     assert left.split() == [
-        "event_type,attempt_count,events,aggregates,oldest_at,oldest_age,last_error",
+        "event_type,attempt_count,events,aggregates,oldest_at,oldest_age,last_error,leased,parked",
         "event_id,event_type,attempt_count,error,parked_at",
     ]
     assert values(db, "select published_at is not null from outbox_events") == [True, True]
@@ -203,9 +204,9 @@ def test_12_the_outbox_is_drained(follow, db):
 def test_13_events_are_sent_again(follow, db):
     """Of two, one was published and one is parked."""
     with db.transaction():
-        first, second = values(db, "select id from outbox_events order by id")
-        db.execute("select outbox_fail(%s, 'no route', 1)", (second,))
-        db.execute("select outbox_ack(%s)", ([first],))
+        first, second = claim(db)
+        fail(db, second, max_attempts=1)
+        ack(db, [first])
 
     [again] = follow(13)
 

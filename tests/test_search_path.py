@@ -3,6 +3,7 @@
 import jwt
 import psycopg
 import pytest
+from outbox import claim, ids
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from roles import ENTRY_POINTS
@@ -71,8 +72,11 @@ CALLS = {
     "order_line_release": "(%(line)s, 'why')",
     "order_line_fulfil": "(%(line)s)",
     "outbox_claim": "(10)",
-    "outbox_ack": "(%(events)s)",
-    "outbox_fail": "(%(event)s, 'why')",
+    "outbox_extend": "(%(claim)s)",
+    "outbox_ack": "(%(claim)s, %(events)s)",
+    "outbox_fail": "(%(claim)s, %(event)s, 'why')",
+    "outbox_release": "(%(claim)s, %(events)s)",
+    "outbox_discard": "(%(event)s, 'why')",
     "outbox_replay": "(%(event)s)",
     "outbox_purge": "('1 day')",
 }
@@ -96,7 +100,7 @@ def arguments(db, add_cart, checkout_sql):
         "valid_until": "2999-01-01T00:00:00Z",
         "vendor_groups": [],
     }
-    events = values(db, "select id from outbox_events order by id")
+    events = claim(db)
     return {
         "buyer": cart.buyer_store_id,
         "cart": cart.id,
@@ -107,8 +111,9 @@ def arguments(db, add_cart, checkout_sql):
         "role": db.info.user,
         "order": ordered.groups[0].id,
         "line": ordered.items[0].id,
-        "event": events[0],
-        "events": events,
+        "claim": events[0]["claim_id"],
+        "event": events[0]["id"],
+        "events": ids(events),
     }
 
 

@@ -35,8 +35,9 @@ declare
     'inventory_adjust, inventory_lock_available, inventory_lock_product, inventory_raise_full, inventory_reserve, inventory_restock,'
     'inventory_return, inventory_set, inventory_split, inventory_suffices, inventory_take, inventory_take_slot,'
     'inventory_write_available, order_check_reason, order_describe, order_emit_event, order_end_lines, order_line_end,'
-    'order_line_fulfil, order_line_release, order_lock, order_raise_state, outbox_ack, outbox_claim, outbox_fail, outbox_purge,'
-    'outbox_replay, vendor_order_cancel, vendor_order_take_cart}';
+    'order_line_fulfil, order_line_release, order_lock, order_raise_state, outbox_ack, outbox_claim, outbox_discard, outbox_extend,'
+    'outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run,'
+    'vendor_order_cancel, vendor_order_take_cart}';
   v_is_fresh boolean;
   v_is_ours boolean;
   v_missing text;
@@ -1175,7 +1176,7 @@ begin
     ('outbox_events.aggregate_id', 'The anchor or the order. The relay sends the events of one aggregate in their order.'),
     ('outbox_events.payload', 'What consumers are told: {version, event_id, occurred_at, type, data} in events of ours.'),
     ('outbox_events.created_at', 'When it happened; the events of an aggregate are in this order.'),
-    ('outbox_events.published_at', 'When it was published or given up, as outbox_ack() or a publisher of the host wrote it. Null: not yet.'),
+    ('outbox_events.published_at', 'When it was published or given up, as outbox_ack(), outbox_discard() or a publisher of the host wrote it. Null: not yet.'),
     ('outbox_events.attempt_count', 'Attempts of the relay that failed, since the event was written or replayed.'),
     ('outbox_events.last_error', 'What the last attempt failed with, up to 1000 characters. Null: none failed, or it is published.')
   ) as said (name, comment);

@@ -2,8 +2,9 @@
 -- transactional: false
 -- cost: build outbox_events
 --
--- The relay's poll: what is due, longest first. Neither sent nor parked events are in it, so it stays as small as the backlog.
+-- The relay's poll: of what nobody has claimed, what is due, longest first; and the events of a claim. Neither sent nor
+-- parked events are in it, so it stays as small as the backlog.
 
 create index concurrently if not exists idx_outbox_events_due
-    on outbox_events (next_attempt_at, id)
+    on outbox_events (claim_id, next_attempt_at, id)
  where published_at is null and next_attempt_at < 'infinity';

@@ -56,7 +56,9 @@ select event.event_type,
        count(distinct event.aggregate_id) as aggregates,
        min(event.created_at) as oldest_at,
        date_trunc('second', greatest(now() - min(event.created_at), interval '0')) as oldest_age,
-       max(event.last_error) as last_error
+       max(event.last_error) as last_error,
+       count(*) filter (where event.claimed_until > now()) as leased,
+       count(*) filter (where event.next_attempt_at = 'infinity') as parked
   from outbox_events as event
  where event.published_at is null
  group by event.event_type, event.attempt_count;
@@ -89,5 +91,7 @@ comment on column outbox_backlog.aggregates is 'About how many orders or checkou
 comment on column outbox_backlog.oldest_at is 'When the oldest of them was written.';
 comment on column outbox_backlog.oldest_age is 'How long that one has waited.';
 comment on column outbox_backlog.last_error is 'An error that one of them met; null: none failed.';
+comment on column outbox_backlog.leased is 'How many of them a relay has just now.';
+comment on column outbox_backlog.parked is 'How many of them are parked in outbox_dead_letters, and hold the younger events of their aggregates back.';
 
 do $$ begin perform checkout_migration_close('pycheckout_0029_views'); end $$;

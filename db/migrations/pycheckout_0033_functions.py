@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "6f2397b5ba5b13d3ad572545e6f89346fcaac7ef78135a1f03d98e6b7eab560e"
+FUNCTIONS_HASH = "8ae6257072cc5330204df356bab1067bf11f6dc80f853f68224f071e0dd429dc"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -7,10 +7,13 @@ security definer
 set search_path from current
 as $$
 declare
-  v_now constant timestamptz := clock_timestamp();
   v_was text;
+  v_now timestamptz;
 begin
-  select case when event.published_at is not null then 'published' when event.next_attempt_at = 'infinity' then 'parked' else 'waiting' end
+  select case when event.published_at is not null then 'published'
+              when event.next_attempt_at = 'infinity' then 'parked'
+              when event.claimed_until > clock_timestamp() then 'claimed'
+              else 'waiting' end
     into v_was
     from outbox_events as event
    where event.id = outbox_replay.id and event.next_attempt_at is not null
@@ -18,10 +21,16 @@ begin
   if not found then
     perform checkout_raise_invalid('id', 'is no event of the relay');
   end if;
+  -- a relay is sending it just now
+  if v_was = 'claimed' then
+    return v_was;
+  end if;
 
+  v_now := clock_timestamp();
   delete from outbox_dead_letters as parked where parked.event_id = outbox_replay.id;
   update outbox_events as event
-     set published_at = null, next_attempt_at = v_now, attempt_count = 0, last_error = null
+     set published_at = null, next_attempt_at = v_now, attempt_count = 0, last_error = null,
+         claim_id = null, claimed_until = null, claim_count = null
    where event.id = outbox_replay.id;
   return v_was;
 end;
@@ -30,6 +39,6 @@ $$;
 revoke execute on function outbox_replay(uuid) from public;
 
 comment on function outbox_replay(uuid) is
-  'Makes an event due now, with its attempts counted anew, and returns what it was: parked, published or waiting. It goes before younger events '
-  'of its aggregate that still wait, and after those that were sent meanwhile. Waits for a relay that holds the event. Raises OC005 for an id '
-  'that is no event of the relay.';
+  'Makes an event due now, with its attempts counted anew, and returns what it was: parked, published, waiting, or claimed, which stays as it '
+  'is: a relay is sending it. It goes before younger events of its aggregate that still wait, and after those that were sent meanwhile. Raises '
+  'OC005 for an id that is no event of the relay.';

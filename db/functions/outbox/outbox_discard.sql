@@ -1,0 +1,44 @@
+-- outbox_discard: an event is given up for good, and what waits behind it goes on.
+
+create or replace function outbox_discard(id uuid, reason text)
+returns text
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_was text;
+  v_now timestamptz;
+begin
+  if coalesce(btrim(outbox_discard.reason), '') = '' then
+    perform checkout_raise_invalid('reason', 'is required');
+  end if;
+
+  select case when event.published_at is not null then 'published' when event.next_attempt_at = 'infinity' then 'parked' else 'waiting' end
+    into v_was
+    from outbox_events as event
+   where event.id = outbox_discard.id and event.next_attempt_at is not null
+     for update;
+  if not found then
+    perform checkout_raise_invalid('id', 'is no event of the relay');
+  end if;
+  if v_was = 'published' then
+    return v_was;
+  end if;
+
+  v_now := clock_timestamp();
+  delete from outbox_dead_letters as parked where parked.event_id = outbox_discard.id;
+  update outbox_events as event
+     set published_at = greatest(v_now, event.created_at), next_attempt_at = v_now, last_error = 'discarded: ' || left(outbox_discard.reason, 1000),
+         claim_id = null, claimed_until = null, claim_count = null
+   where event.id = outbox_discard.id;
+  return v_was;
+end;
+$$;
+
+revoke execute on function outbox_discard(uuid, text) from public;
+
+comment on function outbox_discard(uuid, text) is
+  'Gives an event up: it counts as published, its last_error says why (up to 1000 characters), and younger events of its aggregate no longer '
+  'wait for it. Returns what it was: parked, waiting, or published, which stays as it is. A relay that has it just now may still send it. Raises '
+  'OC005 for an id that is no event of the relay, or an empty reason.';
