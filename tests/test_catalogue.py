@@ -14,7 +14,7 @@ MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB /
 
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_truncate"}
 SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}
-GRANTING = {"checkout_apply_grants", "checkout_grant"}
+GRANTING = {"checkout_apply_grants", "checkout_bound_lock_waits", "checkout_revoke"}
 
 # The call graph says so, but the arguments of the call rule it out.
 UNREACHABLE = {("inventory_restock", "OC010")}

@@ -111,6 +111,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "checkout_grant_orders": {"role_name": db.info.user},
         "checkout_grant_quotes": {"role_name": db.info.user},
         "checkout_grant_relay": {"role_name": db.info.user},
+        "checkout_revoke": {"role_name": db.info.user},
         "order_line_release": {"line_id": str(order.items[0].line_item_id), "reason": "sold twice"},
         "outbox_fail": {"id": event, "error": "no route"},
         "vendor_order_cancel": {"order_id": str(order.order_id), "reason": "sold twice"},

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "c2baf92f0b73d6da2fac226b21240eedec876b34cd2901754cf3b71ca2683929"
+FUNCTIONS_HASH = "f00805b322aa48daecae55474d7dd53442c2bdc29de304b0fee6f72d0e68c0ff"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
