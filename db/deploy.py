@@ -72,13 +72,17 @@ declare
   v_open record;
 begin
   for v_open in
-    select format('insert, update, delete, truncate, references, trigger on table %I', class.relname) as rights, grantee.name
+    select format('insert, update, delete, truncate, references, trigger on table %I', class.relname) as rights,
+           grantee.name
       from pg_class as class
      cross join lateral (
        select acl.grantee, acl.privilege_type from aclexplode(class.relacl) as acl
         union all
-       select acl.grantee, acl.privilege_type from pg_attribute cross join aclexplode(attacl) as acl where attrelid = class.oid) as acl
-     cross join lateral (select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
+       select acl.grantee, acl.privilege_type
+         from pg_attribute cross join aclexplode(attacl) as acl
+        where attrelid = class.oid) as acl
+     cross join lateral (
+       select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
      where class.relnamespace = quote_ident(current_schema())::regnamespace
        and class.relname in ('checkout_ledger', 'checkout_releases', 'checkout_functions', 'checkout_roles')
        and acl.grantee <> class.relowner
@@ -88,9 +92,11 @@ begin
     select format('execute on function %s', routine.oid::regprocedure), grantee.name
       from pg_proc as routine
      cross join aclexplode(routine.proacl) as acl
-     cross join lateral (select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
+     cross join lateral (
+       select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
      where routine.pronamespace = quote_ident(current_schema())::regnamespace and acl.grantee <> routine.proowner
-       and exists (select from checkout_ledger as ledger where ledger.kind = 'function' and ledger.name = routine.oid::regprocedure::text)
+       and exists (select from checkout_ledger as ledger
+                    where ledger.kind = 'function' and ledger.name = routine.oid::regprocedure::text)
   loop
     execute format('revoke %s from %s cascade', v_open.rights, v_open.name);
     raise warning '% had what only the owner may have: %', v_open.name, v_open.rights;
@@ -122,8 +128,8 @@ select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
 _PRIVILEGES = "select scope, privilege, kind, object, columns from checkout_privileges()"
 
 # Whom a release gives what it brings anew: roles that still hold something of their scope. So a row that somebody else
-# wrote into checkout_roles gives its role nothing, and neither do rights that were all revoked by hand. Where no function
-# was there yet, there is nothing to hold.
+# wrote into checkout_roles gives its role nothing, and a role whose rights were all revoked by hand gets none. Where no
+# function was there yet, there is nothing to hold.
 _HOLDERS = """
 select remembered.role_name, remembered.scope
   from checkout_roles as remembered
@@ -242,8 +248,8 @@ def _create(
     after = _named(cursor, file.stem)
     created = after - before or after
     if len(created) != 1:
-        names = sorted(function.signature for function in created)
-        raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {names}")
+        signatures = sorted(function.signature for function in created)
+        raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {signatures}")
     for function in before - created:
         cursor.execute(sql.SQL("drop function {}").format(sql.SQL(function.signature)))
     [function] = created
@@ -267,9 +273,10 @@ def _grant_what_is_new(
     """Give roles what their scope did not have before, and functions that were not there."""
     given = cursor.execute(_PRIVILEGES).fetchall()
     new: dict[str, list[str]] = {}
-    for row in given:
-        scope, _, kind, target, _ = row
-        if (kind == "function" and target.partition("(")[0] in names) or (known is not None and row not in known):
+    for privilege in given:
+        scope, _, kind, target, _ = privilege
+        made = kind == "function" and target.partition("(")[0] in names
+        if made or (known is not None and privilege not in known):
             new.setdefault(scope, []).append(target)
     for role, scope in cursor.execute(_HOLDERS, (first,)).fetchall():
         if scope in new:

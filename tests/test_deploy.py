@@ -388,7 +388,10 @@ def test_a_role_that_was_dropped_and_made_anew_is_another_role(conn, role, funct
     write(functions, "checkout_probe")
     give_also(functions, "checkout", "checkout_probe")
     deploy(conn)
-    held = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and has_function_privilege(%s, oid, 'execute')"
+    held = (
+        "select count(*) from pg_proc where pronamespace = 'public'::regnamespace"
+        " and has_function_privilege(%s, oid, 'execute')"
+    )
     assert value(conn, held, name) == 0
 
     conn.execute("select checkout_grant(%s)", (name,))
@@ -434,7 +437,10 @@ def test_a_role_that_can_write_what_deployments_believe_gets_nothing_by_it(conn,
 
     deploy(conn)
 
-    open_to_it = "select proname::text as name from pg_proc join checkout_functions on oid = to_regprocedure(signature) where has_function_privilege(%s, oid, 'execute')"
+    open_to_it = (
+        "select proname::text as name from pg_proc join checkout_functions on oid = to_regprocedure(signature)"
+        " where has_function_privilege(%s, oid, 'execute')"
+    )
     assert conn.execute(open_to_it, (web,)).fetchall() == []
     for table in tables:
         for privilege in ("insert", "update", "delete", "truncate", "references", "trigger"):
@@ -509,7 +515,8 @@ def test_no_setting_of_a_database_changes_a_deployment(conn, url, role, function
 
 
 STATE = """
-    select routine.oid::regprocedure::text as name, pg_get_functiondef(routine.oid) as definition, proacl::text as acl, signature
+    select routine.oid::regprocedure::text as name, pg_get_functiondef(routine.oid) as definition, proacl::text as acl,
+           signature
       from pg_proc as routine left join checkout_functions on checkout_functions.name = proname
      where pronamespace = 'public'::regnamespace order by 1
 """

@@ -1,4 +1,4 @@
-"""What a host's own triggers and keys raise during a call: a trigger's error stays its own, a key is the quote's fault."""
+"""What a host's triggers and keys raise during a call: a trigger's error stays its own, a key is the quote's fault."""
 
 import asyncio
 import json

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "f00805b322aa48daecae55474d7dd53442c2bdc29de304b0fee6f72d0e68c0ff"
+FUNCTIONS_HASH = "812adbb2eca21f7d23d93d921f7b61903510ce6ce3138dc0463118ebddd81415"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
