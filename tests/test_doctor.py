@@ -291,7 +291,8 @@ def test_active_carts_whose_anchor_carries_orders(doctor, mended, db, add_cart, 
     db.execute(
         "insert into vendor_orders"
         " (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents, balance_due_cents)"
-        " select checkout_group_id, buyer_store_id, gen_random_uuid(), 5000, 5000, 5000 from cart_records where id = %s",
+        " select checkout_group_id, buyer_store_id, gen_random_uuid(), 5000, 5000, 5000"
+        " from cart_records where id = %s",
         (taken.id,),
     )
 
