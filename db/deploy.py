@@ -11,12 +11,14 @@ import hashlib
 import re
 import sys
 import textwrap
+from collections.abc import Iterable, Set
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 RELEASE = "0.1.0"
 
@@ -26,6 +28,16 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # "pycheckout" and the schema make the advisory lock that deployments queue behind.
 _LOCK = "select pg_advisory_xact_lock(hashtext('pycheckout deploy'), hashtext(current_schema()))"
 
+# Until the transaction ends, because no setting of a server, database, role or session may change what is deployed:
+# names are compared and recorded as they are written without needless quotes, and bodies are texts to be checked by
+# whoever calls them, since the files come in the order of their names, not of their calls.
+_SETTINGS = """
+select set_config('quote_all_identifiers', 'off', true),
+       set_config('standard_conforming_strings', 'on', true),
+       set_config('array_nulls', 'on', true),
+       set_config('transform_null_equals', 'off', true),
+       set_config('check_function_bodies', 'off', true)
+"""
 _PIN = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
 # In SQL, so that the HINT reaches every client. An overload that PUBLIC made in the schema and that matches a call
@@ -53,18 +65,81 @@ end
 $$
 """
 
-# Whom the owner's default privileges (ALTER DEFAULT PRIVILEGES) let into a new function.
-_FOREIGN = """
-select distinct acl.grantee::regrole::text
-  from pg_proc
- cross join aclexplode(proacl) as acl
- where pg_proc.oid = %s::regprocedure and acl.grantee not in (0, proowner)
+# What a deployment believes is the owner's alone to write, and whoever can put a trigger on it runs code as the owner.
+# Functions that migrations made (steps, triggers) are nobody's to call; deploy() looks at the others one by one.
+_SHUT = """
+do $$
+declare
+  v_open record;
+begin
+  for v_open in
+    select format('insert, update, delete, truncate, references, trigger on table %I', class.relname) as rights,
+           grantee.name
+      from pg_class as class
+     cross join lateral (
+       select acl.grantee, acl.privilege_type from aclexplode(class.relacl) as acl
+        union all
+       select acl.grantee, acl.privilege_type
+         from pg_attribute cross join aclexplode(attacl) as acl
+        where attrelid = class.oid) as acl
+     cross join lateral (
+       select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
+     where class.relnamespace = quote_ident(current_schema())::regnamespace
+       and class.relname in ('checkout_ledger', 'checkout_releases', 'checkout_functions', 'checkout_roles')
+       and acl.grantee <> class.relowner
+       and acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER')
+     group by class.relname, grantee.name
+     union all
+    select format('execute on function %s', routine.oid::regprocedure), grantee.name
+      from pg_proc as routine
+     cross join aclexplode(routine.proacl) as acl
+     cross join lateral (
+       select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
+     where routine.pronamespace = quote_ident(current_schema())::regnamespace and acl.grantee <> routine.proowner
+       and exists (select from checkout_ledger as ledger
+                    where ledger.kind = 'function' and ledger.name = routine.oid::regprocedure::text)
+  loop
+    execute format('revoke %s from %s cascade', v_open.rights, v_open.name);
+    raise warning '% had what only the owner may have: %', v_open.name, v_open.rights;
+  end loop;
+end
+$$
 """
 
-_SIGNATURES = """
-select oid::regprocedure::text
-  from pg_proc
- where pronamespace = quote_ident(current_schema())::regnamespace and proname = %s
+_OURS = """
+select routine.oid::bigint as oid, routine.proname::text as name, routine.oid::regprocedure::text as signature
+  from checkout_functions as deployed
+  join pg_proc as routine on routine.oid::regprocedure::text = deployed.signature
+ where routine.pronamespace = quote_ident(current_schema())::regnamespace
+"""
+
+_NAMED = """
+select routine.oid::bigint as oid, routine.proname::text as name, routine.oid::regprocedure::text as signature
+  from pg_proc as routine
+ where routine.pronamespace = quote_ident(current_schema())::regnamespace and routine.proname = %s
+"""
+
+# Who may call a function: of a new one, whom default privileges (ALTER DEFAULT PRIVILEGES) let in.
+_CALLERS = """
+select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as role, acl.is_grantable
+  from pg_proc cross join aclexplode(coalesce(proacl, acldefault('f', proowner))) as acl
+ where pg_proc.oid = %s and acl.grantee <> proowner
+"""
+
+_PRIVILEGES = "select scope, privilege, kind, object, columns from checkout_privileges()"
+
+# Whom a release gives what it brings anew: roles that still hold something of their scope. So a row that somebody else
+# wrote into checkout_roles gives its role nothing, and a role whose rights were all revoked by hand gets none. Where no
+# function was there yet, there is nothing to hold.
+_HOLDERS = """
+select remembered.role_name, remembered.scope
+  from checkout_roles as remembered
+  join pg_roles as role on role.rolname = remembered.role_name and role.oid = remembered.role_oid
+ where %s or exists (
+   select from checkout_privileges() as given
+    where given.scope = remembered.scope and given.object <> 'checkout_version()'
+      and case given.kind when 'function' then has_function_privilege(role.oid, given.object, given.privilege)
+                          else has_any_column_privilege(role.oid, given.object, 'select') end)
 """
 
 
@@ -96,78 +171,117 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
 
     Two deployments at once queue behind an advisory transaction lock. Raises, with nothing changed, over a newer
     release, while PUBLIC may create objects in the schema, and over a host's function that has one of our names.
+
+    Whoever may call a function may call it afterwards, also where it had to be dropped and made anew; nobody else
+    may. What is new in a release goes to the roles of `checkout_grant` and its kind that still hold something of
+    what they were granted.
     """
-    execute = conn.execute
-    execute(_LOCK)
-    execute(_PIN)
+    cursor = _prepare(conn)
+    execute = cursor.execute
     execute(_REFUSE.replace("{release}", RELEASE))
+    execute(_SHUT)
 
-    # The files come in the order of their names, not of their calls.
-    execute("set local check_function_bodies = off")
-    ours = {_value(row) for row in execute("select signature from checkout_functions").fetchall()}
-    kept: dict[str, str] = {}
+    ours = [_Function(*row) for row in execute(_OURS).fetchall()]
+    known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in {function.name for function in ours} else None
+    callers = {function.name: execute(_CALLERS, (function.oid,)).fetchall() for function in ours}
+    deployed: dict[str, _Function] = {}
     for file in function_files():
-        kept[_create(conn, file, ours)] = file.stem
-    for signature in ours - kept.keys():
-        execute(sql.SQL("drop function if exists {}").format(sql.SQL(signature)))
+        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []))
+    signatures = {function.signature for function in deployed.values()}
+    for function in ours:
+        if function.signature not in signatures:
+            execute(sql.SQL("drop function if exists {}").format(sql.SQL(function.signature)))
 
+    _grant_what_is_new(cursor, known, deployed.keys() - callers.keys(), first=not ours)
     execute("delete from checkout_functions")
-    for signature, name in kept.items():
-        execute("insert into checkout_functions (signature, name) values (%s, %s)", (signature, name))
+    for function in deployed.values():
+        record = "insert into checkout_functions (signature, name) values (%s, %s)"
+        execute(record, (function.signature, function.name))
     execute(
         "insert into checkout_releases (version, hash) select %(version)s, %(hash)s where not exists"
         " (select from (select version, hash from checkout_releases order by id desc limit 1) as newest"
         "   where newest.version = %(version)s and newest.hash = %(hash)s)",
         {"version": RELEASE, "hash": functions_hash()},
     )
-    execute("do $$ begin perform checkout_apply_grants(); end $$")
 
 
 def undeploy(conn: psycopg.Connection[Any]) -> None:
     """Drop every function that a deployment created, inside the transaction that `conn` is in."""
-    conn.execute(_LOCK)
-    conn.execute(_PIN)
-    for row in conn.execute("select signature from checkout_functions").fetchall():
-        conn.execute(sql.SQL("drop function if exists {}").format(sql.SQL(_value(row))))
-    conn.execute("delete from checkout_functions")
-    conn.execute("delete from checkout_releases")
+    cursor = _prepare(conn)
+    for _, _, signature in cursor.execute(_OURS).fetchall():
+        cursor.execute(sql.SQL("drop function if exists {}").format(sql.SQL(signature)))
+    cursor.execute("delete from checkout_functions")
+    cursor.execute("delete from checkout_releases")
 
 
-def _create(conn: psycopg.Connection[Any], file: Path, ours: set[str]) -> str:
-    """Run one function file and return the signature of its function; earlier ones of its name are dropped."""
+class _Function(NamedTuple):
+    oid: int
+    name: str
+    signature: str
+    """As DROP FUNCTION takes it."""
+
+
+def _prepare(conn: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    for statement in (_LOCK, _SETTINGS, _PIN):
+        cursor.execute(statement)
+    return cursor
+
+
+def _create(
+    cursor: psycopg.Cursor[Any], file: Path, ours: Iterable[_Function], callers: Iterable[tuple[str, bool]]
+) -> _Function:
+    """Run one function file and return its function; earlier ones of its name are dropped, and `callers` kept."""
     text = file.read_text(encoding="utf-8")
-    before = _signatures(conn, file.stem)
-    if foreign := before - ours:
-        raise DeployError(f"the schema has a function of our name that is not ours: {', '.join(sorted(foreign))}")
+    before = _named(cursor, file.stem)
+    if foreign := before - set(ours):
+        names = ", ".join(sorted(function.signature for function in foreign))
+        raise DeployError(f"the schema has a function of our name that is not ours: {names}")
     try:
-        with conn.transaction():
-            conn.execute(text)
+        with cursor.connection.transaction():
+            cursor.execute(text)
     except psycopg.errors.InvalidFunctionDefinition:
         # CREATE OR REPLACE cannot change a result type or a parameter name.
-        for signature in before:
-            conn.execute(sql.SQL("drop function {}").format(sql.SQL(signature)))
+        for function in before:
+            cursor.execute(sql.SQL("drop function {}").format(sql.SQL(function.signature)))
         before = set()
-        conn.execute(text)
-    after = _signatures(conn, file.stem)
+        cursor.execute(text)
+    after = _named(cursor, file.stem)
     created = after - before or after
     if len(created) != 1:
-        raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {sorted(created)}")
-    for signature in before - created:
-        conn.execute(sql.SQL("drop function {}").format(sql.SQL(signature)))
-    [signature] = created
-    if signature not in before:
-        for row in conn.execute(_FOREIGN, (signature,)).fetchall():
-            revoke = sql.SQL("revoke all on function {} from {} cascade")
-            conn.execute(revoke.format(sql.SQL(signature), sql.SQL(_value(row))))
-    return signature
+        signatures = sorted(function.signature for function in created)
+        raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {signatures}")
+    for function in before - created:
+        cursor.execute(sql.SQL("drop function {}").format(sql.SQL(function.signature)))
+    [function] = created
+    if function not in before:
+        named = sql.SQL(function.signature)
+        for role, _ in cursor.execute(_CALLERS, (function.oid,)).fetchall():
+            cursor.execute(sql.SQL("revoke all on function {} from {} cascade").format(named, sql.SQL(role)))
+        for role, may_grant in callers:
+            option = sql.SQL(" with grant option" if may_grant else "")
+            cursor.execute(sql.SQL("grant execute on function {} to {}{}").format(named, sql.SQL(role), option))
+    return function
 
 
-def _signatures(conn: psycopg.Connection[Any], name: str) -> set[str]:
-    return {_value(row) for row in conn.execute(_SIGNATURES, (name,)).fetchall()}
+def _named(cursor: psycopg.Cursor[Any], name: str) -> set[_Function]:
+    return {_Function(*row) for row in cursor.execute(_NAMED, (name,)).fetchall()}
 
 
-def _value(row: Any) -> str:
-    return str(next(iter(row.values())) if isinstance(row, dict) else row[0])
+def _grant_what_is_new(
+    cursor: psycopg.Cursor[Any], known: list[tuple[Any, ...]] | None, names: Set[str], *, first: bool
+) -> None:
+    """Give roles what their scope did not have before, and functions that were not there."""
+    given = cursor.execute(_PRIVILEGES).fetchall()
+    new: dict[str, list[str]] = {}
+    for privilege in given:
+        scope, _, kind, target, _ = privilege
+        made = kind == "function" and target.partition("(")[0] in names
+        if made or (known is not None and privilege not in known):
+            new.setdefault(scope, []).append(target)
+    for role, scope in cursor.execute(_HOLDERS, (first,)).fetchall():
+        if scope in new:
+            cursor.execute("select checkout_apply_grants(%s, %s, %s)", (role, scope, new[scope]))
 
 
 def functions_migration() -> Path:

@@ -37,7 +37,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
-from ._errors import Busy, CheckoutError, error_from, not_installed
+from ._errors import Busy, CheckoutError, error_from, failed_inside, not_installed, refused_at_commit
 from ._release import release
 
 
@@ -100,13 +100,15 @@ def call(conn: Conn, query: str, params: Sequence[str | None], attempts: Attempt
     while True:
         attempts.begin()
         try:
-            with _translated(), _borrowed(conn, attempts) as connection:
+            with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
                     return _fetch(connection, query, params)
                 except psycopg.errors.UndefinedFunction as exc:
-                    if not _is_free(connection):
+                    if failed_inside(exc):
                         raise
-                    raise not_installed(exc, _version(connection), release()) from exc
+                    free = _is_free(connection)
+                    version = _version(connection) if free else None
+                    raise not_installed(exc, version, release(), asked=free) from exc
         except CheckoutError as error:
             delay = attempts.delay(error)
             if delay is None:
@@ -122,15 +124,16 @@ async def call_async(conn: AsyncConn, query: str, params: Sequence[str | None], 
     while True:
         attempts.begin()
         try:
-            with _translated():
+            with _translated(attempts):
                 async with _borrowed_async(conn, attempts) as connection:
                     try:
                         return await _fetch_async(connection, query, params)
                     except psycopg.errors.UndefinedFunction as exc:
-                        if not _is_free(connection):
+                        if failed_inside(exc):
                             raise
-                        version = await _version_async(connection)
-                        raise not_installed(exc, version, release()) from exc
+                        free = _is_free(connection)
+                        version = await _version_async(connection) if free else None
+                        raise not_installed(exc, version, release(), asked=free) from exc
         except CheckoutError as error:
             delay = attempts.delay(error)
             if delay is None:
@@ -141,11 +144,11 @@ async def call_async(conn: AsyncConn, query: str, params: Sequence[str | None], 
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(attempts: Attempts) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as exc:
-        error = error_from(exc)
+        error = error_from(exc) or (refused_at_commit(exc) if attempts.ours else None)
         if error is None:
             raise
         raise error from exc

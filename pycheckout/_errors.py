@@ -231,8 +231,30 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
 _BY_CLASS: dict[str, type[CheckoutError]] = {"OC": CheckoutError, "08": Unavailable}
 
 
+_IN_A_FUNCTION_OF_OURS = re.compile(
+    r"\b(?:(?:checkout|outbox|inventory|order_line|ad_signing_key)_\w+|cart_put|cart_purge|vendor_order_cancel)\"?\("
+)
+
+
+def failed_inside(exc: psycopg.Error) -> bool:
+    """Whether the function was found, called and running: what failed is a statement in it, or in a host's trigger.
+
+    CONTEXT then has a line for each function that was running, the called one last: a sentence in the server's
+    language, with the function's name as it is. An argument that cannot be read has a CONTEXT too. It is about a place
+    in our own statement, or about a parameter, whose value stands last, in quotes, if the server repeats it.
+    """
+    context = exc.diag.context or ""
+    if exc.diag.statement_position is not None or context.endswith("'"):
+        return False
+    return _IN_A_FUNCTION_OF_OURS.search(context.rpartition("\n")[2]) is not None
+
+
 def error_from(exc: psycopg.Error) -> CheckoutError | None:
-    """The typed error for a psycopg error, or None if it is none of ours."""
+    """The typed error for a psycopg error, or None if it is none of ours.
+
+    A function that a host's trigger does not find, a right that it lacks and a value that it cannot read are the
+    host's errors, and come as they are.
+    """
     sqlstate = exc.sqlstate
     if sqlstate is None:
         # Without a code the server did not answer. (A pool's time-out is one of
@@ -240,7 +262,7 @@ def error_from(exc: psycopg.Error) -> CheckoutError | None:
         gone = isinstance(exc, psycopg.OperationalError) and not isinstance(exc, psycopg.errors.PipelineAborted)
         return Unavailable(str(exc)) if gone else None
     kind = BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2])
-    if kind is None:
+    if kind is None or (kind in (InvalidRequest, NotInstalled) and sqlstate[:2] != "OC" and failed_inside(exc)):
         return None
     return kind(
         # PostgreSQL repeats a value that it cannot read: megabytes of it, or a token in the wrong place.
@@ -251,9 +273,30 @@ def error_from(exc: psycopg.Error) -> CheckoutError | None:
     )
 
 
-def not_installed(exc: psycopg.Error, installed: str | None, release: str) -> NotInstalled:
+def refused_at_commit(exc: psycopg.Error) -> CartInconsistent | None:
+    """The typed error for a rule that is deferred to the COMMIT (Django's foreign keys are), or None.
+
+    Only where the transaction is the call's own: nothing else in it can have broken the rule.
+    """
+    if exc.sqlstate is None or exc.sqlstate[:2] != "23" or failed_inside(exc):
+        return None
+    about = {"problem": "constraint", "constraint": exc.diag.constraint_name, "table": exc.diag.table_name}
+    return CartInconsistent(
+        (exc.diag.message_primary or str(exc))[:200],
+        sqlstate=exc.sqlstate,
+        detail={name: value for name, value in about.items() if value is not None},
+        hint="Quote the cart again; if the error comes back, the constraint or what it looks for is at fault.",
+    )
+
+
+def not_installed(exc: psycopg.Error, installed: str | None, release: str, *, asked: bool = True) -> NotInstalled:
     """The error for a function that the database lacks, in one clear sentence."""
-    if installed is None:
+    if not asked:
+        message = (
+            f"A function of pycheckout {release} is not in this database, or not in a schema of the search_path: "
+            "`pycheckout doctor` says what is missing, `pycheckout migrate` brings it."
+        )
+    elif installed is None:
         message = (
             "pycheckout is not installed in this database, or not in a schema of the "
             "search_path: run `pycheckout migrate`."

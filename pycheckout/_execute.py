@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from ._connection import AsyncConn, Attempts, Conn, call, call_async
-from ._errors import CheckoutError, InvalidRequest
+from ._errors import CartInconsistent, CheckoutError, InvalidRequest
 from ._types import ActiveCart, CheckoutResult, build
 
 logger = logging.getLogger("pycheckout")
@@ -289,6 +289,8 @@ def _logged(operation: str, cart_id: object, request_id: str | None) -> Iterator
         yield record
     except BaseException as exc:
         level = logging.WARNING
+        if isinstance(exc, CartInconsistent):  # what the commit refused does not know whose call it was
+            exc.detail.setdefault("cart_id", _loggable(cart_id))
         record.outcome = exc.code if isinstance(exc, CheckoutError) else type(exc).__name__
         record.sqlstate = getattr(exc, "sqlstate", None)
         raise

@@ -48,6 +48,7 @@ FOR_THE_OWNER = {
     "checkout_grant_orders",
     "checkout_grant_quotes",
     "checkout_grant_relay",
+    "checkout_revoke",
 }
 
 

@@ -267,20 +267,140 @@ def test_deployment_leaves_the_search_path_of_the_session_alone(conn):
 # Grants
 
 
-def test_roles_are_granted_again(conn, role, functions):
-    """PF-168: a function that was dropped and made anew has lost its grants."""
-    service, quotes = role('Service "x"'), role("pycheckout_test_quotes")
-    conn.execute("select checkout_grant(%s), checkout_grant_quotes(%s)", (service, quotes))
+MAY = "select has_function_privilege(%s, %s, 'execute')"
+
+
+def change_result(functions):
+    """Renames a parameter of checkout_result, so that it has to be dropped and made anew."""
     file = functions / "checkout" / "checkout_result.sql"
     file.write_text(file.read_text().replace("cart_id uuid", "cart uuid").replace("checkout_result.cart_id", "cart"))
-    conn.execute(sql.SQL("revoke execute on function cart_put(jsonb) from {}").format(sql.Identifier(quotes)))
+
+
+def give_also(functions, scope, name):
+    """As a release does that lets a scope call one function more."""
+    file = functions / "admin" / "steps" / "checkout_privileges.sql"
+    row = f"('{scope}', 'execute', 'function', '{name}()', null::text[])"
+    file.write_text(file.read_text().replace("  values (", f"  values {row},\n         (", 1))
+
+
+def test_a_function_that_is_made_anew_keeps_its_callers(conn, role, functions):
+    """Whoever granted them, and by whatever name; and nobody else gets in, whatever was revoked."""
+    service, quotes = role('Service "x"'), role("pycheckout_test_quotes")
+    by_hand, revoked = role("pycheckout_test_by_hand"), role("pycheckout_test_revoked")
+    conn.execute("select checkout_grant(%s), checkout_grant_quotes(%s)", (service, quotes))
+    conn.execute("select checkout_grant(%s)", (revoked,))
+    conn.execute(f"grant execute on function checkout_result(uuid, uuid) to {by_hand} with grant option")
+    conn.execute(f"revoke execute on function checkout_result(uuid, uuid) from {revoked}")
+    change_result(functions)
 
     deploy(conn)
 
-    may = "select has_function_privilege(%s, %s, 'execute')"
-    assert value(conn, may, service, "checkout_result(uuid, uuid)")
-    assert value(conn, may, quotes, "cart_put(jsonb)")
-    assert not value(conn, may, quotes, "checkout_result(uuid, uuid)")
+    may = {name: value(conn, MAY, name, "checkout_result(uuid, uuid)") for name in (service, quotes, by_hand, revoked)}
+    assert may == {service: True, quotes: False, by_hand: True, revoked: False}
+    assert value(conn, MAY, service, "checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)")
+    grants = "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute with grant option')"
+    assert [value(conn, grants, name) for name in (by_hand, service)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "revoke"),
+    [
+        ("checkout_grant", "execute on function checkout_version()"),
+        ("checkout_grant", "usage on schema public"),
+        ("checkout_grant_quotes", "execute on function cart_put(jsonb)"),
+        ("checkout_grant_quotes", "delete on table cart_items"),
+        ("checkout_grant_operators", "select on table outbox_backlog"),
+    ],
+)
+def test_a_revoke_by_hand_stays(conn, role, functions, kind, revoke):
+    """A deployment gives back nothing that a DBA took, also when it brings something new for the scope."""
+    name = role("pycheckout_test_revoked")
+    conn.execute(f"select {kind}(%s)", (name,))
+    conn.execute(f"revoke usage on schema public from public; revoke {revoke} from {name}")
+    before = conn.execute("select relacl from pg_class where relname ~ '^(cart|outbox)_' order by relname").fetchall()
+    write(functions, "checkout_probe")
+    for scope in ("checkout", "quotes", "operators"):
+        give_also(functions, scope, "checkout_probe")
+    change_result(functions)
+
+    deploy(conn)
+    deploy(conn)
+
+    target = revoke.partition(" on ")[2]
+    if "function" in target:
+        assert not value(conn, MAY, name, target.removeprefix("function "))
+    elif "schema" in target:
+        assert not value(conn, "select has_schema_privilege(%s, 'public', 'usage')", name)
+    else:
+        after = conn.execute("select relacl from pg_class where relname ~ '^(cart|outbox)_' order by relname")
+        assert after.fetchall() == before
+    assert value(conn, MAY, name, "checkout_probe()"), "of what is left, it has all that is new"
+
+
+def test_what_a_release_brings_anew_goes_to_who_holds_something_of_its_scope(conn, role, functions):
+    """A new function, and one that was there and that a scope gets now."""
+    service, orders, stripped = role('Service "x"'), role("pycheckout_test_orders"), role("pycheckout_test_stripped")
+    conn.execute("select checkout_grant(%s), checkout_grant_orders(%s)", (service, orders))
+    conn.execute("select checkout_grant(%s)", (stripped,))
+    conn.execute(f"drop owned by {stripped}")
+    write(functions, "checkout_probe")
+    for scope, name in (
+        ("checkout", "checkout_probe"),
+        ("checkout", "checkout_privileges"),
+        ("quotes", "checkout_probe"),
+    ):
+        give_also(functions, scope, name)
+
+    deploy(conn)
+
+    for name, may in ((service, True), (orders, False), (stripped, False)):
+        assert [value(conn, MAY, name, f"{each}()") for each in ("checkout_probe", "checkout_privileges")] == [may] * 2
+    conn.execute(f'revoke execute on function checkout_privileges() from {role("x")}, "Service ""x"""')
+    deploy(conn)
+    assert not value(conn, MAY, service, "checkout_privileges()"), "it is new once"
+
+
+def test_a_function_that_somebody_dropped_comes_back_with_the_callers_of_its_scope(conn, role):
+    service, orders = role("pycheckout_test_service"), role("pycheckout_test_orders")
+    conn.execute("select checkout_grant(%s), checkout_grant_orders(%s)", (service, orders))
+    conn.execute("drop function checkout_result")
+    deploy(conn)
+    assert value(conn, MAY, service, "checkout_result(uuid, uuid)")
+    assert not value(conn, MAY, orders, "checkout_result(uuid, uuid)")
+
+
+def test_roles_have_their_rights_again_after_the_functions_were_undeployed(conn, role):
+    service = role("pycheckout_test_service")
+    conn.execute("select checkout_grant(%s)", (service,))
+    with conn.transaction():
+        deployment().undeploy(conn)
+    assert signatures(conn, "checkout_execute") == []
+    deploy(conn)
+    assert value(conn, MAY, service, "checkout_result(uuid, uuid)")
+
+
+def test_a_role_that_was_dropped_and_made_anew_is_another_role(conn, role, functions):
+    """Its predecessor's rights are not its own, until somebody grants them; then it is remembered instead."""
+    name = role("pycheckout_test_reborn")
+    conn.execute("select checkout_grant(%s), checkout_grant_quotes(%s)", (name, name))
+    conn.execute(f"drop owned by {name}; drop role {name}; create role {name}")
+    conn.execute("drop function checkout_result, cart_put")
+    write(functions, "checkout_probe")
+    give_also(functions, "checkout", "checkout_probe")
+    deploy(conn)
+    held = (
+        "select count(*) from pg_proc where pronamespace = 'public'::regnamespace"
+        " and has_function_privilege(%s, oid, 'execute')"
+    )
+    assert value(conn, held, name) == 0
+
+    conn.execute("select checkout_grant(%s)", (name,))
+    conn.execute("drop function checkout_result, cart_put")
+    deploy(conn)
+    assert value(conn, MAY, name, "checkout_result(uuid, uuid)")
+    assert not value(conn, MAY, name, "cart_put(jsonb)")
+    remembered = "select scope from checkout_roles join pg_roles on oid = role_oid where role_name = %s"
+    assert [row["scope"] for row in conn.execute(remembered, (name,)).fetchall()] == ["checkout"]
 
 
 def test_role_that_was_dropped_is_passed_over(conn, role):
@@ -288,11 +408,118 @@ def test_role_that_was_dropped_is_passed_over(conn, role):
     gone, stays = role("pycheckout_test_gone"), role("pycheckout_test_stays")
     conn.execute("select checkout_grant(%s), checkout_grant(%s)", (gone, stays))
     conn.execute("drop owned by pycheckout_test_gone; drop role pycheckout_test_gone")
-    conn.execute("revoke execute on function checkout_version() from pycheckout_test_stays")
+    conn.execute("drop function checkout_version()")
 
     deploy(conn)
 
-    assert value(conn, "select has_function_privilege(%s, 'checkout_version()', 'execute')", stays)
+    assert value(conn, MAY, stays, "checkout_version()")
+
+
+# What others could write
+
+
+def test_a_role_that_can_write_what_deployments_believe_gets_nothing_by_it(conn, role, functions):
+    """Neither a right, nor SQL of its own; and the tables are the owner's again afterwards."""
+    web = role("pycheckout_test_web")
+    tables = ("checkout_ledger", "checkout_releases", "checkout_functions", "checkout_roles")
+    conn.execute(f"grant all on {', '.join(tables)} to {web}; grant update (scope) on checkout_roles to public")
+    conn.execute(
+        f"insert into checkout_roles (role_name, role_oid, scope) select '{web}', '{web}'::regrole, scope"
+        " from unnest(array['checkout', 'orders', 'quotes', 'relay']) as scope;"
+        "insert into checkout_functions (signature, name)"
+        f" values ('cart_put(jsonb); grant execute on function inventory_set to {web}; --', 'cart_put')"
+    )
+    write(functions, "checkout_probe")
+    give_also(functions, "checkout", "checkout_probe")
+    conn.execute("drop function checkout_result")
+    warnings = []
+    conn.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+
+    deploy(conn)
+
+    open_to_it = (
+        "select proname::text as name from pg_proc join checkout_functions on oid = to_regprocedure(signature)"
+        " where has_function_privilege(%s, oid, 'execute')"
+    )
+    assert conn.execute(open_to_it, (web,)).fetchall() == []
+    for table in tables:
+        for privilege in ("insert", "update", "delete", "truncate", "references", "trigger"):
+            assert not value(conn, "select has_table_privilege(%s, %s, %s)", web, table, privilege)
+        assert value(conn, "select has_table_privilege(%s, %s, 'select')", web, table), "readers stay"
+    assert not value(conn, "select has_any_column_privilege(%s, 'checkout_roles', 'update')", web)
+    assert [text for text in warnings if web in text and "checkout_roles" in text]
+
+
+def test_a_function_that_is_made_anew_stays_shut_whatever_default_privileges_came_meanwhile(conn, role, functions):
+    web = role("pycheckout_test_web")
+    conn.execute(f"alter default privileges in schema public grant all on functions to {web}, public")
+    change_result(functions)
+    conn.execute("drop function checkout_version()")
+    write(functions, "checkout_probe")
+    deploy(conn)
+    for name in ("checkout_result(uuid, uuid)", "checkout_version()", "checkout_probe()"):
+        assert not value(conn, MAY, web, name)
+    conn.execute(f"alter default privileges in schema public revoke all on functions from {web}, public")
+
+
+# Settings
+
+
+SETTINGS = [
+    "quote_all_identifiers = on",
+    "search_path = public, pg_catalog",
+    "standard_conforming_strings = off",
+    "check_function_bodies = on",
+    "DateStyle = 'SQL, DMY'",
+    "TimeZone = 'Asia/Kolkata'",
+    "array_nulls = off",
+    "transform_null_equals = on",
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_deferrable = on",
+    "row_security = off",
+    "client_min_messages = error",
+    "plpgsql.variable_conflict = use_column",
+    "plpgsql.extra_errors = 'all'",
+    "plpgsql.print_strict_params = on",
+    "xmlbinary = hex",
+    "bytea_output = escape",
+    "lc_messages = 'C'",
+    "default_toast_compression = pglz",
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_setting_of_a_database_changes_a_deployment(conn, url, role, functions, setting):
+    """Names are compared as what they are, not as some setting has them written."""
+    service = role("Service x")
+    conn.execute("select checkout_grant(%s)", (service,))
+    write(functions, "checkout_gone")
+    deploy(conn)
+    change_result(functions)
+    (functions / "checkout_gone.sql").unlink()
+    write(functions, "checkout_probe")
+    give_also(functions, "checkout", "checkout_probe")
+    with conn.transaction(force_rollback=True):
+        deployment().deploy(conn)
+        state = conn.execute(STATE).fetchall()
+    conn.execute(sql.SQL("alter database {} set {}").format(sql.Identifier(conn.info.dbname), sql.SQL(setting)))
+
+    with connect(url) as other:
+        deploy(other)
+    pycheckout.migrate(url)
+
+    assert conn.execute(STATE).fetchall() == state
+    with connect(url) as other, other.transaction(force_rollback=True):
+        deployment().undeploy(other)
+        assert value(other, "select count(*) from pg_proc where proname ~ '^(checkout_execute|inventory_set)$'") == 0
+
+
+STATE = """
+    select routine.oid::regprocedure::text as name, pg_get_functiondef(routine.oid) as definition, proacl::text as acl,
+           signature
+      from pg_proc as routine left join checkout_functions on checkout_functions.name = proname
+     where pronamespace = 'public'::regnamespace order by 1
+"""
 
 
 # Two at once

@@ -301,6 +301,15 @@ def rule_of_the_host(db, add_cart, serve):
     return serve(), add_cart(), {}
 
 
+def deferred_rule_of_the_host(db, add_cart, serve):
+    db.execute("create table secret_stores (id uuid primary key)")
+    db.execute(
+        "alter table vendor_orders add constraint secret_key foreign key (vendor_store_id) references secret_stores"
+        " deferrable initially deferred"
+    )
+    return serve(), add_cart(), {}
+
+
 def bad_token(db, add_cart, serve):
     return serve(ad_token_policy="error"), add_cart(ad_tokens=["no token"]), {}
 
@@ -362,6 +371,7 @@ ROWS = [
     (key_of_another_request, 422, "idempotency_key_reused", ABOUT | {"bound_cart_id"}),
     (wrong_subtotal, 409, "cart_inconsistent", ABOUT),
     (rule_of_the_host, 409, "cart_inconsistent", ABOUT),
+    (deferred_rule_of_the_host, 409, "cart_inconsistent", ABOUT),
     (bad_token, 422, "ad_token_invalid", None),
     (other_writer, 409, "snapshot_immutable", ABOUT),
     (out_of_stock, 409, "insufficient_inventory", ABOUT | {"items"}),

@@ -220,3 +220,25 @@ def test_orders_are_canceled_released_and_fulfilled_there_too(host):
     ]
     with pytest.raises(psycopg.DatabaseError, match="that a checkout made"):
         host.value("select vendor_order_cancel(id('order', 11), 'history')")
+
+
+def test_carts_of_both_systems_are_erased(host):
+    """Also the click of the earlier system, in its archive; an order that names no cart is found by its anchor."""
+    host.check_out(14)
+    host.conn.execute("update vendor_orders set notes = 'ring twice'")
+    carts = "select id from cart_records where status = 'converted' order by id"
+    for (cart_id,) in host.conn.execute(carts).fetchall():
+        assert host.value("select checkout_erase(%s)", cart_id) > 0
+        assert host.value("select checkout_erase(%s)", cart_id) == 0
+
+    assert host.value("select count(*) from checkout_requests") == 0
+    theirs = "checkout_group_id in (select checkout_group_id from cart_records where status = 'converted')"
+    assert host.value(f"select count(*) from vendor_orders where {theirs}") > 2
+    assert host.value(f"select count(*) from vendor_orders where {theirs} and notes is not null") == 0
+    if host.value("select to_regclass('checkout_groups_archive') is not null"):
+        clicks = (
+            "select count(*) from checkout_groups_archive as a join cart_records as c on c.checkout_group_id = a.id"
+        )
+        assert host.value(clicks) > 0
+        assert host.value(clicks + " where attributed_ad_click_id is not null") == 0
+    assert host.check_out(14).replayed

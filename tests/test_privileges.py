@@ -9,11 +9,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
-from roles import PASSWORD
+from roles import FOR_THE_OWNER, PASSWORD
 
 import pycheckout
 from checks import refused, row, rows, values
-from races import wait_until_blocked
+from pycheckout._release import deployment
+from races import blocked, wait_until_blocked
 
 # The matrix: for each kind of role how it comes to be, and what it may do. Nothing else: no other function, table,
 # view, sequence, type or schema.
@@ -315,11 +316,11 @@ def test_unknown_role_is_refused(db, snapshot, function, name):
 
 
 def test_grants_survive_a_deployment(db, dsn, new_role):
-    """Each deployment grants again, and passes over a role that was dropped meanwhile."""
+    """Also of a function that somebody dropped; a role that was dropped meanwhile is passed over."""
     kept, dropped = new_role(), new_role()
     for name in (kept, dropped):
         db.execute("select checkout_grant(%s)", [name])
-    db.execute("revoke execute on function checkout_result(uuid, uuid) from " + kept)
+    db.execute("drop function checkout_result(uuid, uuid)")
     db.execute(f"drop owned by {dropped}; drop role {dropped}")
 
     pycheckout.migrate(dsn)
@@ -354,11 +355,83 @@ def test_two_grants_at_once_queue(db, connect, new_role):
     assert values(db, "select role_name from checkout_roles order by 1") == sorted(names)
 
 
+# checkout_revoke
+
+GRANTS = [name for name in sorted(FOR_THE_OWNER) if name.startswith("checkout_grant")]
+
+
+@pytest.mark.parametrize("suffix", ["", *ODD_NAMES])
+def test_a_revoked_role_has_nothing_left_and_is_given_nothing_again(db, dsn, new_role, suffix):
+    """As if it had never been granted anything, whatever a deployment brings."""
+    name, other = new_role(suffix), new_role()
+    table = [*WRITE, "TRUNCATE", "REFERENCES", "TRIGGER"]
+    db.execute("revoke usage on schema public from public")
+    before = rows(db, PRIVILEGES, name, table)
+    for function in GRANTS:
+        db.execute(sql.SQL("select {0}({1}), {0}({2})").format(sql.Identifier(function), name, other))
+    held = rows(db, PRIVILEGES, other, table)
+    assert len(rows(db, PRIVILEGES, name, table)) == len(held) > len(before) + 20
+
+    db.execute("select checkout_revoke(%s)", [name])
+    db.execute("drop function checkout_result(uuid, uuid)")
+    pycheckout.migrate(dsn)
+
+    assert rows(db, PRIVILEGES, name, table) == before
+    assert set(values(db, "select role_name from checkout_roles")) == {other}
+    assert rows(db, PRIVILEGES, other, table) == held
+    db.execute("select checkout_revoke(%s)", [name])  # nothing is left to take
+
+
+def test_a_revoke_takes_what_was_granted_and_no_more(db, new_role):
+    """What the host gave its own role stays, and the schema stays open to it."""
+    name = new_role()
+    db.execute("revoke usage on schema public from public")
+    db.execute(f"grant execute on function inventory_set to {name}; grant select on cart_records to {name}")
+    db.execute("select checkout_grant(%s)", [name])
+
+    db.execute("select checkout_revoke(%s)", [name])
+
+    for statement in (
+        "has_schema_privilege(%s, 'public', 'usage')",
+        "has_function_privilege(%s, 'inventory_set(uuid, integer)', 'execute')",
+        "has_table_privilege(%s, 'cart_records', 'select')",
+    ):
+        assert values(db, f"select {statement}", name) == [True], statement
+    assert values(db, "select has_function_privilege(%s, 'checkout_version()', 'execute')", name) == [False]
+
+
+def test_a_role_that_is_gone_is_forgotten(db, new_role):
+    name = new_role()
+    db.execute("select checkout_grant(%s)", [name])
+    db.execute(f"drop owned by {name}; drop role {name}")
+
+    db.execute("select checkout_revoke(%s)", [name])
+
+    assert values(db, "select role_name from checkout_roles") == []
+    with refused("OC005") as refusal:
+        db.execute("select checkout_revoke(%s)", [name])
+    assert refusal.detail["field"] == "role_name"
+
+
+def test_a_revoke_waits_for_a_deployment(db, connect, new_role):
+    """Or the deployment would give the role again what it read before."""
+    name, deploying, owner = new_role(), connect(), connect(autocommit=True)
+    db.execute("select checkout_grant(%s)", [name])
+    deployment().deploy(deploying)
+    with blocked(db, lambda conn: conn.execute("select checkout_revoke(%s)", [name]), owner) as waiting:
+        deploying.commit()
+    waiting.result(timeout=10)
+    assert values(db, "select has_function_privilege(%s, 'checkout_version()', 'execute')", name) == [False]
+
+
 # lock_timeout
 
 
-def test_a_service_role_waits_five_seconds_for_a_lock(service):
-    assert values(service, "show lock_timeout") == ["5s"]
+@pytest.mark.parametrize("function", GRANTS)
+def test_a_role_that_was_granted_something_waits_five_seconds_for_a_lock(db, new_role, login, function):
+    name = new_role(" it's")
+    db.execute(sql.SQL("select {}(%s)").format(sql.Identifier(function)), [name])
+    assert values(login(name), "show lock_timeout") == ["5s"]
 
 
 @pytest.mark.parametrize("where", ["", "in database {database}"])

@@ -255,7 +255,7 @@ def test_16_old_keys_and_carts_are_purged(follow, db, cart):
 def test_17_a_person_is_erased_cart_by_cart(follow, db, cart, snapshot):
     [found] = follow(17)
 
-    assert found.split() == ["checkout_erase", "3", "cart_id,rows", f"{cart.id},0"]
+    assert found.split() == ["checkout_erase", "4", "cart_id,rows", f"{cart.id},0"]
     assert "12 Main Street" not in str(snapshot(db))
 
 

@@ -19,6 +19,7 @@ create table if not exists checkout_functions (
 
 create table if not exists checkout_roles (
   role_name text collate "C" not null,
+  role_oid oid not null,
   scope text collate "C" not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'relay')),
   primary key (role_name, scope)
 );
@@ -37,8 +38,10 @@ begin
     ('checkout_functions.name', 'Name, which is also that of its file.'),
     ('checkout_roles',
      'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders(), checkout_grant_operators() and checkout_grant_relay() '
-     'were called for; each deployment grants again.'),
-    ('checkout_roles.role_name', 'Role of the server; one that was dropped since is passed over.'),
+     'were called for, until checkout_revoke(). A deployment gives them what its release brings anew.'),
+    ('checkout_roles.role_name', 'Name of the role when it was granted.'),
+    ('checkout_roles.role_oid',
+     'Its oid in this cluster then. A role of that name with another oid is another role: it is given nothing until somebody grants again.'),
     ('checkout_roles.scope', 'What it was granted, as checkout_privileges() lists it.')
   ) as said (name, comment);
   -- a record of what was deployed and granted, worth nothing without the functions: no loss

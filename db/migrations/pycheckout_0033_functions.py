@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "8ae6257072cc5330204df356bab1067bf11f6dc80f853f68224f071e0dd429dc"
+FUNCTIONS_HASH = "aca7a2292bcf38c523910ac981ca3373ac1ad025e7f4a142035a7fd889c47d4f"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -34,12 +34,15 @@ class Finding:
 _MIGRATE = "pycheckout migrate"
 _CHECKS = (
     "missing_grant",
+    "role_changed",
     "lock_timeout_off",
     "autovacuum_off",
     "autovacuum_lags",
     "outbox_backlog",
     "keys_readable",
+    "tables_open",
     "schema_open",
+    "anchor_taken",
 )
 
 _HAS = """
@@ -75,7 +78,7 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
         found += _release(conn)
         for check in _CHECKS:
             # Without what it asks, the functions are outdated: a finding already.
-            if check != "missing_grant" or has["privileges"]:
+            if check not in ("missing_grant", "tables_open") or has["privileges"]:
                 query = (Path(__file__).parent / f"{check}.sql").read_bytes()
                 params = {"backlog": backlog} if b"%(backlog)s" in query else None
                 found += (Finding(check=check, **row) for row in conn.execute(query, params).fetchall())

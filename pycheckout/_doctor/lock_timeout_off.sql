@@ -1,13 +1,13 @@
--- Logins that may check out and have no bound on waiting for a lock. A role's settings do not reach its members, so
+-- Logins that were granted something and have no bound on waiting for a lock. A role's settings do not reach its members, so
 -- that each login is looked at, not only the role that was granted something.
 select login.rolname as subject,
-       'has no lock_timeout: its checkouts wait for a lock without end' as problem,
+       'has no lock_timeout: it waits for a lock without end, and holds its own meanwhile' as problem,
        format('alter role %I in database %I set lock_timeout = ''5s'';', login.rolname, current_database()) as remedy
   from pg_roles as login
  where login.rolcanlogin and not login.rolsuper
    and exists (select from checkout_roles as remembered
-                 join pg_roles as service on service.rolname = remembered.role_name
-                where remembered.scope = 'checkout' and pg_has_role(login.oid, service.oid, 'usage'))
+                 join pg_roles as service on service.rolname = remembered.role_name and service.oid = remembered.role_oid
+                where pg_has_role(login.oid, service.oid, 'usage'))
    and coalesce(
          -- the nearest one counts: of the role in this database, of the role, of the database
          (select split_part(entry, '=', 2)

@@ -2,13 +2,13 @@
 with wanted as (
   select remembered.role_name, remembered.scope, given.kind, given.object, given.columns, trim(each) as privilege
     from checkout_roles as remembered
-    join pg_roles on rolname = remembered.role_name
+    join pg_roles on rolname = remembered.role_name and pg_roles.oid = remembered.role_oid
     join checkout_privileges() as given on given.scope = remembered.scope
    cross join string_to_table(given.privilege, ',') as each
    union all
   select remembered.role_name, remembered.scope, 'schema', current_schema()::text, null, 'usage'
     from checkout_roles as remembered
-    join pg_roles on rolname = remembered.role_name
+    join pg_roles on rolname = remembered.role_name and pg_roles.oid = remembered.role_oid
 )
 select role_name as subject,
        'lacks ' || string_agg(format('%s on %s', privilege, object), ', ' order by object, privilege) as problem,

@@ -1,8 +1,12 @@
--- checkout_erase: the addresses and notes of a person go, in cart, orders and events; what was bought, for how much, stays.
+-- checkout_erase: a person goes out of a cart, its orders and its events; what was bought, for how much, stays.
 --
 -- With cart_purge the one way past the triggers that guard converted carts: it writes a permit for this cart, valid in
 -- this transaction alone. The word that a checkout writes on a short line is nobody's note, and replays are told by it.
--- What consumers were sent, they must erase themselves.
+-- Nothing is left that a guess could be tried on: the keys go, since each holds a hash over the address, and an address
+-- of nulls tells checkout_execute to bind none again. What consumers were sent, they must erase themselves.
+--
+-- Locks the cart, its orders, then its events, oldest first. A relay holds a lock on an event for a statement, never
+-- while it waits for a broker; what it writes afterwards about a broker that refuses takes another call.
 
 create or replace function checkout_erase(cart_id uuid)
 returns bigint
@@ -14,8 +18,11 @@ declare
   v_blank constant address_t := jsonb_populate_record(null::address_t, '{}');
   v_transaction_id constant xid8 := pg_current_xact_id();
   v_checkout_group_id uuid;
+  v_buyer_store_ids uuid[];
   v_has_cart boolean;
   v_order_ids uuid[];
+  v_aggregate_ids uuid[];
+  v_event_ids uuid[];
   v_now timestamptz;
   v_rows bigint;
   v_changed bigint := 0;
@@ -24,13 +31,16 @@ begin
     perform checkout_raise_invalid('cart_id', 'is required');
   end if;
 
-  select cart.checkout_group_id into v_checkout_group_id
+  select cart.checkout_group_id, array[cart.buyer_store_id] into v_checkout_group_id, v_buyer_store_ids
     from cart_records as cart where cart.id = checkout_erase.cart_id for update;
   v_has_cart := found;
-  -- the orders of a cart that cart_purge deleted say themselves whose they are
-  select array_agg(vendor_order.id) into v_order_ids
-    from (select each.id from vendor_orders as each
-           where case when v_has_cart then each.checkout_group_id = v_checkout_group_id else each.cart_id = checkout_erase.cart_id end
+  -- Orders say themselves whose they are, also those of a cart that cart_purge deleted; of an earlier system's the anchor does.
+  select array_agg(vendor_order.id), array_agg(vendor_order.id) || array_agg(vendor_order.checkout_group_id),
+         v_buyer_store_ids || array_agg(vendor_order.buyer_store_id)
+    into v_order_ids, v_aggregate_ids, v_buyer_store_ids
+    from (select each.id, each.checkout_group_id, each.buyer_store_id
+            from vendor_orders as each
+           where each.cart_id = checkout_erase.cart_id or (each.cart_id is null and each.checkout_group_id = v_checkout_group_id)
            order by each.id
              for update) as vendor_order;
   if not v_has_cart and v_order_ids is null then
@@ -39,42 +49,81 @@ begin
             detail = jsonb_build_object('cart_id', checkout_erase.cart_id),
             hint = 'Check the cart id; neither a cart nor an order has it.';
   end if;
+  v_aggregate_ids := v_aggregate_ids || v_checkout_group_id;
   v_now := clock_timestamp();
 
   insert into cart_change_permits (cart_id, transaction_id)
   values (checkout_erase.cart_id, v_transaction_id) on conflict do nothing;
   update cart_records as cart
-     set shipping_address = v_blank, updated_at = v_now
-   where cart.id = checkout_erase.cart_id and num_nonnulls(cart.shipping_address) = 1 and cart.shipping_address is distinct from v_blank;
+     set shipping_address = case when num_nonnulls(cart.shipping_address) = 1 then v_blank end,
+         ad_tokens = case when cart.ad_tokens is not null then '{}'::text[] end, updated_at = v_now
+   where cart.id = checkout_erase.cart_id
+     and (cardinality(cart.ad_tokens) > 0 or num_nonnulls(cart.shipping_address) = 1 and cart.shipping_address is distinct from v_blank);
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
   delete from cart_change_permits as permit where permit.cart_id = checkout_erase.cart_id;
 
   update vendor_orders as vendor_order
-     set shipping_address = case when num_nonnulls(vendor_order.shipping_address) = 1 then v_blank end, notes = null, updated_at = v_now
+     set shipping_address = case when num_nonnulls(vendor_order.shipping_address) = 1 then v_blank end, notes = null,
+         attributed_token = ad_token_public(vendor_order.attributed_token), updated_at = v_now
    where vendor_order.id = any (v_order_ids)
-     and (vendor_order.notes is not null or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank);
+     and (vendor_order.notes is not null or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank
+          or vendor_order.attributed_token is distinct from ad_token_public(vendor_order.attributed_token));
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
   update order_line_items as line
-     set notes = null, updated_at = v_now
-   where line.order_id = any (v_order_ids) and line.notes <> 'insufficient_inventory';
+     set notes = case when line.notes = 'insufficient_inventory' then line.notes end,
+         attributed_token = ad_token_public(line.attributed_token), updated_at = v_now
+   where line.order_id = any (v_order_ids)
+     and (line.notes <> 'insufficient_inventory' or line.attributed_token is distinct from ad_token_public(line.attributed_token));
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
-  update outbox_events as event
-     set payload = jsonb_set(event.payload, '{data,reason}', '"erased"')
-   where event.aggregate_id = any (v_order_ids) and event.event_type in ('vendor_order.canceled', 'order_line.released')
-     and event.payload #>> '{data,reason}' <> 'erased';
+  -- by the primary key: it begins with the buyer
+  delete from checkout_requests as request
+   where request.buyer_store_id = any (v_buyer_store_ids) and request.cart_id = checkout_erase.cart_id;
   get diagnostics v_rows = row_count;
-  return v_changed + v_rows;
+  v_changed := v_changed + v_rows;
+
+  -- A sent event is in no index by its aggregate: this reads the outbox, which outbox_purge keeps small, once.
+  select array_agg(event.id) into v_event_ids
+    from (select each.id
+            from outbox_events as each
+           where each.aggregate_id = any (v_aggregate_ids)
+             and (each.last_error is not null
+                  or each.payload ->> 'event_id' = each.id::text and each.payload #>> '{data,reason}' <> 'erased')
+           order by each.created_at, each.id
+             for update) as event;
+  update outbox_events as event
+     set last_error = null,
+         payload = case when event.payload ->> 'event_id' = event.id::text and event.payload #>> '{data,reason}' is not null
+                        then jsonb_set(event.payload, '{data,reason}', '"erased"') else event.payload end
+   where event.id = any (v_event_ids);
+  get diagnostics v_rows = row_count;
+  v_changed := v_changed + v_rows;
+  update outbox_dead_letters as parked
+     set error = 'erased'
+   where parked.aggregate_id = any (v_aggregate_ids) and parked.error <> 'erased';
+  get diagnostics v_rows = row_count;
+  v_changed := v_changed + v_rows;
+
+  -- dynamic, because the table is there only where an earlier system was, until the DBA drops it
+  if exists (select from pg_attribute where attrelid = to_regclass('checkout_groups_archive') and attname = 'attributed_ad_click_id') then
+    execute 'update checkout_groups_archive set attributed_ad_click_id = null where id = any ($1) and attributed_ad_click_id is not null'
+      using v_aggregate_ids;
+    get diagnostics v_rows = row_count;
+    v_changed := v_changed + v_rows;
+  end if;
+  return v_changed;
 end;
 $$;
 
 revoke execute on function checkout_erase(uuid) from public;
 
 comment on function checkout_erase(uuid) is
-  'Blanks the addresses and notes of a person in a cart, its orders and lines, and the reasons in their events (which become "erased"), and returns '
-  'how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays. Also for a cart that cart_purge deleted. '
-  'Locks the cart, then its orders, until the commit. For the owner. Raises OC001 if neither a cart nor an order has the id, OC005 for a null one.';
+  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes and the reasons in events (which become "erased"), deletes the '
+  'keys bound to the cart, its ad tokens and what of their claims nobody is shown, and clears errors that a broker sent and the click of an earlier '
+  'system. Returns how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays, which bind no key any more. '
+  'Also for a cart that cart_purge deleted. Locks the cart, then its orders, until the commit; never waits for a broker. For the owner. Raises OC001 '
+  'if neither a cart nor an order has the id, OC005 for a null one.';

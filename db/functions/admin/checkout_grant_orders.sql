@@ -14,4 +14,4 @@ revoke execute on function checkout_grant_orders(text) from public;
 
 comment on function checkout_grant_orders(text) is
   'Gives a role EXECUTE on vendor_order_cancel, order_line_release, order_line_fulfil and checkout_version, for any order: whose it is, the '
-  'service must know. Remembered: each deployment grants again. For the owner. Raises OC005 for an unknown role.';
+  'service must know. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for an unknown role.';

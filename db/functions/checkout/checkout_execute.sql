@@ -49,7 +49,9 @@ begin
 
   perform checkout_check_key(v_cart, checkout_execute.idempotency_key, v_request_hash);
   if v_cart.status = 'converted' then
-    perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
+    if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
+      perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
+    end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
     return (checkout_build_result(v_cart, true, null)).result;
   end if;
 

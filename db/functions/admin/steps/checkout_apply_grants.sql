@@ -1,34 +1,31 @@
--- checkout_apply_grants: gives every remembered role its rights again. Each deployment ends with it, since a function
--- that was dropped and made anew has lost its grants.
+-- checkout_apply_grants: gives a role what a scope has for it: all of it, or what is on some of its objects.
+--
+-- A deployment calls it for what its release brings anew, and for no more: whatever was revoked by hand stays revoked.
 
-create or replace function checkout_apply_grants()
+create or replace function checkout_apply_grants(role_name text, scope text, objects text[] default null)
 returns void
 language plpgsql
 set search_path from current
 as $$
 declare
-  v_role record;
-  v_grant text;
+  v_given record;
 begin
-  -- loops, because each grant is a statement of its own; a role that was dropped meanwhile is passed over
-  for v_role in
-    select remembered.role_name,
-           (select array_agg(given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', '')
-                             || ' on ' || given.kind || ' ' || given.object)
-              from checkout_privileges() as given where given.scope = remembered.scope) as grants
-      from checkout_roles as remembered
-      join pg_roles on rolname = remembered.role_name
+  if checkout_apply_grants.objects is null then
+    execute format('grant usage on schema %I to %I', current_schema(), checkout_apply_grants.role_name);
+  end if;
+  -- a loop, because each grant is a statement of its own
+  for v_given in
+    select given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', '') as privilege, given.kind, given.object
+      from checkout_privileges() as given
+     where given.scope = checkout_apply_grants.scope
+       and (checkout_apply_grants.objects is null or given.object = any (checkout_apply_grants.objects))
   loop
-    execute format('grant usage on schema %I to %I', current_schema(), v_role.role_name);
-    foreach v_grant in array v_role.grants loop
-      execute format('grant %s to %I', v_grant, v_role.role_name);
-    end loop;
+    execute format('grant %s on %s %s to %I', v_given.privilege, v_given.kind, v_given.object, checkout_apply_grants.role_name);
   end loop;
 end;
 $$;
 
-revoke execute on function checkout_apply_grants() from public;
+revoke execute on function checkout_apply_grants(text, text, text[]) from public;
 
-comment on function checkout_apply_grants() is
-  'Step of a deployment: grants again to every role that checkout_grant, checkout_grant_quotes, checkout_grant_orders, '
-  'checkout_grant_relay or checkout_grant_operators was called for.';
+comment on function checkout_apply_grants(text, text, text[]) is
+  'Step of checkout_grant and its kind, which give all of a scope, and of a deployment, which gives what is new in it.';
