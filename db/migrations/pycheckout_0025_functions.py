@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "f0d84308076a0c2c2a0bb1dd6a71ddd9010f7859622b16dd2af40471cd7fdad6"
+FUNCTIONS_HASH = "d31f96aa3d48cb79632401b7d3549858ef3e74d055983e0e32c1e71d9a2970a8"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
