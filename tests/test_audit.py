@@ -44,6 +44,7 @@ BREAKS = {
         update outbox_events set payload = jsonb_set(payload, '{data,vendor_orders,0,items,0,qty}', '5')
          where event_type = 'checkout.converted'
     """,
+    "event_tells_the_attribution": """update vendor_orders set attributed_token = '{"token_id": "7"}'""",
     "event_tells_the_quote": """
         update outbox_events set payload = jsonb_set(payload, '{data,totals,quoted,total_cents}', '5')
          where event_type = 'checkout.converted'
@@ -62,7 +63,10 @@ BREAKS = {
         select checkout_group_id, buyer_store_id, gen_random_uuid(), 5000, 5000 from cart_records
     """,
     "order_has_the_anchor_of_its_cart": "update cart_records set checkout_group_id = gen_random_uuid()",
-    "order_names_the_cart_of_its_anchor": "update vendor_orders set cart_id = null",
+    "order_names_the_cart_of_its_anchor": """
+        alter table vendor_orders drop constraint vendor_orders_cart_id_set;
+        update vendor_orders set cart_id = null
+    """,
     "order_has_the_buyer_of_its_cart": "update vendor_orders set buyer_store_id = gen_random_uuid()",
     "ordered_cart_is_converted": "update cart_records set status = 'active'",
     "converted_cart_is_confirmed": "update cart_records set converted_at = null",
@@ -77,6 +81,7 @@ BREAKS = {
     "line_is_its_cart_item": "update order_line_items set unit_price_cents = 1",
     "line_is_described_as_its_cart_item": "update order_line_items set name = 'Pears'",
     "order_has_its_vendor_group": "delete from cart_vendor_groups",
+    "vendor_group_has_its_cart": "delete from cart_records",
     "order_names_its_vendor_group": """update cart_vendor_groups set promo = '{"code": "OTHER", "amount_cents": 50}'""",
     "order_is_its_vendor_group_without_rejected_lines": "update cart_vendor_groups set total_cents = total_cents - 1",
     "order_promotion_is_its_share_of_the_group": """

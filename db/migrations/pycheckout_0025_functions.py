@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "d31f96aa3d48cb79632401b7d3549858ef3e74d055983e0e32c1e71d9a2970a8"
+FUNCTIONS_HASH = "dc335fb534b18a7cdd2c9dfdbdd96a34e66e04aa95d7ff9921cc05428959e15c"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

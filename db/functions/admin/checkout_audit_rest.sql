@@ -29,7 +29,7 @@ begin
     select product_id, slot, available_qty, reserved_qty from inventory_slots
   ),
   changes as (   -- of orders that a checkout made
-    select event.id, event.event_type::text as event_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
+    select event.id, event.event_type::text as event_type, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
       from outbox_events as event
      where event.event_type in ('vendor_order.canceled', 'order_line.released', 'order_line.fulfilled')
        and (checkout_audit_rest.since is null or event.created_at >= checkout_audit_rest.since)
@@ -96,11 +96,11 @@ begin
   select 'event_will_be_sent', changes.id::text, 'due, parked or published', 'never due'
     from changes where changes.published_at is null and changes.next_attempt_at is null
    union all
-  select 'event_says_what_it_is', changes.id::text, format('%s %s of %s', changes.event_type, changes.id, changes.aggregate_id),
-         format('%s %s of %s', changes.payload ->> 'type', changes.payload ->> 'event_id', changes.payload #>> '{data,checkout_group_id}')
+  select 'event_says_what_it_is', changes.id::text, format('%s %s of checkout_group %s', changes.event_type, changes.id, changes.aggregate_id),
+         format('%s %s of %s %s', changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
     from changes
-   where (changes.event_type, changes.id::text, changes.aggregate_id::text)
-         is distinct from (changes.payload ->> 'type', changes.payload ->> 'event_id', changes.payload #>> '{data,checkout_group_id}')
+   where (changes.event_type, changes.id::text, 'checkout_group', changes.aggregate_id::text)
+         is distinct from (changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
    union all
   -- A line that the checkout did not reject and that has ended since. None is asked for that a purge may have deleted.
   select 'every_ended_line_has_its_event', line.id::text, case line.status when 'fulfilled' then 'fulfilled' else 'released or canceled' end, 'no event'

@@ -54,7 +54,7 @@ begin
              group by order_id) as lines on lines.order_id = slice.id
   ),
   events as (
-    select event.id, event.aggregate_id, event.event_type::text as event_type, event.payload, event.published_at, event.next_attempt_at,
+    select event.id, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.event_type::text as event_type, event.payload, event.published_at, event.next_attempt_at,
            event.created_at, event.payload -> 'data' as data
       from outbox_events as event
      where event.event_type in ('checkout.vendor_orders_created', 'checkout.converted')
@@ -83,13 +83,17 @@ begin
   purged as (
     select coalesce(max(purged_before), '-infinity') as before from outbox_purges
   ),
-  told_lines as (   -- as the event of the conversion has them
-    select events.aggregate_id, ordered ->> 'order_id' as order_id, line
+  told_orders as (   -- as the event of the conversion has them
+    select ordered ->> 'order_id' as order_id, ordered ->> 'attributed_token_id' as token_id, ordered -> 'items' as items
       from events
       join conversions on conversions.checkout_group_id = events.aggregate_id
      cross join jsonb_array_elements(case jsonb_typeof(events.data -> 'vendor_orders') when 'array' then events.data -> 'vendor_orders' else '[]' end) as ordered
-     cross join jsonb_array_elements(case jsonb_typeof(ordered -> 'items') when 'array' then ordered -> 'items' else '[]' end) as line
      where events.event_type = 'checkout.converted'
+  ),
+  told_lines as (
+    select told_orders.order_id, line
+      from told_orders
+     cross join jsonb_array_elements(case jsonb_typeof(told_orders.items) when 'array' then told_orders.items else '[]' end) as line
   )
   select 'order_subtotal_is_its_lines', orders.id::text, orders.kept_subtotal::text, orders.subtotal_cents::text
     from orders where orders.subtotal_cents <> orders.kept_subtotal
@@ -151,12 +155,12 @@ begin
    where events.published_at is null and events.next_attempt_at is null
    union all
   select 'event_says_what_it_is', events.id::text,
-         format('%s %s of %s: cart %s of %s', events.event_type, events.id, events.aggregate_id, conversions.cart_id, conversions.buyer_store_id),
-         format('%s %s of %s: cart %s of %s', events.payload ->> 'type', events.payload ->> 'event_id', events.data ->> 'checkout_group_id',
-                events.data ->> 'cart_id', events.data ->> 'buyer_store_id')
+         format('%s %s of checkout_group %s: cart %s of %s', events.event_type, events.id, events.aggregate_id, conversions.cart_id, conversions.buyer_store_id),
+         format('%s %s of %s %s: cart %s of %s', events.payload ->> 'type', events.payload ->> 'event_id', events.aggregate_type,
+                events.data ->> 'checkout_group_id', events.data ->> 'cart_id', events.data ->> 'buyer_store_id')
     from events join conversions on conversions.checkout_group_id = events.aggregate_id
-   where (events.event_type, events.id::text, events.aggregate_id::text, conversions.cart_id, conversions.buyer_store_id)
-         is distinct from (events.payload ->> 'type', events.payload ->> 'event_id', events.data ->> 'checkout_group_id',
+   where (events.event_type, events.id::text, 'checkout_group', events.aggregate_id::text, conversions.cart_id, conversions.buyer_store_id)
+         is distinct from (events.payload ->> 'type', events.payload ->> 'event_id', events.aggregate_type, events.data ->> 'checkout_group_id',
                            events.data ->> 'cart_id', events.data ->> 'buyer_store_id')
    union all
   select 'event_names_the_orders', events.id::text, conversions.order_ids, coalesce(told.order_ids, 'none')
@@ -182,6 +186,10 @@ begin
    where (line.order_id::text, line.qty::text, line.total_cents::text, line.was_short, line.token_id)
          is distinct from (told.order_id, told.line ->> 'qty', told.line ->> 'total_cents', told.line ->> 'status' = 'rejected',
                            told.line ->> 'attributed_token_id')
+   union all
+  select 'event_tells_the_attribution', orders.id::text, coalesce(orders.attributed_token ->> 'token_id', 'none'), coalesce(told.token_id, 'none')
+    from orders join told_orders as told on told.order_id = orders.id::text
+   where orders.attributed_token ->> 'token_id' is distinct from told.token_id
    union all
   select 'event_tells_the_quote', events.id::text,
          concat_ws(', ', carts.currency, carts.payment_method, carts.subtotal_cents, carts.discounts_cents, carts.total_cents),
@@ -262,10 +270,10 @@ begin
     from carts
    where not exists (select from slice where slice.checkout_group_id = carts.checkout_group_id)
    union all
-  select 'line_has_its_cart_item', line.id::text, 'its cart item', 'none'
+  select 'line_has_its_cart_item', line.id::text, 'its cart item, ok', 'none'
     from judged_lines as line
     join cart_records as cart on cart.id = line.cart_id
-    left join cart_items as item on item.id = line.id and item.cart_id = line.cart_id
+    left join cart_items as item on item.id = line.id and item.cart_id = line.cart_id and item.status = 'ok'
    where item.id is null
    union all
   select 'line_is_its_cart_item', line.id::text,
@@ -297,6 +305,13 @@ begin
     join cart_records as cart on cart.id = orders.cart_id
     left join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
    where vendor.id is null
+   union all
+  -- a purge takes both
+  select 'vendor_group_has_its_cart', orders.id::text, 'a cart', 'none'
+    from orders
+    join cart_vendor_groups as vendor on vendor.id = orders.id
+    left join cart_records as cart on cart.id = vendor.cart_id
+   where cart.id is null
    union all
   select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null')),
          concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo)
