@@ -274,6 +274,6 @@ def _orders(shape: Shape) -> list[str]:
         f"insert into payment_intents (id, order_id, method, status, amount_cents)"
         f" select {_id('part.low')}, {_id('part.low')}, 'ach', 'paid', part.total_cents"
         f" from NUMBERS join bench.groups as part on {template} order by n, part.v",
-        f"insert into outbox_purges (purged_before, deleted, purged_at)"
-        f" select 'infinity', 2 * count(*), now() from NUMBERS",
+        "insert into outbox_purges (purged_before, deleted, purged_at)"
+        " select 'infinity', 2 * count(*), now() from NUMBERS",
     ]

@@ -49,24 +49,29 @@ _FILL = [
     """,
     "insert into payment_intents (order_id, method, amount_cents) select order_id, 'ach', 1000 from part",
     """
-    insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, published_at, next_attempt_at)
-    select event.id, event.type, 'checkout_group', event.anchor,
-           jsonb_build_object('version', 1, 'event_id', event.id, 'type', event.type, 'occurred_at', event.at, 'data', jsonb_build_object(
-             'checkout_group_id', event.anchor, 'cart_id', event.cart_id, 'buyer_store_id', event.buyer) || event.data),
-           event.at, event.at, event.at
+    insert into outbox_events (
+      id, event_type, aggregate_type, aggregate_id, payload, created_at, published_at, next_attempt_at)
+    select id, type, 'checkout_group', anchor,
+           jsonb_build_object(
+             'version', 1, 'event_id', id, 'type', type, 'occurred_at', at,
+             'data', data
+                     || jsonb_build_object('checkout_group_id', anchor, 'cart_id', cart_id, 'buyer_store_id', buyer)),
+           at, at, at
       from (
-        select n, anchor, id as cart_id, buyer, at, type,
-               md5(type || n)::uuid as id,
-               case type
-                 when 'checkout.converted' then jsonb_build_object(
-                   'currency', 'USD', 'payment_method', 'ach',
-                   'totals', '{{"quoted": {{"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}}}}'::jsonb,
-                   'vendor_orders', jsonb_agg(jsonb_build_object('order_id', order_id, 'items', jsonb_build_array(jsonb_build_object(
-                      'line_item_id', item_id, 'qty', 1, 'total_cents', 1000, 'status', 'pending', 'attributed_token_id', null)))))
-                 else jsonb_build_object('vendor_order_ids', jsonb_agg(order_id order by vendor), 'rejected_vendors', '[]'::jsonb)
-               end as data
-          from part cross join (values ('checkout.vendor_orders_created'), ('checkout.converted')) as each (type)
-         group by n, anchor, id, buyer, at, type
+        select md5('created' || n)::uuid as id, 'checkout.vendor_orders_created' as type, anchor, at, id as cart_id,
+               buyer,
+               jsonb_build_object(
+                 'rejected_vendors', '[]'::jsonb, 'vendor_order_ids', jsonb_agg(order_id order by vendor)) as data
+          from part group by n, anchor, at, id, buyer
+         union all
+        select md5('converted' || n)::uuid, 'checkout.converted', anchor, at, id, buyer,
+               jsonb_build_object(
+                 'currency', 'USD', 'payment_method', 'ach',
+                 'totals', '{{"quoted": {{"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}}}}'::jsonb,
+                 'vendor_orders', jsonb_agg(jsonb_build_object(
+                   'order_id', order_id, 'items', jsonb_build_array(jsonb_build_object(
+                   'line_item_id', item_id, 'qty', 1, 'total_cents', 1000, 'status', 'pending')))))
+          from part group by n, anchor, at, id, buyer
       ) as event
     """,
     """

@@ -193,8 +193,10 @@ MORE = [
 
 @pytest.fixture
 def healthy(db, add_cart, checkout_sql):
-    """A cart with all there is: a split product, a promotion, a short line, an ineligible one, an invalid vendor; of one
-    order a line is fulfilled and another released."""
+    """A cart with all there is: a split product, a promotion, a short line, an ineligible one, an invalid vendor.
+
+    Of one order a line is fulfilled and another released.
+    """
     cart = add_cart(
         vendors=3,
         lines=3,
@@ -277,6 +279,117 @@ def test_since_leaves_older_conversions_out(db, healthy, add_cart, checkout_sql)
 
     break_it(db, "update inventory_items set reserved_qty = reserved_qty + 1")
     assert {broken["invariant"] for broken in audit(db, since)} == {"reserved_is_what_open_lines_hold"}
+
+
+# What a host may do, one statement or several each.
+LAWFUL = {
+    "support corrects an address": "update vendor_orders set shipping_address.line1 = '14 Main Street'",
+    "the buyer pays otherwise": "update vendor_orders set payment_method = 'cash'",
+    "the intent says so": "update payment_intents set method = 'cash'",
+    "a part is paid": """
+        update vendor_orders set balance_due_cents = balance_due_cents - 400 where balance_due_cents > 400
+    """,
+    "a part is charged": """
+        update vendor_orders set balance_due_cents = balance_due_cents - 400 where balance_due_cents > 400;
+        update payment_intents set status = 'pending', amount_cents = 400 where amount_cents > 400
+    """,
+    "the intent is over what is left": """
+        update vendor_orders set balance_due_cents = balance_due_cents - 400 where balance_due_cents > 400;
+        update payment_intents set amount_cents = amount_cents - 400 where amount_cents > 400
+    """,
+    "all is paid": "update vendor_orders set balance_due_cents = 0; update payment_intents set status = 'paid'",
+    "a line of the host's own": """
+        insert into order_line_items (order_id, name, category, unit, unit_price_cents, qty, total_cents)
+        select id, 'Gift wrap', '', '', 200, 1, 200 from vendor_orders
+    """,
+    "tax and transport": """
+        update vendor_orders set tax_cents = 80, transport_fee_cents = 20, total_cents = total_cents + 100,
+                                 balance_due_cents = balance_due_cents + 100;
+        update payment_intents set amount_cents = amount_cents + 100
+    """,
+    "accepted, on hold, under way": """
+        update vendor_orders set status = 'accepted' where status = 'created_pending';
+        update order_line_items set status = 'accepted'
+         where status = 'pending' and id = (select min(id::text)::uuid from order_line_items);
+        update order_line_items set status = 'hold' where status = 'pending'
+    """,
+    "in transit": "update vendor_orders set status = 'in_transit'",
+    "delivered": "update vendor_orders set status = 'delivered'",
+    "closed": "update vendor_orders set status = 'closed'",
+    "notes": """
+        update vendor_orders set notes = 'Ring twice.';
+        update order_line_items set notes = 'x' where notes is null
+    """,
+    "another warning": """
+        update vendor_orders set warnings = warnings || '[{"type": "late", "message": "Late."}]';
+        update order_line_items set warnings = '[]'
+    """,
+    "keys are purged": "select checkout_requests_purge('0')",
+    "events are sent and purged": "select outbox_ack(array_agg(id)) from outbox_events; select outbox_purge('0')",
+    "a person is erased": "select checkout_erase(id) from cart_records",
+    "a cart is purged": "update vendor_orders set status = 'closed'; select cart_purge('0')",
+    "stock is counted anew": "update inventory_items set available_qty = 3 where slots = 1",
+    "slots are changed": "select inventory_split(product_id, 5) from inventory_items where slots > 1",
+    "slots are merged": "select inventory_split(product_id, 1) from inventory_items where slots > 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", LAWFUL.values(), ids=LAWFUL)
+def test_what_a_host_may_do_is_not_reported(db, healthy, statement):
+    """TESTS: an audit that cries wolf is not read."""
+    db.execute(statement)
+    assert audit(db) == []
+    assert in_slices(db, size=1) == []
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(
+    ("statement", "invariant", "times"),
+    [
+        # of each order that has units left to give back
+        ("update vendor_orders set status = 'canceled'", "ended_order_holds_nothing", 1),
+        ("update vendor_orders set status = 'expired'", "ended_order_holds_nothing", 1),
+        ("update vendor_orders set status = 'rejected'", "ended_order_holds_nothing", 1),
+        ("update vendor_orders set status = 'fulfilled'", "ended_order_holds_nothing", 1),
+        ("update order_line_items set status = 'rejected' where status = 'pending'", "ended_line_holds_nothing", 2),
+        ("update order_line_items set status = 'fulfilled' where status = 'pending'", "ended_line_holds_nothing", 2),
+    ],
+)
+def test_stock_that_a_state_of_the_host_leaves_behind_is_named_and_nothing_else(
+    db, healthy, statement, invariant, times
+):
+    """TESTS: what has ended and still holds stock; the amounts count what is held, so that no other figure is wrong."""
+    db.execute(statement)
+    assert [broken["invariant"] for broken in audit(db)] == [invariant] * times
+    held = "select id::text from order_line_items where reserved_qty > 0"
+    orders = "select distinct order_id::text from order_line_items where reserved_qty > 0"
+    assert {broken["id"] for broken in audit(db)} == set(values(db, orders if "order_holds" in invariant else held))
+
+
+@pytest.mark.breaks_invariants
+def test_a_foreign_order_under_an_anchor_is_reported_whatever_it_carries(db, healthy):
+    """TESTS: with lines and an intent of its own, and the cart's id: no checkout made it."""
+    db.execute(
+        """
+        insert into vendor_orders
+          (cart_id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents, balance_due_cents)
+        select id, checkout_group_id, buyer_store_id, gen_random_uuid(), 5000, 5000, 5000 from cart_records
+        """
+    )
+    db.execute(
+        """
+        insert into order_line_items (order_id, product_id, name, category, unit, unit_price_cents, qty, total_cents)
+        select id, gen_random_uuid(), 'Old', '', '', 5000, 1, 5000 from vendor_orders where total_cents = 5000
+        """
+    )
+    db.execute(
+        "insert into payment_intents (order_id, method, amount_cents)"
+        " select id, 'cash', 5000 from vendor_orders where total_cents = 5000"
+    )
+    [foreign] = values(db, "select id::text from vendor_orders where total_cents = 5000")
+    assert [(broken["invariant"], broken["id"]) for broken in audit(db)] == [
+        ("anchor_has_its_own_orders_alone", foreign)
+    ]
 
 
 # In slices

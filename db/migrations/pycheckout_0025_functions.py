@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "dc335fb534b18a7cdd2c9dfdbdd96a34e66e04aa95d7ff9921cc05428959e15c"
+FUNCTIONS_HASH = "be7798317b337f79da18d90e6f68f746c4fb5d2541d4fb02688f440a973fc6cc"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

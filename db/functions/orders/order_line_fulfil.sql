@@ -13,7 +13,7 @@ begin
   return order_line_end(
     order_line_fulfil.line_id, 'fulfilled',
     array['pending', 'accepted'],
-    array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'in_transit', 'delivered'],
+    array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'in_transit', 'delivered', 'fulfilled'],
     'order_line.fulfilled', null);
 end;
 $$;

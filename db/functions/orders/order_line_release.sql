@@ -14,7 +14,7 @@ begin
   return order_line_end(
     order_line_release.line_id, 'rejected',
     array['pending', 'accepted', 'hold'],
-    array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'hold', 'canceled', 'expired'],
+    array['created_pending', 'accepted', 'partially_accepted', 'partially_fulfilled', 'hold', 'canceled', 'expired', 'rejected'],
     'order_line.released', order_line_release.reason);
 end;
 $$;
