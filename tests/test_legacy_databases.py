@@ -193,8 +193,9 @@ def test_an_amount_that_does_not_fit_an_int_column_is_said_clearly(host):
     for column in ("subtotal_cents", "discounts_cents", "total_cents"):
         host.conn.execute(f"alter table cart_records alter column {column} type bigint")
     host.conn.execute(
-        "update cart_records as c set (subtotal_cents, discounts_cents, total_cents) = (select sum(g.subtotal_cents), 0,"
-        " sum(g.total_cents) from cart_vendor_groups as g where g.cart_id = c.id and g.status = 'ok')"
+        "update cart_records as c set (subtotal_cents, discounts_cents, total_cents) ="
+        " (select sum(g.subtotal_cents), 0, sum(g.total_cents)"
+        " from cart_vendor_groups as g where g.cart_id = c.id and g.status = 'ok')"
         " where c.id = id('cart', 14)"
     )
 
