@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "be7798317b337f79da18d90e6f68f746c4fb5d2541d4fb02688f440a973fc6cc"
+FUNCTIONS_HASH = "4cf2d5437599c42387befe86208b7ea23519761df4b942bc2d053d002f936893"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
