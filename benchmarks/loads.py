@@ -252,30 +252,28 @@ def _quotes(shape: Shape, *, converted: bool) -> list[str]:
 
 
 def _orders(shape: Shape) -> list[str]:
-    """What a checkout leaves, of lines that are fulfilled and so hold no stock. Events are short, as after a purge."""
+    """What a checkout leaves, of lines that are fulfilled and so hold no stock. Their events were sent and purged."""
     cart, anchor, buyer = (_id(f"'{low}'") for low in (ids.CART, ids.ANCHOR, ids.BUYER))
     template = "k = n % (select count(*) from bench.carts)"
     address = f"jsonb_populate_record(null::address_t, '{json.dumps(ADDRESS)}')"
-    event = '{"version": 1, "data": {}}'
     return [
         f"insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id)"
         f" select {buyer}, 'k' || n, sha256(int8send(n)), {cart} from NUMBERS order by n",
         f"insert into vendor_orders (id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
-        f" shipping_address, payment_method, subtotal_cents, discounts_cents, total_cents, balance_due_cents, warnings)"
+        f" shipping_address, payment_method, subtotal_cents, discounts_cents, promo_discount_cents, total_cents,"
+        f" balance_due_cents, warnings)"
         f" select {_id('part.low')}, {cart}, {anchor}, {buyer}, part.vendor_store_id, 'fulfilled', 'USD', {address},"
-        f" 'ach', part.subtotal_cents, 0, part.total_cents, part.total_cents, '[]'"
+        f" 'ach', part.subtotal_cents, 0, 0, part.total_cents, 0, '[]'"
         f" from NUMBERS join bench.groups as part on {template} order by n, part.v",
         f"insert into order_line_items (id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents,"
-        f" qty, moq, line_subtotal_cents, discount_cents, total_cents, status, warnings)"
+        f" qty, moq, line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, warnings)"
         f" select {_id('item.low')}, {_id('item.group_low')}, {_id('item.low')}, {_product(shape)}, item.title,"
         f" item.category, item.unit, item.unit_price_cents, item.quantity, 1, item.line_subtotal_cents, 0,"
-        f" item.line_subtotal_cents, 'fulfilled', '[]'"
+        f" item.line_subtotal_cents, 0, 'fulfilled', '[]'"
         f" from NUMBERS join bench.items as item on {template} order by n, item.v, item.l",
         f"insert into payment_intents (id, order_id, method, status, amount_cents)"
         f" select {_id('part.low')}, {_id('part.low')}, 'ach', 'paid', part.total_cents"
         f" from NUMBERS join bench.groups as part on {template} order by n, part.v",
-        f"insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, published_at)"
-        f" select {_id('event.low')}, event.type, 'checkout_group', {anchor}, '{event}', now()"
-        f" from NUMBERS, (values ('{ids.CREATED}', 'checkout.vendor_orders_created'),"
-        f" ('{ids.CONVERTED}', 'checkout.converted')) as event (low, type) order by n, event.low",
+        "insert into outbox_purges (purged_before, deleted, purged_at)"
+        " select 'infinity', 2 * count(*), now() from NUMBERS",
     ]

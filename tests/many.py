@@ -38,20 +38,41 @@ _FILL = [
     """
     insert into vendor_orders (
       id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, currency, shipping_address, payment_method,
-      subtotal_cents, total_cents, balance_due_cents, warnings, created_at, updated_at)
-    select order_id, id, anchor, buyer, vendor, 'USD', {address}, 'ach', 1000, 1000, 1000, '[]', at, at from part
+      subtotal_cents, promo_discount_cents, total_cents, balance_due_cents, warnings, created_at, updated_at)
+    select order_id, id, anchor, buyer, vendor, 'USD', {address}, 'ach', 1000, 0, 1000, 1000, '[]', at, at from part
     """,
     """
     insert into order_line_items (
       id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, line_subtotal_cents,
-      total_cents, warnings, created_at, updated_at)
-    select item_id, order_id, item_id, product, 'Apples', '', '', 1000, 1, 1000, 1000, '[]', at, at from part
+      total_cents, reserved_qty, moq, warnings, created_at, updated_at)
+    select item_id, order_id, item_id, product, 'Apples', '', '', 1000, 1, 1000, 1000, 1, 1, '[]', at, at from part
     """,
     "insert into payment_intents (order_id, method, amount_cents) select order_id, 'ach', 1000 from part",
     """
-    insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, created_at, published_at)
-    select type, 'checkout_group', anchor, '{{}}', at, at
-      from cart cross join (values ('checkout.vendor_orders_created'), ('checkout.converted')) as event (type)
+    insert into outbox_events (
+      id, event_type, aggregate_type, aggregate_id, payload, created_at, published_at, next_attempt_at)
+    select id, type, 'checkout_group', anchor,
+           jsonb_build_object(
+             'version', 1, 'event_id', id, 'type', type, 'occurred_at', at,
+             'data', data
+                     || jsonb_build_object('checkout_group_id', anchor, 'cart_id', cart_id, 'buyer_store_id', buyer)),
+           at, at, at
+      from (
+        select md5('created' || n)::uuid as id, 'checkout.vendor_orders_created' as type, anchor, at, id as cart_id,
+               buyer,
+               jsonb_build_object(
+                 'rejected_vendors', '[]'::jsonb, 'vendor_order_ids', jsonb_agg(order_id order by vendor)) as data
+          from part group by n, anchor, at, id, buyer
+         union all
+        select md5('converted' || n)::uuid, 'checkout.converted', anchor, at, id, buyer,
+               jsonb_build_object(
+                 'currency', 'USD', 'payment_method', 'ach',
+                 'totals', '{{"quoted": {{"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}}}}'::jsonb,
+                 'vendor_orders', jsonb_agg(jsonb_build_object(
+                   'order_id', order_id, 'items', jsonb_build_array(jsonb_build_object(
+                   'line_item_id', item_id, 'qty', 1, 'total_cents', 1000, 'status', 'pending')))))
+          from part group by n, anchor, at, id, buyer
+      ) as event
     """,
     """
     insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id, created_at)

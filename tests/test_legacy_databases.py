@@ -125,6 +125,43 @@ def test_carts_that_the_host_converted_replay_from_their_rows(host):
     assert host.value("select count(*) from vendor_orders") == before
 
 
+@pytest.mark.parametrize("vendor", ["of the cart", "another"])
+def test_a_checkout_of_the_earlier_system_that_crashed_half_way_is_not_billed(host, vendor):
+    """The active cart 13 has its group already, and an order of the host under it, without an intent."""
+    host.conn.execute("update cart_records set checkout_group_id = id('anchor', 13) where id = id('cart', 13)")
+    mine = "select vendor_store_id from cart_vendor_groups where cart_id = id('cart', 13) and status = 'ok' limit 1"
+    other = (
+        "select store.id from stores as store where store.id not in"
+        " (select vendor_store_id from cart_vendor_groups where cart_id = id('cart', 13)"
+        " union select buyer_store_id from cart_records where id = id('cart', 13)) limit 1"
+    )
+    host.conn.execute(
+        "insert into vendor_orders (id, checkout_group_id, cart_id, buyer_store_id, vendor_store_id, subtotal_cents,"
+        " total_cents, balance_due_cents)"
+        " select id('order', 131), checkout_group_id, case when %s then id end, buyer_store_id, %s, 5000, 5000, 5000"
+        " from cart_records where id = id('cart', 13)",
+        # the later shape has an order name its cart
+        (host.shape == "gross", host.value(mine if vendor == "of the cart" else other)),
+    )
+    before = host.rows()
+
+    for _ in range(2):
+        with pytest.raises(pycheckout.CartInconsistent) as refused:
+            host.check_out(13)
+        assert refused.value.detail["problem"] == "anchor_has_orders"
+        assert refused.value.detail["vendor_order_ids"] == [str(host.value("select id('order', 131)"))]
+        assert host.rows() == before
+
+    # its host looks at it and gives it an anchor of its own
+    host.conn.execute("update vendor_orders set checkout_group_id = id('anchor', 14) where id = id('order', 131)")
+    result = host.check_out(13)
+    quoted = "select total_cents from cart_records where id = id('cart', 13)"
+    assert result.totals.confirmed.total_cents == result.totals.quoted.total_cents == host.value(quoted)
+    assert result.checkout_group_id == host.value("select id('anchor', 13)")
+    assert host.value("select count(*) from payment_intents where order_id = id('order', 131)") == 0
+    assert host.check_out(13).totals == result.totals
+
+
 def test_statements_of_the_host_still_work(host):
     """Quotes, stock upserts and reads that name none of the new columns."""
     host.conn.execute(
@@ -151,6 +188,15 @@ def test_an_amount_that_does_not_fit_an_int_column_is_said_clearly(host):
         "update cart_vendor_groups as g set (subtotal_cents, total_cents) = (select sum(i.line_subtotal_cents),"
         " sum(i.line_subtotal_cents) from cart_items as i where i.cart_id = g.cart_id"
         " and i.vendor_store_id = g.vendor_store_id and i.status = 'ok') where cart_id = id('cart', 14)"
+    )
+    host.conn.execute("drop view checkout_overview")  # whose column it is
+    for column in ("subtotal_cents", "discounts_cents", "total_cents"):
+        host.conn.execute(f"alter table cart_records alter column {column} type bigint")
+    host.conn.execute(
+        "update cart_records as c set (subtotal_cents, discounts_cents, total_cents) ="
+        " (select sum(g.subtotal_cents), 0, sum(g.total_cents)"
+        " from cart_vendor_groups as g where g.cart_id = c.id and g.status = 'ok')"
+        " where c.id = id('cart', 14)"
     )
 
     with pytest.raises(pycheckout.CartInconsistent) as refused:

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "aca7a2292bcf38c523910ac981ca3373ac1ad025e7f4a142035a7fd889c47d4f"
+FUNCTIONS_HASH = "03768b4e419b49d29ad33a8977e8fa5cd34516508bd525608a6d26de09a13450"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

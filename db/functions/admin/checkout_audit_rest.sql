@@ -1,4 +1,5 @@
--- checkout_audit_rest: broken invariants that no slice of conversions can show: stock, which all of them share, and keys.
+-- checkout_audit_rest: broken invariants that no slice of conversions can show: stock, which all of them share, keys, carts
+-- of which nothing is left that a slice starts from, and events of changes, which no index finds by their anchor.
 
 create or replace function checkout_audit_rest(since timestamptz)
 returns table (invariant text, id text, expected text, found text)
@@ -10,15 +11,14 @@ as $$
 #variable_conflict use_column   -- the result has a column id
 begin
   return query
-  with open_lines as (
-    select line.id, line.product_id, line.qty
+  with holding as (
+    select line.id, line.product_id, line.reserved_qty
       from order_line_items as line
-      join vendor_orders as vendor_order on vendor_order.id = line.order_id
-     where line.cart_item_id = line.id and line.status in ('pending', 'accepted', 'hold')
+     where line.cart_item_id = line.id and line.reserved_qty > 0
   ),
   held as (
-    select line.product_id, coalesce(hold.slot, 0) as slot, sum(coalesce(hold.qty, line.qty))::numeric as qty
-      from open_lines as line
+    select line.product_id, coalesce(hold.slot, 0) as slot, sum(coalesce(hold.qty, line.reserved_qty))::numeric as qty
+      from holding as line
       left join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
      where line.product_id is not null
      group by line.product_id, coalesce(hold.slot, 0)
@@ -27,6 +27,21 @@ begin
     select product_id, 0 as slot, available_qty, reserved_qty from inventory_items
      union all
     select product_id, slot, available_qty, reserved_qty from inventory_slots
+  ),
+  changes as (   -- of orders that a checkout made
+    select event.id, event.event_type::text as event_type, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
+      from outbox_events as event
+     where event.event_type in ('vendor_order.canceled', 'order_line.released', 'order_line.fulfilled')
+       and (checkout_audit_rest.since is null or event.created_at >= checkout_audit_rest.since)
+       and exists (select from vendor_orders as vendor_order
+                     join order_line_items as line on line.order_id = vendor_order.id
+                    where vendor_order.checkout_group_id = event.aggregate_id and line.cart_item_id = line.id)
+  ),
+  told_ends as (
+    select changes.aggregate_id, changes.event_type = 'order_line.fulfilled' as is_fulfilled, line ->> 'line_item_id' as line_id
+      from changes
+     cross join jsonb_array_elements(
+                  case jsonb_typeof(changes.payload #> '{data,items}') when 'array' then changes.payload #> '{data,items}' else '[]' end) as line
   )
   select 'reserved_is_what_open_lines_hold', format('product %s slot %s', coalesce(stock.product_id, held.product_id), coalesce(stock.slot, held.slot)),
          case when baseline.reserved_qty > 0 then format('%s to %s', coalesce(held.qty, 0), coalesce(held.qty, 0) + baseline.reserved_qty)
@@ -41,27 +56,73 @@ begin
          format('%s available, %s reserved', stock.available_qty, stock.reserved_qty)
     from stock where stock.available_qty < 0 or stock.reserved_qty < 0
    union all
-  select 'split_product_has_its_slots', item.product_id::text, case item.slots when 1 then '0' else item.slots::text end, count(slot.slot)::text
-    from inventory_items as item left join inventory_slots as slot on slot.product_id = item.product_id
-   group by item.product_id, item.slots
-  having count(slot.slot) <> case item.slots when 1 then 0 else item.slots end
+  -- numbered from 1 on, and none of a product whose own row is gone
+  select 'split_product_has_its_slots', coalesce(item.product_id, slots.product_id)::text,
+         case when item.product_id is null then 'the product''s own row' when item.slots = 1 then '0' else format('%s, 1 to %s', item.slots, item.slots) end,
+         case when slots.count > 0 then format('%s, %s to %s', slots.count, slots.lowest, slots.highest) else '0' end
+    from inventory_items as item
+    full join (select slot.product_id, count(*) as count, min(slot.slot) as lowest, max(slot.slot) as highest
+                 from inventory_slots as slot group by slot.product_id) as slots on slots.product_id = item.product_id
+   where item.product_id is null
+      or (item.slots, item.slots, 1) is distinct from (coalesce(slots.count, 1), coalesce(slots.highest, 1), coalesce(slots.lowest, 1))
+      or item.slots = 1 and slots.count > 0
    union all
-  select 'holds_are_the_quantity_of_an_open_line', hold.line_item_id::text, coalesce(max(line.qty)::text, 'no hold'), sum(hold.qty)::text
+  select 'split_product_has_its_stock_in_slots', item.product_id::text, '0', item.available_qty::text
+    from inventory_items as item
+   where item.slots > 1 and item.available_qty <> 0
+   union all
+  select 'holds_are_what_their_line_holds', hold.line_item_id::text, coalesce(max(line.reserved_qty)::text, 'no hold'), sum(hold.qty)::text
     from inventory_holds as hold
-    left join open_lines as line on line.id = hold.line_item_id
-   group by hold.line_item_id
-  having sum(hold.qty) is distinct from max(line.qty)
+    left join holding as line on line.id = hold.line_item_id and line.product_id = hold.product_id
+   group by hold.line_item_id, hold.product_id
+  having sum(hold.qty) is distinct from max(line.reserved_qty)
+   union all
+  select 'only_lines_of_a_checkout_hold_stock', line.id::text, 'null or 0', line.reserved_qty::text
+    from order_line_items as line
+   where line.reserved_qty <> 0 and line.cart_item_id is distinct from line.id
    union all
   select 'key_belongs_to_converted_cart', request.cart_id::text, 'converted', cart.status::text
     from checkout_requests as request join cart_records as cart on cart.id = request.cart_id
    where cart.status <> 'converted'
    union all
-  -- a conversion that shows by its key alone; one that shows by its event is in a slice
+  select 'key_belongs_to_the_buyer_of_its_cart', request.cart_id::text, cart.buyer_store_id::text, request.buyer_store_id::text
+    from checkout_requests as request join cart_records as cart on cart.id = request.cart_id
+   where cart.buyer_store_id <> request.buyer_store_id
+   union all
+  select 'no_permit_is_left', permit.cart_id::text, 'none', permit.transaction_id::text
+    from cart_change_permits as permit
+   where permit.transaction_id is distinct from pg_current_xact_id_if_assigned()
+   union all
+  select 'event_will_be_sent', changes.id::text, 'due, parked or published', 'never due'
+    from changes where changes.published_at is null and changes.next_attempt_at is null
+   union all
+  select 'event_says_what_it_is', changes.id::text, format('%s %s of checkout_group %s', changes.event_type, changes.id, changes.aggregate_id),
+         format('%s %s of %s %s', changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
+    from changes
+   where (changes.event_type, changes.id::text, 'checkout_group', changes.aggregate_id::text)
+         is distinct from (changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
+   union all
+  -- A line that the checkout did not reject and that has ended since. None is asked for that a purge may have deleted.
+  select 'every_ended_line_has_its_event', line.id::text, case line.status when 'fulfilled' then 'fulfilled' else 'released or canceled' end, 'no event'
+    from order_line_items as line
+    join vendor_orders as vendor_order on vendor_order.id = line.order_id
+   where line.cart_item_id = line.id and line.reserved_qty = 0
+     and line.created_at >= (select coalesce(max(purge.purged_before), '-infinity') from outbox_purges as purge)
+     and (checkout_audit_rest.since is null or line.created_at >= checkout_audit_rest.since)
+     and (line.status = 'fulfilled' or line.status = 'rejected' and line.notes is distinct from 'insufficient_inventory')
+     and not exists (select from told_ends
+                      where told_ends.line_id = line.id::text and told_ends.aggregate_id = vendor_order.checkout_group_id
+                        and told_ends.is_fulfilled = (line.status = 'fulfilled'))
+   union all
+  -- A conversion of which no event is left, which would put it in a slice. History is older than the first deployment, and
+  -- nobody confirmed a payment method on it.
   select 'conversion_has_orders', cart.id::text, 'at least 1 order', '0'
     from cart_records as cart
-   where cart.status = 'converted' and cart.converted_at is not null
-     and (checkout_audit_rest.since is null or cart.converted_at >= checkout_audit_rest.since)
-     and exists (select from checkout_requests as request where request.cart_id = cart.id)
+   where cart.status = 'converted'
+     and (checkout_audit_rest.since is null or coalesce(cart.converted_at, cart.created_at) >= checkout_audit_rest.since)
+     and (cart.converted_at is not null and (cart.payment_method is not null
+                                             or exists (select from checkout_requests as request where request.cart_id = cart.id))
+          or cart.created_at >= (select min(release.deployed_at) from checkout_releases as release))
      and not exists (select from vendor_orders as vendor_order where vendor_order.checkout_group_id = cart.checkout_group_id)
      and not exists (select from outbox_events as event
                       where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted');
@@ -71,5 +132,5 @@ $$;
 revoke execute on function checkout_audit_rest(timestamptz) from public;
 
 comment on function checkout_audit_rest(timestamptz) is
-  'Part of checkout_audit: stock, what open lines hold of it, and keys, whose invariants no slice of conversions can show. '
+  'Part of checkout_audit: stock, what lines hold of it, keys, carts without orders, and events of changes, whose invariants no slice of conversions can show. '
   'Stock is always judged whole. For the owner. Writes nothing.';
