@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "03768b4e419b49d29ad33a8977e8fa5cd34516508bd525608a6d26de09a13450"
+FUNCTIONS_HASH = "edb8b9a3fb21a7a32f2a5bc5ad71360b12c5265d69d86e1458cdab87bd0206e7"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

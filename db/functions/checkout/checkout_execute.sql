@@ -52,7 +52,7 @@ begin
     if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
       perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
     end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
-    return (checkout_build_result(v_cart, true, null)).result;
+    return (checkout_build_result(v_cart, true, null, null)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);
@@ -65,7 +65,7 @@ begin
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-  return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_attribution,
+  return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_quote.all_ordered, v_attribution,
                           checkout_execute.reservation_policy);
 end;
 $$;

@@ -24,7 +24,7 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return (checkout_build_result(v_cart, true, null)).result;
+    return (checkout_build_result(v_cart, true, null, null)).result;
   end if;
   return json_build_object(
     'status', v_cart.status,

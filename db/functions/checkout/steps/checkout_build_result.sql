@@ -1,10 +1,10 @@
 -- checkout_build_result: what a converted cart became, read from its rows.
 --
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
--- by now. The setting keeps lat and lng the same text in every session.
+-- by now. all_ordered is what the validation saw of the cart, null in a replay, which looks for itself. The setting keeps lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, attribution jsonb, out result json, out created json, out converted json)
+  cart cart_records, replayed boolean, all_ordered boolean, attribution jsonb, out result json, out created json, out converted json)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -12,6 +12,7 @@ as $$
 declare
   v_cart alias for cart;
   v_is_ours boolean := true;
+  v_all_ordered boolean := checkout_build_result.all_ordered;
   v_orders record;
   v_rejected json := '[]';
   v_outcome text;
@@ -26,10 +27,13 @@ begin
   v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours);
 
   -- vendors whose every line fell short, and vendors of the cart without an order, by id
-  if v_orders.short_count > 0
-     or exists (select from cart_vendor_groups as own where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
-     or exists (select from cart_items as own where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
-  then
+  if v_all_ordered is null then
+    v_all_ordered := not exists (select from cart_vendor_groups as own
+                                  where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
+                     and not exists (select from cart_items as own
+                                      where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids));
+  end if;
+  if v_orders.short_count > 0 or not v_all_ordered then
     select coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason,
                                                'warnings', vendor.warnings, 'items', vendor.items) order by vendor.vendor_store_id), '[]'),
            coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason)
@@ -119,8 +123,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean, jsonb) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, boolean, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean, jsonb) is
+comment on function checkout_build_result(cart_records, boolean, boolean, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and its orders as the event checkout.converted has them.';

@@ -10,6 +10,7 @@ create or replace function checkout_convert(
   vendor_store_ids uuid[],
   promo_cents bigint[],
   line_count integer,
+  all_ordered boolean,
   attribution jsonb,
   reservation_policy text
 )
@@ -27,7 +28,7 @@ begin
   v_stock := inventory_suffices(v_cart.id, v_vendors);
   if v_stock.suffices then
     begin
-      v_result := checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, '{}',
+      v_result := checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, checkout_convert.all_ordered, '{}',
                                         checkout_convert.attribution);
       if v_stock.is_split then
         v_taken := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, true, v_cart.converted_at) = '{}';
@@ -51,13 +52,13 @@ begin
     when numeric_value_out_of_range then
       perform inventory_raise_full(v_cart.id, v_vendors);
   end;
-  return checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, v_short_line_ids,
+  return checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, checkout_convert.all_ordered, v_short_line_ids,
                                checkout_convert.attribution);
 end;
 $$;
 
-revoke execute on function checkout_convert(cart_records, uuid[], bigint[], integer, jsonb, text) from public;
+revoke execute on function checkout_convert(cart_records, uuid[], bigint[], integer, boolean, jsonb, text) from public;
 
-comment on function checkout_convert(cart_records, uuid[], bigint[], integer, jsonb, text) is
+comment on function checkout_convert(cart_records, uuid[], bigint[], integer, boolean, jsonb, text) is
   'Step of checkout_execute: writes orders and events, reserves stock, and returns the result. Raises OC010 under policy all if a '
   'line is short, and OC007 if a row of the orders breaks a constraint or a stock row can hold no more.';

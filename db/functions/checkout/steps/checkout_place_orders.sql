@@ -5,6 +5,7 @@ create or replace function checkout_place_orders(
   vendor_store_ids uuid[],
   promo_cents bigint[],
   line_count integer,
+  all_ordered boolean,
   rejected_line_ids uuid[],
   attribution jsonb
 )
@@ -17,13 +18,13 @@ declare
 begin
   perform checkout_create_orders(v_cart, checkout_place_orders.vendor_store_ids, checkout_place_orders.promo_cents, checkout_place_orders.line_count,
                                  checkout_place_orders.rejected_line_ids, checkout_place_orders.attribution);
-  v_built := checkout_build_result(v_cart, false, checkout_place_orders.attribution);
+  v_built := checkout_build_result(v_cart, false, checkout_place_orders.all_ordered, checkout_place_orders.attribution);
   perform checkout_emit_events(v_cart, v_built.created, v_built.converted);
   return v_built.result;
 end;
 $$;
 
-revoke execute on function checkout_place_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) from public;
+revoke execute on function checkout_place_orders(cart_records, uuid[], bigint[], integer, boolean, uuid[], jsonb) from public;
 
-comment on function checkout_place_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) is
+comment on function checkout_place_orders(cart_records, uuid[], bigint[], integer, boolean, uuid[], jsonb) is
   'Step of checkout_execute: orders with their lines and intents, the result, and the two events. Raises OC007 as checkout_create_orders does.';

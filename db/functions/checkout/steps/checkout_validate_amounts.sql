@@ -8,7 +8,8 @@ create or replace function checkout_validate_amounts(
   cart cart_records,
   out vendor_store_ids uuid[],
   out promo_cents bigint[],
-  out line_count integer
+  out line_count integer,
+  out all_ordered boolean
 )
 language plpgsql
 stable
@@ -28,18 +29,20 @@ begin
          array_agg(judged.vendor_store_id) filter (where judged.is_ordered),
          array_agg(judged.promo) filter (where judged.is_ordered),
          sum(judged.lines) filter (where judged.is_ordered),
+         bool_and(judged.is_ordered is true),
          v_cart.subtotal_cents = sum(judged.subtotal_cents) filter (where judged.is_ok)
          and v_cart.total_cents = sum(judged.total_cents) filter (where judged.is_ok)
          and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents
-    into v_found, vendor_store_ids, promo_cents, line_count, v_is_their_sum
+    into v_found, vendor_store_ids, promo_cents, line_count, all_ordered, v_is_their_sum
     from (
       select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
-             (vendor.subtotal_cents::numeric - vendor.total_cents - lines.discounts)::bigint as promo,
+             case when vendor.total_cents >= 0 and vendor.subtotal_cents::numeric - vendor.total_cents >= lines.discounts
+                  then (vendor.subtotal_cents - vendor.total_cents - lines.discounts)::bigint end as promo,
              vendor.status = 'ok' as is_ok,
              vendor.status = 'ok' and lines.lines > 0 as is_ordered,
-             case when vendor.id is null then array['1', 'vendor_without_group', lines.vendor_store_id::text]
-                  when vendor.status <> 'ok' then null
-                  when lines.lines is null and (vendor.subtotal_cents <> 0 or vendor.total_cents <> 0)
+             case when vendor.id is null and lines.lines > 0 then array['1', 'vendor_without_group', lines.vendor_store_id::text]
+                  when vendor.id is null or vendor.status <> 'ok' then null
+                  when coalesce(lines.lines, 0) = 0 and (vendor.subtotal_cents <> 0 or vendor.total_cents <> 0)
                   then array['5', 'vendor_without_items', vendor.id::text]
                   when lines.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', vendor.id::text]
                   when lines.problem is not null then lines.problem
@@ -49,17 +52,18 @@ begin
              end as problem
         from (
           select item.vendor_store_id,
-                 count(*)::integer as lines,
-                 sum(item.line_subtotal_cents) as subtotal,
-                 sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) as discounts,
-                 min(case when item.quantity < 1 then array['3', 'quantity', item.id::text]
+                 (count(*) filter (where item.status = 'ok'))::integer as lines,
+                 sum(item.line_subtotal_cents) filter (where item.status = 'ok') as subtotal,
+                 sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) filter (where item.status = 'ok') as discounts,
+                 min(case when item.status <> 'ok' then null
+                          when item.quantity < 1 then array['3', 'quantity', item.id::text]
                           when item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
                                or item.line_total_cents is not null and item.line_discounts_cents < 0
                                or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
                           then array['4', 'line_amounts', item.id::text]
                      end) as problem
             from cart_items as item
-           where item.cart_id = v_cart.id and item.status = 'ok'
+           where item.cart_id = v_cart.id
            group by item.vendor_store_id
         ) as lines
         full join (select own.id, own.vendor_store_id, own.status, own.subtotal_cents, own.total_cents
@@ -129,6 +133,6 @@ $$;
 revoke execute on function checkout_validate_amounts(cart_records) from public;
 
 comment on function checkout_validate_amounts(cart_records) is
-  'The vendors of a cart that something is ordered from (null: none), the promotion''s share in the group of each (cents), and the number of '
-  'lines. Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor without a group, a group without '
+  'The vendors of a cart that something is ordered from (null: none), the promotion''s share in the group of each (cents), the number of '
+  'lines, and whether no vendor of the cart is left out. Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor without a group, a group without '
   'items that has a total, a buyer who is the vendor, a quantity below 1, or a line, a vendor group or a cart whose amounts (cents) do not add up.';
