@@ -104,7 +104,7 @@ def test_deployment_refuses_while_public_may_create_in_the_schema(conn):
 
     conn.execute(caught.value.diag.message_hint)
     deploy(conn)
-    assert signatures(conn, "cart_purge") == ["cart_purge(interval, integer)"]
+    assert signatures(conn, "cart_purge") == ["cart_purge(interval,integer)"]
 
 
 def test_yoyo_shows_the_refusal_and_its_hint(empty_database):
