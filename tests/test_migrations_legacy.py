@@ -629,7 +629,7 @@ class Probes:
             n = 0
             while not self.done:
                 n += 1
-                values = {"id": uuid4(), "n": n % 40}
+                values = {"id": uuid4(), "n": 1 + n % 39}
                 try:
                     with own.transaction():
                         for statement in HOST[name]:
