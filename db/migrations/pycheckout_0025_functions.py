@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0024_views"}
 
-FUNCTIONS_HASH = "4cf2d5437599c42387befe86208b7ea23519761df4b942bc2d053d002f936893"
+FUNCTIONS_HASH = "8564bd34174fe7d699570233e14b55b8e50acc18182e7330c4f9e901e3819421"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
