@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "03768b4e419b49d29ad33a8977e8fa5cd34516508bd525608a6d26de09a13450"
+FUNCTIONS_HASH = "5f433cffd5496a9b9b6f57f171464160e108cdf92a5652bb0a87eb33563c2f3b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
