@@ -326,7 +326,7 @@ LAWFUL = {
         update order_line_items set warnings = '[]'
     """,
     "keys are purged": "select checkout_requests_purge('0')",
-    "events are sent and purged": "select outbox_ack(array_agg(id)) from outbox_events; select outbox_purge('0')",
+    "events are sent and purged": "select outbox_ack(null, array_agg(id)) from outbox_events; select outbox_purge('0')",
     "a person is erased": "select checkout_erase(id) from cart_records",
     "a cart is purged": "update vendor_orders set status = 'closed'; select cart_purge('0')",
     "stock is counted anew": "update inventory_items set available_qty = 3 where slots = 1",

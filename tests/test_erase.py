@@ -212,11 +212,11 @@ def test_a_foreign_order_under_the_anchor_is_left_alone(db, bought):
 def test_a_relay_whose_broker_takes_its_time_is_not_waited_for(db, connect, bought):
     """Nor does it wait: what it holds while it waits for the broker is no lock of the database."""
     with connect() as relay, connect(autocommit=True) as owner:
-        relay.execute("select outbox_claim(100)")
+        [claim] = values(relay, "select distinct claim_id from outbox_claim(100)")
         relay.commit()
         owner.execute("set lock_timeout = '1s'")
         assert erase(owner, bought.id) == ALL
-        assert values(relay, "select outbox_ack(array_agg(id)) from outbox_events")
+        assert values(relay, "select outbox_ack(%s, array_agg(id)) from outbox_events", claim) != [0]
 
 
 def test_events_are_locked_oldest_first(db, connect, bought):

@@ -842,7 +842,8 @@ def test_the_audit_still_sees_too_many_events_where_the_purge_went(db, add_cart,
         " select event_type, aggregate_type, aggregate_id, payload from outbox_events"
     )
 
-    [broken] = rows(db, "select * from checkout_audit()")
+    # the copies contradict their payloads as well
+    [broken] = rows(db, "select * from checkout_audit() where invariant = 'two_events_a_conversion'")
     assert (broken["expected"], broken["found"]) == ("at most 2", "4")
 
 

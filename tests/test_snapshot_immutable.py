@@ -163,6 +163,7 @@ def test_a_checkout_waits_for_a_quote_under_way_and_takes_all_of_it(db, connect,
         editor.execute(INSERT_ITEM, (cart.groups[0].id,))
         with blocked(db, checkout_sql, buyer, cart) as waiting:
             editor.execute("update cart_vendor_groups set subtotal_cents = 2500, total_cents = 2500")
+            editor.execute("update cart_records set subtotal_cents = 2500, total_cents = 2500")
             editor.commit()
         result = waiting.result(timeout=10)
     assert sorted(item["total_cents"] for item in result["vendor_orders"][0]["items"]) == [500, 1000, 1000]

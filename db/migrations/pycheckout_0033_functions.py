@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "edb8b9a3fb21a7a32f2a5bc5ad71360b12c5265d69d86e1458cdab87bd0206e7"
+FUNCTIONS_HASH = "4ec7963febf83a7c947e5e996e24e8ba439741a4ddb0f8a488a93d77ca0aef52"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

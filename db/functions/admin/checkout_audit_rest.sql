@@ -31,7 +31,7 @@ begin
   changes as (   -- of orders that a checkout made
     select event.id, event.event_type::text as event_type, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
       from outbox_events as event
-     where event.event_type in ('vendor_order.canceled', 'order_line.released', 'order_line.fulfilled')
+     where event.event_type::text in ('vendor_order.canceled', 'order_line.released', 'order_line.fulfilled')
        and (checkout_audit_rest.since is null or event.created_at >= checkout_audit_rest.since)
        and exists (select from vendor_orders as vendor_order
                      join order_line_items as line on line.order_id = vendor_order.id

@@ -21,7 +21,8 @@ $$;
 revoke execute on function order_line_fulfil(uuid) from public;
 
 comment on function order_line_fulfil(uuid) is
-  'Fulfils an order line that is pending or accepted (or that was set to fulfilled while it still holds stock): its units are no longer reserved, its order is partially_fulfilled or fulfilled '
-  '(in_transit and delivered stay), and one event order_line.fulfilled is written. A fulfilled line stays as it is and answers replayed = true. '
-  'Locks the order, then stock, until the commit. Raises OC005 for a null id, OC011 for an unknown line, OC012 for another state, '
-  'OC007 if a trigger of the host keeps a row from being written; 55P03, 40001 and 40P01 are safe to retry.';
+  'Fulfils an order line that is pending or accepted (or that was set to fulfilled while it still holds stock): its units are no longer reserved, '
+  'its order is partially_fulfilled or fulfilled (in_transit and delivered stay), and one event order_line.fulfilled is written. A fulfilled line stays as it is and answers replayed = true. '
+  'Locks the order, then stock, until the commit. Raises OC005 for a null id, OC007 if a trigger keeps a row from being written, '
+  'OC011 for an unknown line, OC012 for another state; '
+  '55P03, 40001 and 40P01 are safe to retry.';

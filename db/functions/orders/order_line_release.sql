@@ -22,7 +22,8 @@ $$;
 revoke execute on function order_line_release(uuid, text) from public;
 
 comment on function order_line_release(uuid, text) is
-  'Rejects an order line that is pending, accepted or on hold (or that was set to rejected while it still holds stock): its stock is available again, its amounts (cents) come off the order '
-  'and its unpaid intent, an order without any other line is rejected, and one event order_line.released is written. A rejected line '
-  'stays as it is and answers replayed = true. Locks the order, then stock, until the commit. Raises OC005 for a bad reason, OC011 for an unknown line, '
-  'OC012 for another state, OC007 if a trigger of the host keeps a row from being written; 55P03, 40001 and 40P01 are safe to retry.';
+  'Rejects an order line that is pending, accepted or on hold (or that was set to rejected while it still holds stock): its stock is available again, '
+  'its amounts (cents) come off the order and its unpaid intent, an order without any other line is rejected, and one event order_line.released is written. A rejected line '
+  'stays as it is and answers replayed = true. Locks the order, then stock, until the commit. Raises OC005 for a bad reason, '
+  'OC007 if a trigger keeps a row from being written, OC011 for an unknown line, '
+  'OC012 for another state; 55P03, 40001 and 40P01 are safe to retry.';

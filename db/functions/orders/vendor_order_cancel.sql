@@ -41,5 +41,6 @@ comment on function vendor_order_cancel(uuid, text) is
   'Cancels a vendor order that is created_pending, accepted, partially_accepted or on hold (or that was set to canceled or expired '
   'while its lines still hold stock): its open lines are rejected, their stock is available again, its amounts (cents) and its unpaid intent '
   'are 0, and one event vendor_order.canceled is written. Canceling it again changes nothing and answers replayed = true. '
-  'Locks the order, then stock in (product_id, slot) order, until the commit. Raises OC005 for a bad reason, OC011 for an unknown order, OC012 for '
-  'another state, OC007 if a trigger of the host keeps a row from being written; 55P03, 40001 and 40P01 are safe to retry.';
+  'Locks the order, then stock in (product_id, slot) order, until the commit. Raises OC005 for a bad reason, '
+  'OC007 if a trigger keeps a row from being written, OC011 for an unknown order, OC012 for '
+  'another state; 55P03, 40001 and 40P01 are safe to retry.';
