@@ -268,6 +268,26 @@ def test_a_line_that_the_host_rejected_counts_as_long_as_it_holds_stock(
     assert figures(cart) == (400, 0, 0, 400, 400, 400)
 
 
+def test_the_last_line_that_holds_stock_is_owed_whatever_its_state(db, add_cart, checkout_sql, call, figures):
+    cart = add_cart(**GROSS)
+    a, b, c = cart.items
+    checkout_sql(db, cart)
+    set_line(db, a, "rejected")
+    call("order_line_release", b.id, "torn")
+    assert call("order_line_release", c.id, "torn")["status"] == "created_pending"
+    assert figures(cart) == (1000, 300, 0, 700, 700, 700)
+    assert call("order_line_release", a.id, "torn")["status"] == "rejected"
+    assert figures(cart) == (0, 0, 0, 0, 0, 0)
+
+
+def test_an_order_is_not_fulfilled_before_the_last_line_that_holds_stock(db, add_cart, checkout_sql, call):
+    cart = add_cart(vendors=1, lines=2)
+    checkout_sql(db, cart)
+    set_line(db, cart.items[0], "fulfilled")
+    assert call("order_line_fulfil", cart.items[1].id)["status"] == "partially_fulfilled"
+    assert call("order_line_fulfil", cart.items[0].id)["status"] == "fulfilled"
+
+
 def test_a_discount_of_a_line_is_never_taken_for_the_promotion(db, add_cart, checkout_sql, call, figures, audited):
     cart = add_cart(**GROSS, promo_cents=200)
     a, b, _ = cart.items
