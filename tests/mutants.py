@@ -71,16 +71,12 @@ EQUIVALENT: dict[str, str] = {
     "ad_token_verify: exception when feature_not_supported": (
         "Only before PostgreSQL 16, in a database of encoding SQL_ASCII, is an escaped letter an error of this class."
     ),
-    "cart_put: now() for clock_timestamp() #2": "The UPDATE under the lock dates the row again.",
     "checkout_uuid: now() for clock_timestamp()": "Not compiled on PostgreSQL 18, which has uuidv7().",
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
     "inventory_lock_product: never not found": "All slots of no product are none.",
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
     "inventory_take_slot: skip locked": (
         "An unsplit product has one slot: who skips it waits for it in inventory_lock_product."
-    ),
-    "inventory_take_slot: and stock.slots = 1": (
-        "The row of a product that was split meanwhile has no units: inventory_items_split_stock_in_slots."
     ),
     "0001_baseline: primary key of checkout_groups": "Migration 0031 drops the table that 0001 made.",
 }

@@ -141,7 +141,8 @@ def test_the_site_has_a_page_for_all_that_is_linked_and_loads_nothing_from_elsew
     site = tmp_path / "site"
     concepts = (site / "concepts" / "index.html").read_text(encoding="utf-8")
     assert 'href="../source/db/functions/checkout/checkout_execute.sql/"' in concepts
-    assert "v_cart" in (site / "source" / "db" / "functions" / "checkout_execute.sql" / "index.html").read_text()
+    function = site / "source" / "db" / "functions" / "checkout" / "checkout_execute.sql" / "index.html"
+    assert "v_cart" in function.read_text()
     assert concepts.index('src="../assets/mermaid.js"') < concepts.index("/javascripts/bundle.")
     loaded = [
         url

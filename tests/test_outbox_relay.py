@@ -1009,3 +1009,18 @@ def test_a_lease_of_many_events_is_extended_and_ended_at_the_cost_of_its_own(db,
         relay.rollback()
         assert buffers(relay, call) < 400, call
         relay.rollback()
+
+
+def test_nobody_hears_of_the_end_of_an_order_before_its_beginning(db, add_cart, checkout_sql):
+    """The broker refuses the first event once: the cancel, of the same aggregate, waits behind it."""
+    cart = add_cart(vendors=1)
+    checkout_sql(db, cart)
+    [first, *_] = rows(db, "select * from outbox_claim(1)")
+    db.execute("select outbox_fail(%s, %s, 'no route')", (first["claim_id"], first["id"]))
+    db.execute("select vendor_order_cancel(%s, 'The buyer called.')", (cart.groups[0].id,))
+
+    assert rows(db, "select * from outbox_claim(9)") == []
+
+    db.execute("update outbox_events set next_attempt_at = created_at where id = %s", (first["id"],))
+    types = [event["event_type"] for event in rows(db, "select * from outbox_claim(9)")]
+    assert types == ["checkout.vendor_orders_created", "checkout.converted", "vendor_order.canceled"]

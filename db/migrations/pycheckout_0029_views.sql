@@ -2,7 +2,8 @@
 -- cost: none
 --
 -- Views for people. None shows an address, a note, a token or a key: checkout_grant_operators() opens them to whoever
--- watches the shop. Each figure is looked up from the cart, so that a question about one cart costs little.
+-- watches the shop. Each figure is looked up from the cart, so that a question about one cart costs little. Of a cart that
+-- the checkout converted, orders and lines that are the host's own count nowhere.
 
 do $$ begin perform checkout_migration_open(); end $$;
 
@@ -31,6 +32,7 @@ select cart.id as cart_id,
       from (select vendor_order.status, count(*) as count, sum(vendor_order.total_cents) as total_cents
               from vendor_orders as vendor_order
              where vendor_order.checkout_group_id = cart.checkout_group_id
+               and (cart.converted_at is null or vendor_order.cart_id = cart.id and vendor_order.promo_discount_cents is not null)
              group by vendor_order.status) as state
   ) as orders on true
   left join lateral (
@@ -40,6 +42,7 @@ select cart.id as cart_id,
       from vendor_orders as vendor_order
       join order_line_items as line on line.order_id = vendor_order.id
      where vendor_order.checkout_group_id = cart.checkout_group_id
+       and (cart.converted_at is null or line.cart_item_id = line.id)
   ) as lines on true
   left join lateral (
     select count(*) as unpublished

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "4ec7963febf83a7c947e5e996e24e8ba439741a4ddb0f8a488a93d77ca0aef52"
+FUNCTIONS_HASH = "cc0b8cb20573f7803d472c20824e90ffdf2cc42a8bf0d7e96d22ac1b95486486"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

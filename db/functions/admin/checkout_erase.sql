@@ -14,6 +14,7 @@ language plpgsql
 security definer
 set search_path from current
 as $$
+#variable_conflict use_column   -- ON CONFLICT names columns
 declare
   v_blank constant address_t := jsonb_populate_record(null::address_t, '{}');
   v_transaction_id constant xid8 := pg_current_xact_id();
@@ -53,7 +54,7 @@ begin
   v_now := clock_timestamp();
 
   insert into cart_change_permits (cart_id, transaction_id)
-  values (checkout_erase.cart_id, v_transaction_id) on conflict do nothing;
+  values (checkout_erase.cart_id, v_transaction_id) on conflict (cart_id) do nothing;
   update cart_records as cart
      set shipping_address = case when num_nonnulls(cart.shipping_address) = 1 then v_blank end,
          ad_tokens = case when cart.ad_tokens is not null then '{}'::text[] end, updated_at = v_now

@@ -7,12 +7,13 @@ create or replace function checkout_bind_key(cart cart_records, idempotency_key 
 returns void
 language plpgsql
 as $$
+#variable_conflict use_column   -- ON CONFLICT names columns
 begin
   for v_try in 1 .. 1000 loop
     insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id, created_at)
     values ((checkout_bind_key.cart).buyer_store_id, checkout_bind_key.idempotency_key, checkout_bind_key.request_hash,
             (checkout_bind_key.cart).id, checkout_bind_key.now)
-        on conflict do nothing;
+        on conflict (buyer_store_id, idempotency_key) do nothing;
     exit when found;
 
     perform checkout_check_key(checkout_bind_key.cart, checkout_bind_key.idempotency_key, checkout_bind_key.request_hash);

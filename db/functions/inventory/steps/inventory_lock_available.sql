@@ -4,6 +4,7 @@ create or replace function inventory_lock_available(product_id uuid)
 returns bigint
 language plpgsql
 as $$
+#variable_conflict use_column   -- ON CONFLICT names columns
 declare
   v_available bigint;
 begin
@@ -14,7 +15,7 @@ begin
   loop
     insert into inventory_items (product_id, available_qty, reserved_qty, updated_at)
     values (inventory_lock_available.product_id, 0, 0, clock_timestamp())
-        on conflict do nothing;
+        on conflict (product_id) do nothing;
     perform from inventory_items as stock where stock.product_id = inventory_lock_available.product_id for update;
     exit when found;
   end loop;
