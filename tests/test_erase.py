@@ -155,6 +155,7 @@ def test_of_a_token_stays_what_buyers_are_shown(db, bought, checkout_sql):
     assert kept == shown and kept["ad_id"]
 
 
+@pytest.mark.breaks_invariants  # under the order, none of ours stands any more
 @pytest.mark.parametrize("aggregate", ["the anchor", "the order"])
 def test_events_of_orders_are_found_under_the_anchor_and_under_the_order(db, bought, aggregate, snapshot):
     column = "checkout_group_id" if aggregate == "the anchor" else "id"
