@@ -222,7 +222,7 @@ def test_a_relay_whose_broker_takes_its_time_is_not_waited_for(db, connect, boug
 
 def test_events_are_locked_oldest_first(db, connect, bought):
     """As a relay marks them, so that the two cannot deadlock."""
-    ids = values(db, "select id from outbox_events where last_error is not null order by created_at, id")
+    ids = values(db, "select id from outbox_events where last_error is not null order by id")
     lock = "select from outbox_events where id = %s for update"
     with connect() as holder, connect(autocommit=True) as owner, connect() as other:
         holder.execute(lock, (ids[0],))

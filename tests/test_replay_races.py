@@ -103,7 +103,7 @@ def test_a_key_that_is_purged_between_the_conflict_and_the_second_look_is_bound_
         create sequence inserts;
         create function insert_and_purge() returns trigger language plpgsql as $$
         begin
-          if not exists (select from checkout_requests as request where request.buyer_store_id = new.buyer_store_id) then
+          if not exists (select from checkout_requests where buyer_store_id = new.buyer_store_id) then
             perform nextval('inserts');
             return new;
           end if;

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "cc0b8cb20573f7803d472c20824e90ffdf2cc42a8bf0d7e96d22ac1b95486486"
+FUNCTIONS_HASH = "4a64246e7dc62d4e2eac7d2f68bf98ffce77e75673476d5eacdbe4c77c67549e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

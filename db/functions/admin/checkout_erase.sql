@@ -94,7 +94,7 @@ begin
            where each.aggregate_id = any (v_aggregate_ids)
              and (each.last_error is not null
                   or each.payload ->> 'event_id' = each.id::text and each.payload #>> '{data,reason}' <> 'erased')
-           order by each.created_at, each.id
+           order by each.id   -- as a relay locks those that it marks
              for update) as event;
   update outbox_events as event
      set last_error = null,

@@ -10,7 +10,7 @@ declare
   v_was text;
   v_now timestamptz;
 begin
-  if coalesce(btrim(outbox_discard.reason), '') = '' then
+  if checkout_is_blank(coalesce(outbox_discard.reason, '')) then
     perform checkout_raise_invalid('reason', 'is required');
   end if;
 
