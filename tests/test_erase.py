@@ -220,7 +220,7 @@ def test_a_relay_whose_broker_takes_its_time_is_not_waited_for(db, connect, boug
         assert values(relay, "select outbox_ack(%s, array_agg(id)) from outbox_events", claim) != [0]
 
 
-def test_events_are_locked_oldest_first(db, connect, bought):
+def test_events_are_locked_in_the_order_of_their_ids(db, connect, bought):
     """As a relay marks them, so that the two cannot deadlock."""
     ids = values(db, "select id from outbox_events where last_error is not null order by id")
     lock = "select from outbox_events where id = %s for update"
