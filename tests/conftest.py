@@ -1,7 +1,7 @@
 """One migrated template a test process; a clone of it for each test; checkout_audit() at the end of each.
 
 TEST_DATABASE_URL names the server to use, by the URL of a superuser and any database of it. Without it, an embedded
-one is started.
+one is started. TEST_SECOND_SERVER leaves out what is the same on every server.
 """
 
 import os
@@ -38,9 +38,40 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _OPTIONS = "-c statement_timeout=30s"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Of files, packages, brokers and clients: what they show does not depend on the server's release.
+_SAME_ON_EVERY_SERVER = {
+    "test_benchmarks",
+    "test_cli",
+    "test_connection_cut",
+    "test_demo",
+    "test_docs",
+    "test_embedded",
+    "test_events_asyncapi",
+    "test_functions_hash",
+    "test_guarantees",
+    "test_http",
+    "test_killed_suite",
+    "test_legacy_columns_regression",
+    "test_packaging",
+    "test_readme",
+    "test_relay",
+    "test_release",
+    "test_repository",
+    "test_services",
+    "test_shop",  # of the examples
+    "test_soak",
+    "test_wrapper_async",
+    "test_wrapper_transactions",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "TEST_PGBOUNCER" in os.environ:
         skip_what_needs_a_session(items)
+    if "TEST_SECOND_SERVER" in os.environ:
+        left_out = [item for item in items if item.path.stem in _SAME_ON_EVERY_SERVER]
+        items[:] = [item for item in items if item.path.stem not in _SAME_ON_EVERY_SERVER]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
