@@ -272,6 +272,7 @@ def test_an_order_that_the_host_ended_itself_gives_its_stock_back(db, add_cart, 
 ENDED = ["rejected", "fulfilled", "partially_fulfilled", "in_transit", "delivered", "closed"]
 
 
+@pytest.mark.breaks_invariants  # the host ends it itself and gives nothing back
 @pytest.mark.parametrize("status", ENDED)
 def test_an_order_past_it_is_not_canceled(db, add_cart, checkout_sql, call, snapshot, status):
     cart = add_cart(vendors=1)
@@ -387,6 +388,7 @@ def test_stock_that_no_row_could_hold_is_not_given_back(db, add_cart, checkout_s
     assert snapshot(db) == before
 
 
+@pytest.mark.breaks_invariants  # the host fulfils the line itself
 @pytest.mark.parametrize(("function", "args"), [("order_line_fulfil", ()), ("order_line_release", ("why",))])
 def test_a_line_that_the_host_is_changing_is_waited_for(db, connect, add_cart, checkout_sql, call, function, args):
     """The host's own statement has no lock on the order; what it made of the line is what counts."""
@@ -403,6 +405,7 @@ def test_a_line_that_the_host_is_changing_is_waited_for(db, connect, add_cart, c
     assert values(db, "select status::text from order_line_items where id = %s", line) == ["fulfilled"]
 
 
+@pytest.mark.breaks_invariants  # the host takes the other line off by hand
 def test_what_is_left_is_asked_of_lines_that_the_host_is_done_with(db, connect, add_cart, checkout_sql, call):
     """An uncommitted change to any line of the order is waited for before its lines are counted."""
     cart = add_cart(vendors=1, lines=2)
