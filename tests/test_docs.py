@@ -95,7 +95,7 @@ def test_the_home_page_checks_out_from_python_and_from_psql(quoted, psql, pool, 
 
     done = psql("--tuples-only", "--no-align", stdin=sql)
     assert done.returncode == 0, done.stderr
-    assert '"replayed": true' in done.stdout, "the two blocks are the same request"
+    assert '"replayed" : true' in done.stdout, "the two blocks are the same request"
 
 
 def test_the_generated_pages_say_what_the_database_and_the_docstrings_say(db):
