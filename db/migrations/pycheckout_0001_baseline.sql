@@ -507,6 +507,7 @@ $$;
 create or replace function checkout_migration_dependants()
 returns text[]
 language plpgsql
+stable
 as $$
 declare
   v_signatures text[];

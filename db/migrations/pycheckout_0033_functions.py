@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "4a64246e7dc62d4e2eac7d2f68bf98ffce77e75673476d5eacdbe4c77c67549e"
+FUNCTIONS_HASH = "124cd652e04404821fc8cbc5308ddf577701d29b5c55098f733c32e118f17bc3"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

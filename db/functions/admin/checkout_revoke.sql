@@ -10,7 +10,7 @@ set search_path from current
 as $$
 declare
   v_exists boolean;
-  v_given record;
+  v_grant text;
 begin
   perform pg_advisory_xact_lock(hashtext('pycheckout deploy'), hashtext(current_schema()));
   v_exists := exists (select from pg_roles where rolname = checkout_revoke.role_name);
@@ -20,12 +20,12 @@ begin
 
   if v_exists then
     -- a loop, because each revoke is a statement of its own
-    for v_given in
-      select given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', '') as privilege, given.kind, given.object
+    foreach v_grant in array array(
+      select format('%s on %s %s', given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', ''), given.kind, given.object)
         from checkout_privileges() as given
-        join checkout_roles as remembered on remembered.scope = given.scope and remembered.role_name = checkout_revoke.role_name
+        join checkout_roles as remembered on remembered.scope = given.scope and remembered.role_name = checkout_revoke.role_name)
     loop
-      execute format('revoke %s on %s %s from %I', v_given.privilege, v_given.kind, v_given.object, checkout_revoke.role_name);
+      execute format('revoke %s from %I', v_grant, checkout_revoke.role_name);
     end loop;
     -- the schema stays open to a role that was given something else in it, by whomever
     if not exists (

@@ -25,7 +25,7 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_none constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_none constant uuid := '00000000-0000-0000-0000-000000000000'::uuid;
   v_now constant timestamptz := clock_timestamp();
   v_claimed_until constant timestamptz := outbox_lease_end(outbox_claim.lease, v_now);
   v_claim_id constant uuid := gen_random_uuid();
@@ -39,7 +39,7 @@ declare
   v_aggregate uuid := v_start;
   v_ready boolean;
   v_wrapped boolean := false;
-  v_ids uuid[] := '{}';
+  v_ids uuid[] := '{}'::uuid[];
 begin
   if outbox_claim.batch is null or outbox_claim.batch < 1 then
     perform checkout_raise_invalid('batch', 'must be 1 or more');

@@ -9,7 +9,7 @@ as $$
 declare
   v_now timestamptz;
   v_attempts integer;
-  v_next timestamptz := 'infinity';
+  v_next timestamptz := 'infinity'::timestamptz;
 begin
   if coalesce(outbox_fail.error, '') = '' then
     perform checkout_raise_invalid('error', 'is required');

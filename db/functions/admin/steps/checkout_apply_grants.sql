@@ -8,19 +8,19 @@ language plpgsql
 set search_path from current
 as $$
 declare
-  v_given record;
+  v_grant text;
 begin
   if checkout_apply_grants.objects is null then
     execute format('grant usage on schema %I to %I', current_schema(), checkout_apply_grants.role_name);
   end if;
   -- a loop, because each grant is a statement of its own
-  for v_given in
-    select given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', '') as privilege, given.kind, given.object
+  foreach v_grant in array array(
+    select format('%s on %s %s', given.privilege || coalesce(' (' || array_to_string(given.columns, ', ') || ')', ''), given.kind, given.object)
       from checkout_privileges() as given
      where given.scope = checkout_apply_grants.scope
-       and (checkout_apply_grants.objects is null or given.object = any (checkout_apply_grants.objects))
+       and (checkout_apply_grants.objects is null or given.object = any (checkout_apply_grants.objects)))
   loop
-    execute format('grant %s on %s %s to %I', v_given.privilege, v_given.kind, v_given.object, checkout_apply_grants.role_name);
+    execute format('grant %s to %I', v_grant, checkout_apply_grants.role_name);
   end loop;
 end;
 $$;

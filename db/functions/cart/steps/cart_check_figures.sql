@@ -84,6 +84,7 @@ begin
   return v_cart;
 exception when numeric_value_out_of_range then
   perform checkout_raise_invalid('cart.vendor_groups', 'adds up to more than an amount can hold');
+  return null;   -- which never comes
 end;
 $$;
 

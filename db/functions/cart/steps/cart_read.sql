@@ -11,7 +11,7 @@ declare
   v_cart cart_records;
 begin
   begin
-    v_cart.valid_until := cart_read.quote ->> 'valid_until';
+    v_cart.valid_until := (cart_read.quote ->> 'valid_until')::timestamptz;
   exception when data_exception then
     perform checkout_raise_invalid('cart.valid_until', 'is no date and time');
   end;

@@ -11,49 +11,51 @@ declare
   v_name text;
   v_table text;
 begin
-  perform cart_open(v_quote);
-  v_now := clock_timestamp();   -- not before: the lock may have been waited for
+  begin
+    perform cart_open(v_quote);
+    v_now := clock_timestamp();   -- not before: the lock may have been waited for
 
-  update cart_records as target
-     set currency = v_quote.currency,
-         valid_until = v_quote.valid_until,
-         shipping_address = v_quote.shipping_address,
-         ad_tokens = v_quote.ad_tokens,
-         subtotal_cents = v_quote.subtotal_cents,
-         discounts_cents = v_quote.discounts_cents,
-         total_cents = v_quote.total_cents,
-         updated_at = v_now
-   where target.id = v_quote.id
-  returning target.* into v_cart;
+    update cart_records as target
+       set currency = v_quote.currency,
+           valid_until = v_quote.valid_until,
+           shipping_address = v_quote.shipping_address,
+           ad_tokens = v_quote.ad_tokens,
+           subtotal_cents = v_quote.subtotal_cents,
+           discounts_cents = v_quote.discounts_cents,
+           total_cents = v_quote.total_cents,
+           updated_at = v_now
+     where target.id = v_quote.id
+    returning target.* into v_cart;
 
-  delete from cart_items as old where old.cart_id = v_cart.id;
-  delete from cart_vendor_groups as old where old.cart_id = v_cart.id;
+    delete from cart_items as old where old.cart_id = v_cart.id;
+    delete from cart_vendor_groups as old where old.cart_id = v_cart.id;
 
-  insert into cart_vendor_groups (id, cart_id, vendor_store_id, status, subtotal_cents, discounts_cents, line_discounts_cents,
-                                  promo_discount_cents, total_cents, promo, warnings, created_at, updated_at)
-  select part.id, part.cart_id, part.vendor_store_id, part.status, part.subtotal_cents, part.subtotal_cents - part.total_cents,
-         coalesce(part.line_discounts_cents, 0), coalesce(part.promo_discount_cents, 0), part.total_cents,
-         part.promo, part.warnings, v_cart.updated_at, v_cart.updated_at
-    from unnest(cart_write.groups) as part;
+    insert into cart_vendor_groups (id, cart_id, vendor_store_id, status, subtotal_cents, discounts_cents, line_discounts_cents,
+                                    promo_discount_cents, total_cents, promo, warnings, created_at, updated_at)
+    select part.id, part.cart_id, part.vendor_store_id, part.status, part.subtotal_cents, part.subtotal_cents - part.total_cents,
+           coalesce(part.line_discounts_cents, 0), coalesce(part.promo_discount_cents, 0), part.total_cents,
+           part.promo, part.warnings, v_cart.updated_at, v_cart.updated_at
+      from unnest(cart_write.groups) as part;
 
-  insert into cart_items (id, cart_id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
-                          line_subtotal_cents, line_discounts_cents, line_total_cents, applied_volume_discount, warnings, status,
-                          created_at, updated_at)
-  select item.id, item.cart_id, item.product_id, item.vendor_store_id, item.title, item.category, item.unit, item.quantity, item.moq,
-         item.max_qty, item.unit_price_cents, item.line_subtotal_cents, item.line_discounts_cents, item.line_total_cents,
-         item.applied_volume_discount, item.warnings, item.status,
-         v_cart.updated_at, v_cart.updated_at
-    from unnest(cart_write.items) as item;
+    insert into cart_items (id, cart_id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
+                            line_subtotal_cents, line_discounts_cents, line_total_cents, applied_volume_discount, warnings, status,
+                            created_at, updated_at)
+    select item.id, item.cart_id, item.product_id, item.vendor_store_id, item.title, item.category, item.unit, item.quantity, item.moq,
+           item.max_qty, item.unit_price_cents, item.line_subtotal_cents, item.line_discounts_cents, item.line_total_cents,
+           item.applied_volume_discount, item.warnings, item.status,
+           v_cart.updated_at, v_cart.updated_at
+      from unnest(cart_write.items) as item;
+  exception
+    when numeric_value_out_of_range then
+      perform checkout_raise_invalid('cart.vendor_groups', 'has a total too far from its subtotal for an amount');
+    when not_null_violation then
+      get stacked diagnostics v_name = column_name, v_table = table_name;
+      perform checkout_raise_invalid('cart', format('has no value for the column %s of %s', v_name, v_table));
+    when unique_violation or foreign_key_violation or check_violation or exclusion_violation then
+      get stacked diagnostics v_name = constraint_name;
+      perform cart_raise_inconsistent(v_quote.id, jsonb_build_object('problem', 'constraint', 'constraint', v_name));
+  end;
   return v_cart;
-exception
-  when numeric_value_out_of_range then
-    perform checkout_raise_invalid('cart.vendor_groups', 'has a total too far from its subtotal for an amount');
-  when not_null_violation then
-    get stacked diagnostics v_name = column_name, v_table = table_name;
-    perform checkout_raise_invalid('cart', format('has no value for the column %s of %s', v_name, v_table));
-  when unique_violation or foreign_key_violation or check_violation or exclusion_violation then
-    get stacked diagnostics v_name = constraint_name;
-    perform cart_raise_inconsistent(v_quote.id, jsonb_build_object('problem', 'constraint', 'constraint', v_name));
 end;
 $$;
 

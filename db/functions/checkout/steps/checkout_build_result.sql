@@ -14,10 +14,10 @@ declare
   v_is_ours boolean := true;
   v_all_ordered boolean := checkout_build_result.all_ordered;
   v_orders record;
-  v_rejected json := '[]';
+  v_rejected json := '[]'::json;
   v_outcome text;
   v_totals json;
-  v_told json := '[]';
+  v_told json := '[]'::json;
 begin
   if checkout_build_result.replayed then
     v_is_ours := exists (select from vendor_orders as vendor_order

@@ -11,7 +11,7 @@ declare
   v_rows bigint;
   v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
-  v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]';
+  v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]'::jsonb;
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,

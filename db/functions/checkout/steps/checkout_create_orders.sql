@@ -23,7 +23,7 @@ declare
   v_cart alias for cart;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
   v_capped_warning constant jsonb :=
-    '[{"type": "promo_capped", "message": "The promotion was larger than what is left of this order and was reduced to it."}]';
+    '[{"type": "promo_capped", "message": "The promotion was larger than what is left of this order and was reduced to it."}]'::jsonb;
   v_rejected constant uuid[] := checkout_create_orders.rejected_line_ids;
   v_short_ids uuid[];
   v_short_subtotals bigint[];
@@ -34,7 +34,7 @@ declare
   v_table text;
 begin
   if cardinality(v_rejected) > 0 then
-    select array_agg(lines.id), array_agg(lines.subtotal), array_agg(lines.total), array_agg(lines.are_all)
+    select array_agg(lines.id), array_agg(lines.subtotal::bigint), array_agg(lines.total::bigint), array_agg(lines.are_all)
       into v_short_ids, v_short_subtotals, v_short_totals, v_short_all
       from (
         select vendor.id,

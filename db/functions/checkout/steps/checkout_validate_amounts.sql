@@ -73,7 +73,7 @@ begin
 
   if v_found is not null then
     v_problem := v_found[2];
-    v_id := v_found[3];
+    v_id := v_found[3]::uuid;
   elsif v_is_their_sum is not false then
     return;
   else

@@ -10,12 +10,15 @@ as $$
 declare
   v_ids uuid[];
 begin
-  select coalesce(array_agg(locked.id) filter (where locked.published_at is null and locked.next_attempt_at < 'infinity'), '{}') into v_ids
-    from (select event.id, event.published_at, event.next_attempt_at
-            from outbox_events as event
-           where event.id = any (outbox_lock_claimed.ids) and event.claim_id is not distinct from outbox_lock_claimed.claim_id
-           order by event.id
-             for update) as locked;
+  perform from outbox_events as event
+    where event.id = any (outbox_lock_claimed.ids) and event.claim_id is not distinct from outbox_lock_claimed.claim_id
+    order by event.id
+      for update;
+  -- a statement of its own: what was waited for has changed
+  select coalesce(array_agg(event.id), '{}') into v_ids
+    from outbox_events as event
+   where event.id = any (outbox_lock_claimed.ids) and event.claim_id is not distinct from outbox_lock_claimed.claim_id
+     and event.published_at is null and event.next_attempt_at < 'infinity';
   return v_ids;
 end;
 $$;

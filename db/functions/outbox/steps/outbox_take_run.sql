@@ -29,7 +29,7 @@ begin
    order by event.created_at, event.id
    limit 1;
   if v_ready is not true then
-    return '{}';
+    return '{}'::uuid[];
   end if;
   select event.claim_count, event.attempt_count,
          event.published_at is null and event.next_attempt_at <= v_now and (event.claimed_until <= v_now) is not false as ready
@@ -38,12 +38,12 @@ begin
    where event.id = v_head_id
      for update skip locked;
   if v_head.ready is not true then
-    return '{}';
+    return '{}'::uuid[];
   end if;
   -- it may be what ends the relays
   if v_head.claim_count >= v_most_claims then
     perform outbox_park(v_head_id, v_head.attempt_count, format('claimed %s times and never marked', v_head.claim_count), v_now);
-    return '{}';
+    return '{}'::uuid[];
   end if;
 
   select array_agg(waiting.id order by waiting.place) filter (where waiting.sendable and waiting.place <= outbox_take_run.most),
@@ -57,7 +57,7 @@ begin
            order by event.created_at, event.id
            limit greatest(outbox_take_run.most, 20)) as waiting;
   if v_leased or v_run[1] is distinct from v_head_id then
-    return '{}';
+    return '{}'::uuid[];
   end if;
 
   if cardinality(v_run) > 1 then
@@ -67,7 +67,7 @@ begin
              where event.id = any (v_run) and event.published_at is null and (event.claimed_until <= v_now) is not false
                for update skip locked) as locked;
     if v_locked < cardinality(v_run) then
-      return '{}';
+      return '{}'::uuid[];
     end if;
   end if;
 
