@@ -127,6 +127,7 @@ class Order(Base):
     payment_method: Mapped[str] = mapped_column(METHOD)
     subtotal_cents: Mapped[int]
     discounts_cents: Mapped[int]
+    promo_discount_cents: Mapped[int]
     tax_cents: Mapped[int]
     transport_fee_cents: Mapped[int]
     total_cents: Mapped[int]
@@ -155,6 +156,7 @@ class Line(Base):
     line_subtotal_cents: Mapped[int]
     discount_cents: Mapped[int]
     total_cents: Mapped[int]
+    reserved_qty: Mapped[int]
     status: Mapped[str] = mapped_column(LINE_STATUS)
     notes: Mapped[str | None]
     warnings: Mapped[list[Any]]
@@ -202,6 +204,7 @@ def checkout(engine: Any, request: Request) -> UUID:
         groups = session.scalars(select(Group).where(Group.cart_id == cart.id).options(selectinload(Group.items))).all()
         now = session.scalar(select(func.clock_timestamp()))
         checked = rules.check(cart, groups, [item for group in groups for item in group.items], now)
+        _check_anchor(session, cart)
         _bind_key(session, request)
         wanted = checked.wanted()
         stock = {
@@ -236,6 +239,7 @@ def checkout_naive(engine: Any, request: Request) -> UUID:
             return cart.checkout_group_id
         now = session.scalar(select(func.clock_timestamp()))
         checked = rules.check(cart, cart.groups, [item for group in cart.groups for item in group.items], now)
+        _check_anchor(session, cart)
         wanted = checked.wanted()
         stock: dict[UUID, Any] = {}
         for product in wanted:
@@ -253,6 +257,14 @@ def checkout_naive(engine: Any, request: Request) -> UUID:
 def _cart(request: Request) -> Any:
     mine = select(Cart).where(Cart.id == request.cart_id, Cart.buyer_store_id == request.buyer_store_id)
     return mine.with_for_update()
+
+
+def _check_anchor(session: Session, cart: Cart) -> None:
+    """An anchor that the cart brought must not carry orders."""
+    if cart.checkout_group_id is not None:
+        orders = select(Order.id).where(Order.checkout_group_id == cart.checkout_group_id).limit(1)
+        if session.scalar(orders) is not None:
+            raise Refused("OC007")
 
 
 def _bind_key(session: Session, request: Request) -> None:

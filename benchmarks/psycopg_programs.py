@@ -36,6 +36,7 @@ _ITEMS = """
 select id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
        line_subtotal_cents, line_discounts_cents, line_total_cents, applied_volume_discount, warnings, status
   from cart_items where cart_id = %s"""
+_ANCHORED = "select id from vendor_orders where checkout_group_id = %s limit 1"
 _BIND_KEY = """
 insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id) values (%s, %s, %s, %s)
 on conflict do nothing returning cart_id"""
@@ -54,11 +55,11 @@ update cart_records
  where id = %s"""
 _COLUMNS = {
     "vendor_orders": "id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
-    " shipping_address, payment_method, subtotal_cents, discounts_cents, tax_cents, transport_fee_cents, total_cents,"
-    " balance_due_cents, promo, warnings, created_at, updated_at",
+    " shipping_address, payment_method, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents,"
+    " transport_fee_cents, total_cents, balance_due_cents, promo, warnings, created_at, updated_at",
     "order_line_items": "id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq,"
-    " max_qty, line_subtotal_cents, discount_cents, total_cents, status, notes, warnings, applied_volume_discount,"
-    " created_at, updated_at",
+    " max_qty, line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, notes, warnings,"
+    " applied_volume_discount, created_at, updated_at",
     "payment_intents": "id, order_id, method, amount_cents, created_at, updated_at",
     "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at",
 }
@@ -86,6 +87,7 @@ def checkout(conn: psycopg.Connection[Any], request: Request) -> UUID:
         items = conn.execute(_ITEMS, (cart.id,)).fetchall()
         now = _now(groups)
         checked = rules.check(cart, groups, items, now)
+        _check_anchor(conn, cart)
         _bind_key(conn, request)
         wanted = checked.wanted()
         available = dict(conn.execute(_LOCK_STOCK, ([*wanted],)).fetchall())
@@ -112,6 +114,7 @@ def checkout_pipelined(conn: psycopg.Connection[Any], request: Request) -> UUID:
         groups = groups_found.fetchall()
         now = _now(groups)
         checked = rules.check(cart, groups, items_found.fetchall(), now)
+        _check_anchor(conn, cart)
         wanted = checked.wanted()
         key = conn.execute(_BIND_KEY, _key(request))
         stock = conn.execute(_LOCK_STOCK, ([*wanted],))
@@ -144,6 +147,7 @@ def checkout_naive(conn: psycopg.Connection[Any], request: Request) -> UUID:
             items += conn.execute(query, (cart.id, group.vendor_store_id)).fetchall()
         now = _now(groups)
         checked = rules.check(cart, groups, items, now)
+        _check_anchor(conn, cart)
         wanted = checked.wanted()
         available: dict[UUID, int] = {}
         for product in wanted:
@@ -175,6 +179,12 @@ def _now(groups: list[Any]) -> datetime:
     if not groups:
         raise Refused("OC004")
     return groups[0].now
+
+
+def _check_anchor(conn: psycopg.Connection[Any], cart: Any) -> None:
+    """An anchor that the cart brought must not carry orders."""
+    if cart.checkout_group_id is not None and conn.execute(_ANCHORED, (cart.checkout_group_id,)).fetchone():
+        raise Refused("OC007")
 
 
 def _key(request: Request) -> tuple[Any, ...]:

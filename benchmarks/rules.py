@@ -99,6 +99,12 @@ def check(cart: Any, groups: Iterable[Any], items: Iterable[Any], now: datetime)
         subtotal = sum(item.line_subtotal_cents for item in lines)
         if group.subtotal_cents != subtotal or group.total_cents < 0 or promotion(group, lines) < 0:
             raise Refused("OC007")
+    good = [group for group in groups if group.status == "ok"]
+    if any(group.subtotal_cents or group.total_cents for group in good if group.vendor_store_id not in ordered):
+        raise Refused("OC007")
+    subtotal, due = (sum(getattr(group, name) for group in good) for name in ("subtotal_cents", "total_cents"))
+    if good and (cart.subtotal_cents, cart.discounts_cents, cart.total_cents) != (subtotal, subtotal - due, due):
+        raise Refused("OC007")
     if not ordered:
         raise Refused("OC004")
     for lines in ordered.values():
@@ -176,6 +182,7 @@ def rows(checked: Checked, request: Request, short: set[UUID], now: datetime) ->
                 "payment_method": request.payment_method,
                 "subtotal_cents": sum(item.line_subtotal_cents for item in kept),
                 "discounts_cents": sum(map(discount, kept)) + promo,
+                "promo_discount_cents": promo,
                 "tax_cents": 0,
                 "transport_fee_cents": 0,
                 "total_cents": amount,
@@ -223,6 +230,7 @@ def _line(item: Any, group: Any, short: bool, stamps: Row) -> Row:
         "line_subtotal_cents": item.line_subtotal_cents,
         "discount_cents": discount(item),
         "total_cents": total(item),
+        "reserved_qty": 0 if short else item.quantity,
         "status": "rejected" if short else "pending",
         "notes": "insufficient_inventory" if short else None,
         "warnings": (item.warnings or []) + [_SHORT] * short,

@@ -36,6 +36,17 @@ def way_by_cart(code: str, name: str, **columns: Any) -> None:
     WAYS[f"{code} {name}"] = (code, lambda db, add_cart: (add_cart(**columns), {}))
 
 
+def check_out(conn: Any, cart: Any) -> None:
+    pycheckout.execute(
+        conn,
+        buyer_store_id=cart.buyer_store_id,
+        cart_id=cart.id,
+        idempotency_key="k1",
+        shipping_address=ADDRESS,
+        payment_method="ach",
+    )
+
+
 def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None, cents: int = 5000) -> None:
     """An order as a host writes one, with a line of its own and without an intent."""
     conn.execute(
@@ -162,7 +173,8 @@ def _(db, add_cart):
 
 @way("OC001", "another buyer's converted cart")
 def _(db, add_cart):
-    cart = add_cart(vendors=0, cart={"status": "converted"})
+    cart = add_cart()
+    check_out(db, cart)
     return cart, {"buyer_store_id": NOBODY}
 
 
@@ -181,14 +193,7 @@ def _(db, add_cart):
 @way("OC006", "key of another cart")
 def _(db, add_cart):
     other = add_cart()
-    pycheckout.execute(
-        db,
-        buyer_store_id=other.buyer_store_id,
-        cart_id=other.id,
-        idempotency_key="k1",
-        shipping_address=ADDRESS,
-        payment_method="ach",
-    )
+    check_out(db, other)
     return add_cart(buyer_store_id=other.buyer_store_id), {}
 
 
@@ -286,6 +291,11 @@ def _(db, add_cart):
     return add_cart(cart={"checkout_group_id": anchor}), {}
 
 
+# To the audit an order with the id of a vendor group is the checkout's, and this one has nothing of what that writes.
+ALL = [
+    pytest.param(name, marks=pytest.mark.breaks_invariants) if name == "OC007 written ids of an earlier order" else name
+    for name in WAYS
+]
 BEFORE_ANY_WRITE = [name for name, (code, _) in WAYS.items() if code not in ("OC010", "OC007 written")]
 
 
@@ -314,7 +324,7 @@ def no_write(db):
     return no_write
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_refused_checkout_leaves_not_one_row_changed(db, add_cart, checkout_sql, snapshot, name):
     """PF-173: validations come before writes; PF-174: the cart is converted only after success."""
     code, arrange = WAYS[name]
@@ -338,7 +348,7 @@ def test_every_validation_comes_before_the_first_write(db, add_cart, checkout_sq
         checkout_sql(db, cart, **arguments)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_refusal_is_the_same_each_time(db, add_cart, checkout_sql, name):
     """PF-173: deterministic validation errors for invalid carts."""
     code, arrange = WAYS[name]

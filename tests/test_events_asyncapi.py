@@ -55,7 +55,8 @@ def test_what_the_relay_publishes_is_what_the_document_says(db, add_cart, checko
     db.execute("select vendor_order_cancel(%s, 'out of season')", (answer["vendor_orders"][1]["order_id"],))
     query = """
         select id, event_type, aggregate_type, aggregate_id, payload::text,
-               (to_json(created_at at time zone 'utc') #>> '{}') || 'Z' as created_at, attempt_count
+               (to_json(created_at at time zone 'utc') #>> '{}') || 'Z' as created_at, attempt_count,
+               gen_random_uuid() as claim_id
           from outbox_events
     """
     events = [json.loads(Event(**row).cloud_event("/shop")) for row in rows(db, query)]

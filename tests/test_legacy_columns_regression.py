@@ -15,6 +15,8 @@ GONE = {
     "AttributedAdClickID": r"(attributed_?)?ad_?click(_?id)?s?",
     "checkout_groups": r"checkout_?groups(?!_archive)",
 }
+# It blanks the click of a person in checkout_groups_archive, which keeps the columns that the table had.
+ARCHIVE_IS_ERASED_BY = ROOT / "db" / "functions" / "admin" / "checkout_erase.sql"
 
 
 @pytest.mark.parametrize("name", GONE)
@@ -25,7 +27,8 @@ def test_neither_the_package_nor_a_function_names_it(name):
         f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
         for file in sorted(SOURCES)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if re.search(rf"(?<![a-z]){GONE[name]}(?![a-z])", line, flags=re.IGNORECASE)
+        if not (name == "AttributedAdClickID" and file == ARCHIVE_IS_ERASED_BY)
+        and re.search(rf"(?<![a-z]){GONE[name]}(?![a-z])", line, flags=re.IGNORECASE)
     ]
     assert found == []
 

@@ -268,12 +268,6 @@ def test_a_vendor_that_declines_later_is_not_listed_as_short_of_stock(db, add_ca
     """PF-178: rejected_vendors tells what the checkout found, not what a vendor decided afterwards."""
     cart = add_cart(vendors=1, lines=1, stock=1)
     result = checkout_sql(db, cart)
-    # as order_line_release will: the line is turned down and its stock given back
-    db.execute("update order_line_items set status = 'rejected', notes = 'sold elsewhere'")
-    db.execute(
-        "update vendor_orders set status = 'rejected', subtotal_cents = 0, total_cents = 0, balance_due_cents = 0"
-    )
-    db.execute("update payment_intents set amount_cents = 0")
-    db.execute("update inventory_items set available_qty = 1, reserved_qty = 0")
+    db.execute("select order_line_release(%s, 'sold elsewhere')", (cart.items[0].id,))
     replay = checkout_sql(db, cart)
     assert (replay["outcome"], replay["rejected_vendors"]) == (result["outcome"], []) == ("complete", [])

@@ -140,10 +140,10 @@ class Model:
             return "OC003"
         if self.anchors.get(cart.id) in self.foreign.values():
             return "OC007"
+        if cart.id in self.wrong and any(group.status == "ok" for group in cart.groups):
+            return "OC007"
         if not self.orderable(cart):
             return "OC004"
-        if cart.id in self.wrong:
-            return "OC007"
         if policy == "all" and self.short(cart, policy):
             return "OC010"
         return None
@@ -552,6 +552,8 @@ class Checkouts(RuleBasedStateMachine):
     @precondition(lambda self: self.model.converted or self.model.expired)
     @rule()
     def purge_carts(self):
+        for cart_id in sorted(self.model.expired):  # refused first, and then gone
+            self.expect("OC003", lambda cart=self.model.carts[cart_id]: self.checkout_sql(self.db, cart, key="late"))
         gone = self.model.expired | {
             cart_id
             for cart_id in self.model.converted
