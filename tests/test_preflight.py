@@ -124,6 +124,25 @@ DAMAGES = {
         "name_taken",
         "column outbox_events.next_attempt_at",
     ),
+    "a claim of the host's own relay": (
+        "alter table outbox_events add claim_id uuid",
+        "name_taken",
+        "column outbox_events.claim_id",
+    ),
+    "what a line of the host's own reserves": (
+        "alter table order_line_items add reserved_qty integer",
+        "name_taken",
+        "column order_line_items.reserved_qty",
+    ),
+    "a trigger of our name on new carts": (
+        """
+        create function of_host() returns trigger language plpgsql as 'begin return new; end';
+        create trigger cart_records_id_not_taken before insert on cart_records
+        for each row execute function of_host()
+        """,
+        "name_taken",
+        "trigger cart_records_id_not_taken on cart_records",
+    ),
     "a column of another type": (
         "alter table vendor_orders add shipping_line text",
         "wrong_type",
