@@ -351,6 +351,26 @@ def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
         assert _migrate.plan(url).problems == (), stop
 
 
+def test_every_object_that_migrations_make_is_looked_for(legacy):
+    """Without the ledger all are the host's; what is not named would stop a later step, or be taken for ours."""
+    url, conn = legacy()
+    apply_until(url, "0030")
+    made = conn.execute("""
+        select kind, table_name, name from checkout_ledger
+         where kind in ('table', 'view', 'type', 'function', 'trigger', 'constraint')
+    """).fetchall()
+    conn.execute("alter table checkout_ledger rename to ledger_of_host")
+
+    taken = {(each["kind"], each["name"]) for each in _migrate.plan(url).problems if each["problem"] == "name_taken"}
+
+    wanted = {
+        (each["kind"], f"{each['name']} on {each['table_name']}" if each["table_name"] else each["name"])
+        for each in made
+    }
+    assert len(wanted) > 30
+    assert wanted <= taken
+
+
 def test_every_migration_says_what_it_costs():
     for name in IDS[:-1]:
         found = re.findall(r"^-- cost: (\w+)", (MIGRATIONS / f"{name}.sql").read_text(), re.MULTILINE)
