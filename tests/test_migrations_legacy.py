@@ -320,7 +320,10 @@ def test_quotes_and_stock_that_the_host_writes_without_our_columns_check_out(leg
     url, conn = legacy(shape)
     pycheckout.migrate(url)
     with conn.transaction():
-        conn.execute("insert into cart_records (id, buyer_store_id) values (id('cart', 99), id('store', 12))")
+        conn.execute("""
+            insert into cart_records (id, buyer_store_id, subtotal_cents, total_cents)
+            values (id('cart', 99), id('store', 12), 1000, 1000)
+        """)
         conn.execute("""
             insert into cart_items
               (id, cart_id, product_id, vendor_store_id, quantity, unit_price_cents, line_subtotal_cents)
@@ -521,6 +524,8 @@ def test_build_that_fails_within_the_migration_is_told_with_the_way_out(legacy):
         ("create index {} on outbox_events (aggregate_id, event_type)", "idx_outbox_events_conversion"),
         ("create index {} on outbox_events (created_at)", "idx_outbox_events_due"),
         ("create index {} on outbox_events (aggregate_id) where published_at is null", "idx_outbox_events_waiting"),
+        ("create index {} on outbox_events (published_at)", "idx_outbox_events_published"),
+        ("create index {} on cart_records (valid_until)", "idx_cart_records_converted_at_valid_until"),
     ],
 )
 def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, program, index, name):

@@ -124,6 +124,25 @@ DAMAGES = {
         "name_taken",
         "column outbox_events.next_attempt_at",
     ),
+    "a claim of the host's own relay": (
+        "alter table outbox_events add claim_id uuid",
+        "name_taken",
+        "column outbox_events.claim_id",
+    ),
+    "what a line of the host's own reserves": (
+        "alter table order_line_items add reserved_qty integer",
+        "name_taken",
+        "column order_line_items.reserved_qty",
+    ),
+    "a trigger of our name on new carts": (
+        """
+        create function of_host() returns trigger language plpgsql as 'begin return new; end';
+        create trigger cart_records_id_not_taken before insert on cart_records
+        for each row execute function of_host()
+        """,
+        "name_taken",
+        "trigger cart_records_id_not_taken on cart_records",
+    ),
     "a column of another type": (
         "alter table vendor_orders add shipping_line text",
         "wrong_type",
@@ -330,6 +349,26 @@ def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
     for stop in ("0001", "0012", "0030", "0031"):
         apply_until(url, stop)
         assert _migrate.plan(url).problems == (), stop
+
+
+def test_every_object_that_migrations_make_is_looked_for(legacy):
+    """Without the ledger all are the host's; what is not named would stop a later step, or be taken for ours."""
+    url, conn = legacy()
+    apply_until(url, "0030")
+    made = conn.execute("""
+        select kind, table_name, name from checkout_ledger
+         where kind in ('table', 'view', 'type', 'function', 'trigger', 'constraint')
+    """).fetchall()
+    conn.execute("alter table checkout_ledger rename to ledger_of_host")
+
+    taken = {(each["kind"], each["name"]) for each in _migrate.plan(url).problems if each["problem"] == "name_taken"}
+
+    wanted = {
+        (each["kind"], f"{each['name']} on {each['table_name']}" if each["table_name"] else each["name"])
+        for each in made
+    }
+    assert len(wanted) > 30
+    assert wanted <= taken
 
 
 def test_every_migration_says_what_it_costs():

@@ -210,8 +210,10 @@ ATTEMPTS = f"""
     select name, 'EXECUTE' as privilege,
            -- sub-selects: a strict function of a plain null is never called, so nobody asks for the right to
            format('select %%I(%%s)', name,
-                  (select string_agg(format('(select null::%%s)', format_type(type, null)), ', ')
-                     from unnest(proargtypes::oid[]) as type)) as statement
+                  (select string_agg(concat(case when provariadic <> 0 and position = pronargs then 'variadic ' end,
+                                            format('(select null::%%s)', format_type(type, null))),
+                                     ', ' order by position)
+                     from unnest(proargtypes::oid[]) with ordinality as argument (type, position))) as statement
       from object join pg_proc on pg_proc.oid = object.oid and kind = 'function'
      union all
     select name, 'SELECT', format('select from %%I', name) from object where kind in ('table and view', 'sequence')
@@ -561,7 +563,7 @@ def test_a_role_for_orders_may_change_them_and_nothing_else(db, new_role, login,
     for forbidden in (
         "select from vendor_orders",
         "update inventory_items set reserved_qty = 0",
-        f"select inventory_return(array['{cart.items[1].id}']::uuid[], true)",
+        f"select inventory_return('{cart.id}', array['{cart.items[1].id}']::uuid[], true)",
         f"select checkout_result('{cart.buyer_store_id}', '{cart.id}')",
     ):
         assert denied(orders, forbidden), forbidden

@@ -108,7 +108,7 @@ begin
               from pg_trigger
              where tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name))
                and (tgname ~ '^cart_(records|vendor_groups|items)_(converted_immutable|no_truncate)$'
-                    or tgname in ('checkout_groups_note_change', 'vendor_orders_take_cart'))
+                    or tgname in ('cart_records_id_not_taken', 'checkout_groups_note_change', 'vendor_orders_take_cart'))
              union all
             select 'constraint', format('%I on %s', conname, conrelid::regclass)
               from pg_constraint
@@ -117,7 +117,10 @@ begin
              union all
             select 'column', format('%I.%I', attrelid::regclass, attname)
               from pg_attribute
-             where (attrelid, attname) in (values (to_regclass('inventory_items')::oid, 'slots'), (to_regclass('outbox_events'), 'next_attempt_at'))
+             where (attrelid, attname) in (values (to_regclass('inventory_items')::oid, 'slots'), (to_regclass('outbox_events'), 'next_attempt_at'),
+                                                  (to_regclass('outbox_events'), 'claim_id'), (to_regclass('outbox_events'), 'claimed_until'),
+                                                  (to_regclass('outbox_events'), 'claim_count'), (to_regclass('order_line_items'), 'reserved_qty'),
+                                                  (to_regclass('vendor_orders'), 'promo_discount_cents'))
                and not attisdropped) as taken (kind, name);
     v_problems := v_problems || v_found;
   end if;
@@ -225,9 +228,12 @@ begin
                          ('idx_cart_records_checkout_group_id', 'cart_records', '{t checkout_group_id}', 'checkout_group_id IS NOT NULL'),
                          ('idx_outbox_events_conversion', 'outbox_events', '{"t aggregate_id, event_type"}',
                           '%checkout.vendor_orders_created%checkout.converted%'),
-                         ('idx_outbox_events_due', 'outbox_events', '{"f next_attempt_at, id"}', '%published_at IS NULL AND next_attempt_at < ''infinity''%'),
+                         ('idx_outbox_events_due', 'outbox_events', '{"f claim_id, next_attempt_at, id"}',
+                          '%published_at IS NULL AND next_attempt_at < ''infinity''%'),
                          ('idx_outbox_events_waiting', 'outbox_events', '{"f aggregate_id, created_at, id"}',
-                          '%published_at IS NULL AND next_attempt_at < ''infinity''%')) as wanted (name, table_name, columns, predicate)
+                          '%published_at IS NULL AND next_attempt_at >= ''-infinity''%'),
+                         ('idx_outbox_events_published', 'outbox_events', '{"f created_at"}', '%published_at IS NOT NULL AND next_attempt_at IS NOT NULL%'),
+                         ('idx_cart_records_converted_at_valid_until', 'cart_records', '{"f COALESCE(converted_at, valid_until)"}', null)) as wanted (name, table_name, columns, predicate)
             join pg_class as class on class.relname = wanted.name and class.relnamespace = quote_ident(v_schema)::regnamespace
             left join pg_index as index on index.indexrelid = class.oid
            where (index.indisvalid is not false)   -- what a failed build left is built anew
