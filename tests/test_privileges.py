@@ -367,20 +367,21 @@ def test_a_revoked_role_has_nothing_left_and_is_given_nothing_again(db, dsn, new
     """As if it had never been granted anything, whatever a deployment brings."""
     name, other = new_role(suffix), new_role()
     table = [*WRITE, "TRUNCATE", "REFERENCES", "TRIGGER"]
+    by_name = f"{PRIVILEGES} order by name, privilege"
     db.execute("revoke usage on schema public from public")
-    before = rows(db, PRIVILEGES, name, table)
+    before = rows(db, by_name, name, table)
     for function in GRANTS:
         db.execute(sql.SQL("select {0}({1}), {0}({2})").format(sql.Identifier(function), name, other))
-    held = rows(db, PRIVILEGES, other, table)
-    assert len(rows(db, PRIVILEGES, name, table)) == len(held) > len(before) + 20
+    held = rows(db, by_name, other, table)
+    assert len(rows(db, by_name, name, table)) == len(held) > len(before) + 20
 
     db.execute("select checkout_revoke(%s)", [name])
     db.execute("drop function checkout_result(uuid, uuid)")
     pycheckout.migrate(dsn)
 
-    assert rows(db, PRIVILEGES, name, table) == before
+    assert rows(db, by_name, name, table) == before
     assert set(values(db, "select role_name from checkout_roles")) == {other}
-    assert rows(db, PRIVILEGES, other, table) == held
+    assert rows(db, by_name, other, table) == held
     db.execute("select checkout_revoke(%s)", [name])  # nothing is left to take
 
 
