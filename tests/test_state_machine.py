@@ -699,6 +699,7 @@ WANTED |= {"OC001", "OC003", "OC004", "OC006", "OC007", "OC009", "OC010", "OC012
 WANTED |= {f"{status} by the host, then {status}" for status in ("rejected", "fulfilled")}
 
 
+@pytest.mark.breaks_invariants  # the last run leaves what its host has ended; after every step the audit names just that
 def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
     """A property-based state machine against a model."""
     met = machine(70, 50, derandomize=True)
@@ -707,6 +708,7 @@ def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
 
 
 @pytest.mark.slow
+@pytest.mark.breaks_invariants
 @pytest.mark.timeout(3600)
 def test_many_orders_of_steps_keep_every_unit_and_every_cent(machine):
     """The same with other steps each time, for minutes."""
