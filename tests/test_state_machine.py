@@ -699,7 +699,7 @@ WANTED |= {"OC001", "OC003", "OC004", "OC006", "OC007", "OC009", "OC010", "OC012
 WANTED |= {f"{status} by the host, then {status}" for status in ("rejected", "fulfilled")}
 
 
-@pytest.mark.breaks_invariants  # the last run leaves what its host has ended; after every step the audit names just that
+@pytest.mark.breaks_invariants  # what its host has ended stays; after every step the audit names just that
 def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
     """A property-based state machine against a model."""
     met = machine(70, 50, derandomize=True)
