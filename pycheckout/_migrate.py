@@ -218,7 +218,7 @@ def _estimate(conn: psycopg.Connection[dict[str, Any]], name: str) -> Planned:
       join pg_class as class on class.oid = to_regclass(quote_ident(current_schema()) || '.' || wanted.name)
      order by wanted.position
     """
-    there = conn.execute(counted, (tables.split(", "),)).fetchall()
+    there = conn.execute(counted, ([name for name in tables.split(", ") if name],)).fetchall()
     rows = sum(row["rows"] for row in there) if rate else 0
     return Planned(
         migration=name,

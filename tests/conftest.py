@@ -45,6 +45,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_connection_cut",
     "test_demo",
     "test_docs",
+    "test_dumps",  # by the programs of the embedded release
     "test_embedded",
     "test_events_asyncapi",
     "test_functions_hash",
