@@ -437,6 +437,10 @@ def test_a_quote_that_ends_while_the_call_waits_for_the_cart_is_refused(
         ({"cart": {"total_cents": 1900}}, "cart_total", 2000, 1900),
         ({"cart": {"discounts_cents": 7}}, "cart_discounts", 0, 7),
         ({"promo_cents": 300, "cart": {"discounts_cents": 0}}, "cart_discounts", 300, 0),
+        # no ok group: the sums over none are zero
+        ({"groups": {0: {"status": "invalid"}}, "cart": {"subtotal_cents": 2000}}, "cart_subtotal", 0, 2000),
+        ({"groups": {0: {"status": "invalid"}}, "cart": {"total_cents": 2000}}, "cart_total", 0, 2000),
+        ({"groups": {0: {"status": "invalid"}}, "cart": {"discounts_cents": 7}}, "cart_discounts", 0, 7),
     ],
 )
 def test_a_quote_that_contradicts_itself_is_refused_with_both_figures(

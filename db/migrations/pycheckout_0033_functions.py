@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "124cd652e04404821fc8cbc5308ddf577701d29b5c55098f733c32e118f17bc3"
+FUNCTIONS_HASH = "6262e5d79545713685f2024caf046fa4a254a723f872710c2088d9f9f26e5473"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

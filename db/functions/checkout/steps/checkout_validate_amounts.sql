@@ -74,14 +74,17 @@ begin
   if v_found is not null then
     v_problem := v_found[2];
     v_id := v_found[3]::uuid;
-  elsif v_is_their_sum is not false then
+  elsif v_is_their_sum then
     return;
-  else
-    select sum(vendor.subtotal_cents), sum(vendor.total_cents) into v_subtotal, v_total
+  else   -- also where no group is ok: their sum is zero then
+    select coalesce(sum(vendor.subtotal_cents), 0), coalesce(sum(vendor.total_cents), 0) into v_subtotal, v_total
       from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id and vendor.status = 'ok';
     v_problem := case when v_cart.subtotal_cents <> v_subtotal then 'cart_subtotal'
                       when v_cart.total_cents <> v_total then 'cart_total'
-                      else 'cart_discounts' end;
+                      when v_cart.discounts_cents <> v_subtotal - v_total then 'cart_discounts' end;
+    if v_problem is null then
+      return;
+    end if;
   end if;
 
   case v_problem
