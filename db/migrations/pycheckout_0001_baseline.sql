@@ -37,7 +37,8 @@ declare
     'inventory_split, inventory_suffices, inventory_take, inventory_take_slot, inventory_write_available, order_check_reason,'
     'order_describe, order_emit_event, order_end_lines, order_line_end, order_line_fulfil, order_line_release, order_lock,'
     'order_raise_state, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed,'
-    'outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
+    'outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel,'
+    'vendor_order_take_cart}';
   v_is_fresh boolean;
   v_is_ours boolean;
   v_missing text;

@@ -14,7 +14,7 @@ begin
     select type.oid::regtype as type, wanted.label
       from (values ('event_type', 'checkout.vendor_orders_created'), ('event_type', 'checkout.converted'),
                    ('event_type', 'vendor_order.canceled'), ('event_type', 'order_line.released'), ('event_type', 'order_line.fulfilled'),
-                   ('aggregate_type', 'checkout_group'), ('aggregate_type', 'vendor_order')) as wanted (column_name, label)
+                   ('aggregate_type', 'checkout_group')) as wanted (column_name, label)
       join pg_attribute as attribute on attribute.attrelid = 'outbox_events'::regclass and attribute.attname = wanted.column_name
       join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'
   loop

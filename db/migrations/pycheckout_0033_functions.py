@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "6262e5d79545713685f2024caf046fa4a254a723f872710c2088d9f9f26e5473"
+FUNCTIONS_HASH = "f33f2cd03cbda1649a8a1186b27575c665f6b0ce2b5c3dce1e2b47dafa67dc46"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

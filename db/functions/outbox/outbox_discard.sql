@@ -14,14 +14,7 @@ begin
     perform checkout_raise_invalid('reason', 'is required');
   end if;
 
-  select case when event.published_at is not null then 'published' when event.next_attempt_at = 'infinity' then 'parked' else 'waiting' end
-    into v_was
-    from outbox_events as event
-   where event.id = outbox_discard.id and event.next_attempt_at is not null
-     for update;
-  if not found then
-    perform checkout_raise_invalid('id', 'is no event of the relay');
-  end if;
+  v_was := outbox_lock_event(outbox_discard.id);
   if v_was = 'published' then
     return v_was;
   end if;
@@ -40,5 +33,5 @@ revoke execute on function outbox_discard(uuid, text) from public;
 
 comment on function outbox_discard(uuid, text) is
   'Gives an event up: it counts as published, its last_error says why (up to 1000 characters), and younger events of its aggregate no longer '
-  'wait for it. Returns what it was: parked, waiting, or published, which stays as it is. A relay that has it just now may still send it. Raises '
+  'wait for it. Returns what it was: parked, waiting, claimed (its relay may still send it), or published, which stays as it is. Raises '
   'OC005 for an id that is no event of the relay, or an empty reason.';

@@ -10,19 +10,8 @@ declare
   v_was text;
   v_now timestamptz;
 begin
-  select case when event.published_at is not null then 'published'
-              when event.next_attempt_at = 'infinity' then 'parked'
-              when event.claimed_until > clock_timestamp() then 'claimed'
-              else 'waiting' end
-    into v_was
-    from outbox_events as event
-   where event.id = outbox_replay.id and event.next_attempt_at is not null
-     for update;
-  if not found then
-    perform checkout_raise_invalid('id', 'is no event of the relay');
-  end if;
-  -- a relay is sending it just now
-  if v_was = 'claimed' then
+  v_was := outbox_lock_event(outbox_replay.id);
+  if v_was = 'claimed' then   -- a relay is sending it just now
     return v_was;
   end if;
 

@@ -4,7 +4,7 @@
 -- by now. all_ordered is what the validation saw of the cart, null in a replay, which looks for itself. The setting keeps lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, all_ordered boolean, attribution jsonb, out result json, out created json, out converted json)
+  cart cart_records, replayed boolean, all_ordered boolean, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -19,6 +19,7 @@ declare
   v_totals json;
   v_told json := '[]'::json;
 begin
+  converted_at := checkout_timestamp(v_cart.converted_at);
   if checkout_build_result.replayed then
     v_is_ours := exists (select from vendor_orders as vendor_order
                            join order_line_items as line on line.order_id = vendor_order.id
@@ -112,9 +113,9 @@ begin
     'cart_id', v_cart.id,
     'buyer_store_id', v_cart.buyer_store_id,
     'currency', v_cart.currency,
-    'converted_at', checkout_timestamp(v_cart.converted_at),
+    'converted_at', converted_at,
     'replayed', checkout_build_result.replayed,
-    'shipping_address', jsonb_strip_nulls(to_jsonb(v_cart.shipping_address)),
+    'shipping_address', json_strip_nulls(to_json(v_cart.shipping_address)),
     'payment_method', v_cart.payment_method,
     'shipping_line', v_cart.shipping_line,
     'totals', v_totals,
@@ -127,4 +128,4 @@ revoke execute on function checkout_build_result(cart_records, boolean, boolean,
 
 comment on function checkout_build_result(cart_records, boolean, boolean, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
-  'fixed order, and its orders as the event checkout.converted has them.';
+  'fixed order, and the data of both events and their instant.';

@@ -55,20 +55,22 @@ begin
     shipping_line, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
     promo, warnings, attributed_token, created_at, updated_at)
   select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
-         case when v_short_all[short.place] then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
+         case when amounts.is_short then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-         amounts.subtotal, amounts.subtotal - amounts.total, amounts.promo, 0, 0, amounts.total, amounts.total,
+         amounts.subtotal, amounts.subtotal - greatest(amounts.rest, 0),
+         checkout_create_orders.promo_cents[array_position(checkout_create_orders.vendor_store_ids, vendor.vendor_store_id)] + least(amounts.rest, 0),
+         0, 0, greatest(amounts.rest, 0), greatest(amounts.rest, 0),
          nullif(vendor.promo, 'null'),
-         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when vendor.total_cents < v_short_totals[short.place] then v_capped_warning else '[]' end,
+         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when amounts.rest < 0 then v_capped_warning else '[]' end,
          v_attributed -> vendor.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
     from cart_vendor_groups as vendor
-   cross join lateral (select array_position(v_short_ids, vendor.id) as place) as short
-   cross join lateral (
-     select vendor.subtotal_cents - coalesce(v_short_subtotals[short.place], 0) as subtotal,
-            greatest(vendor.total_cents - coalesce(v_short_totals[short.place], 0), 0) as total,
-            greatest(least(quoted.promo, vendor.total_cents + quoted.promo - coalesce(v_short_totals[short.place], 0)), 0) as promo
-       from (select checkout_create_orders.promo_cents[array_position(checkout_create_orders.vendor_store_ids, vendor.vendor_store_id)] as promo) as quoted
+   cross join lateral (   -- OFFSET 0: each figure is made once, not wherever it is used
+     select v_short_all[short.place] as is_short,
+            vendor.subtotal_cents - coalesce(v_short_subtotals[short.place], 0) as subtotal,
+            vendor.total_cents - coalesce(v_short_totals[short.place], 0) as rest
+       from (select array_position(v_short_ids, vendor.id) as place) as short
+     offset 0
    ) as amounts
    where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (checkout_create_orders.vendor_store_ids);
 

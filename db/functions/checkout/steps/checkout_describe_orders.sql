@@ -32,15 +32,15 @@ begin
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
-         coalesce(sum(lines.line_count), 0)::bigint,
-         coalesce(sum(lines.short_count), 0)::bigint
+         coalesce(sum(lines.line_count), 0),
+         coalesce(sum(lines.short_count), 0)
     into orders, event_orders, vendor_store_ids, order_ids, confirmed_totals, line_count, short_count
     from vendor_orders as vendor_order
    cross join lateral (
      select coalesce(json_agg(line order by line.line_item_id), '[]') as items,
             coalesce(json_agg(event_line order by line.line_item_id), '[]') as event_items,
-            count(*) as line_count,
-            count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory') as short_count
+            count(*)::integer as line_count,
+            (count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory'))::integer as short_count
        from (
          select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
                 own.discount_cents, own.total_cents, own.status, own.name, own.category, own.unit, own.notes,

@@ -2,7 +2,7 @@
 --
 -- A partial unique index allows one of each kind an anchor. No NOTIFY: it would take one lock of the whole cluster at commit.
 
-create or replace function checkout_emit_events(cart cart_records, created json, converted json)
+create or replace function checkout_emit_events(cart cart_records, occurred_at text, created json, converted json)
 returns void
 language plpgsql
 as $$
@@ -10,12 +10,11 @@ declare
   v_cart alias for cart;
   v_created_id constant uuid := checkout_uuid();
   v_converted_id constant uuid := checkout_uuid();
-  v_occurred_at constant text := checkout_timestamp(v_cart.converted_at);
   v_created constant jsonb := json_build_object(
-    'version', 1, 'event_id', v_created_id, 'occurred_at', v_occurred_at, 'type', 'checkout.vendor_orders_created',
+    'version', 1, 'event_id', v_created_id, 'occurred_at', checkout_emit_events.occurred_at, 'type', 'checkout.vendor_orders_created',
     'data', checkout_emit_events.created);
   v_converted constant jsonb := json_build_object(
-    'version', 1, 'event_id', v_converted_id, 'occurred_at', v_occurred_at, 'type', 'checkout.converted',
+    'version', 1, 'event_id', v_converted_id, 'occurred_at', checkout_emit_events.occurred_at, 'type', 'checkout.converted',
     'data', checkout_emit_events.converted);
   v_rows bigint;
 begin
@@ -30,7 +29,7 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_emit_events(cart_records, json, json) from public;
+revoke execute on function checkout_emit_events(cart_records, text, json, json) from public;
 
-comment on function checkout_emit_events(cart_records, json, json) is
+comment on function checkout_emit_events(cart_records, text, json, json) is
   'Step of checkout_execute: writes the outbox events checkout.vendor_orders_created and checkout.converted, version 1.';

@@ -14,7 +14,6 @@ language plpgsql
 as $$
 declare
   v_cart cart_records;
-  v_rows bigint;
   v_checkout_group_id constant uuid := coalesce((checkout_finalize_cart.cart).checkout_group_id, checkout_uuid());
 begin
   update cart_records as target
@@ -27,9 +26,8 @@ begin
          updated_at = checkout_finalize_cart.now
    where target.id = (checkout_finalize_cart.cart).id
   returning target.* into v_cart;
-  get diagnostics v_rows = row_count;
-  if v_rows <> 1 then
-    perform checkout_raise_rows((checkout_finalize_cart.cart).id, 'cart_records', 1, v_rows);
+  if not found then
+    perform checkout_raise_rows((checkout_finalize_cart.cart).id, 'cart_records', 1, 0);
   end if;
   return v_cart;
 end;

@@ -19,7 +19,7 @@ begin
   perform checkout_create_orders(v_cart, checkout_place_orders.vendor_store_ids, checkout_place_orders.promo_cents, checkout_place_orders.line_count,
                                  checkout_place_orders.rejected_line_ids, checkout_place_orders.attribution);
   v_built := checkout_build_result(v_cart, false, checkout_place_orders.all_ordered, checkout_place_orders.attribution);
-  perform checkout_emit_events(v_cart, v_built.created, v_built.converted);
+  perform checkout_emit_events(v_cart, v_built.converted_at, v_built.created, v_built.converted);
   return v_built.result;
 end;
 $$;

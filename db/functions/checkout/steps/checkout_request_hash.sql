@@ -19,7 +19,7 @@ as $$
   select sha256(convert_to(jsonb_strip_nulls(jsonb_build_object(
     'cart_id', checkout_request_hash.cart_id,
     'shipping_address', case
-      when checkout_request_hash.shipping_address ->> 'lat' like '%.%0' or checkout_request_hash.shipping_address ->> 'lng' like '%.%0'
+      when checkout_request_hash.shipping_address ?| '{lat,lng}'
       then checkout_request_hash.shipping_address || jsonb_build_object(
              'lat', trim_scale((checkout_request_hash.shipping_address ->> 'lat')::numeric),
              'lng', trim_scale((checkout_request_hash.shipping_address ->> 'lng')::numeric))

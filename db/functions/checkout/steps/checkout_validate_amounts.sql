@@ -1,8 +1,8 @@
 -- checkout_validate_amounts: refuses a quote that contradicts itself. The checkout calls it, and so does cart_put, so
 -- that a wrong quote is refused when it is written.
 --
--- An ok group has a subtotal that is the sum of its ok lines. Its total is the truth: what its discount has beyond those
--- of the lines is the promotion's share, which is never negative. The cart's own figures are the sums over its ok groups.
+-- An ok group has a subtotal that is the sum of its ok lines. Its total is the truth: what it lacks of the sum of theirs
+-- is the promotion's share, which is never negative. The cart's own figures are the sums over its ok groups.
 
 create or replace function checkout_validate_amounts(
   cart cart_records,
@@ -36,8 +36,7 @@ begin
     into v_found, vendor_store_ids, promo_cents, line_count, all_ordered, v_is_their_sum
     from (
       select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
-             case when vendor.total_cents >= 0 and vendor.subtotal_cents::numeric - vendor.total_cents >= lines.discounts
-                  then (vendor.subtotal_cents - vendor.total_cents - lines.discounts)::bigint end as promo,
+             case when vendor.total_cents between 0 and lines.total then (lines.total - vendor.total_cents)::bigint end as promo,
              vendor.status = 'ok' as is_ok,
              vendor.status = 'ok' and lines.lines > 0 as is_ordered,
              case when vendor.id is null and lines.lines > 0 then array['1', 'vendor_without_group', lines.vendor_store_id::text]
@@ -47,14 +46,13 @@ begin
                   when lines.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', vendor.id::text]
                   when lines.problem is not null then lines.problem
                   when vendor.subtotal_cents <> lines.subtotal then array['6', 'vendor_subtotal', vendor.id::text]
-                  when vendor.total_cents < 0 or vendor.subtotal_cents::numeric - vendor.total_cents < lines.discounts
-                  then array['7', 'vendor_total', vendor.id::text]
+                  when vendor.total_cents not between 0 and lines.total then array['7', 'vendor_total', vendor.id::text]
              end as problem
         from (
           select item.vendor_store_id,
                  (count(*) filter (where item.status = 'ok'))::integer as lines,
                  sum(item.line_subtotal_cents) filter (where item.status = 'ok') as subtotal,
-                 sum(cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents)) filter (where item.status = 'ok') as discounts,
+                 sum(coalesce(item.line_total_cents, item.line_subtotal_cents)) filter (where item.status = 'ok') as total,
                  min(case when item.status <> 'ok' then null
                           when item.quantity < 1 then array['3', 'quantity', item.id::text]
                           when item.unit_price_cents < 0 or item.line_subtotal_cents < 0 or item.line_total_cents < 0
