@@ -371,6 +371,24 @@ def test_every_object_that_migrations_make_is_looked_for(legacy):
     assert wanted <= taken
 
 
+# Columns of which any type that holds amounts, numbers or texts will do.
+OF_ANY_TYPE = {"title", "category", "unit", "currency", "moq", "max_qty", "line_discounts_cents", "line_total_cents"}
+OF_ANY_TYPE |= {"discounts_cents", "line_subtotal_cents"}
+
+
+def test_every_index_and_column_that_migrations_add_is_looked_at(legacy):
+    """A host's own of that name is taken over where it is the same, and in the way where it is not."""
+    url, conn = legacy()
+    pycheckout.migrate(url)
+    text = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
+    preflight = text[: text.index("create table if not exists checkout_ledger")]
+    added = conn.execute("select name from checkout_ledger where kind in ('index', 'column')").fetchall()
+
+    names = {each["name"] for each in added}
+    assert len(names) > 25
+    assert {name for name in names - OF_ANY_TYPE if not re.search(rf"\b{name}\b", preflight)} == set()
+
+
 def test_every_migration_says_what_it_costs():
     for name in IDS[:-1]:
         found = re.findall(r"^-- cost: (\w+)", (MIGRATIONS / f"{name}.sql").read_text(), re.MULTILINE)
