@@ -355,9 +355,10 @@ def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
 def test_rows_are_judged_by_joins_not_one_at_a_time(legacy):
     """PF-168, a database of any size: the earlier system has no index on checkout_groups.cart_id."""
     url, conn = legacy()
-    conn.execute(
-        "insert into cart_records (buyer_store_id, status) select id('store', 11), 'active' from generate_series(1, 200)"
-    )
+    conn.execute("""
+        insert into cart_records (buyer_store_id, status)
+        select id('store', 11), 'active' from generate_series(1, 200)
+    """)
 
     def scans():
         query = "select relname::text, seq_scan from pg_stat_user_tables where schemaname = 'public'"
