@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "f33f2cd03cbda1649a8a1186b27575c665f6b0ce2b5c3dce1e2b47dafa67dc46"
+FUNCTIONS_HASH = "d99ad4ad457a2aac5ab09010ca9627355fb4ad419cfd87918da462572bca72fb"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
