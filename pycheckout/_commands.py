@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import psycopg
 import typer
@@ -24,9 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import _audit, _doctor
-from ._connection import Attempts, call
-from ._errors import CheckoutError, error_from
-from ._execute import _EXECUTE, _RESULT, _arguments
+from ._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy
+from ._errors import CheckoutError, translated
 from ._migrate import _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
 from ._release import release
@@ -187,17 +186,18 @@ def execute(
 ) -> None:
     """Check a cart out, or replay what it became."""
     with _connected(database, schema, as_json, busy=AGAIN) as conn:
-        arguments = _arguments(
-            buyer,
-            cart,
-            key,
-            _json_argument("--address", address),
-            payment_method,
-            None if shipping_line is None else _json_argument("--shipping-line", shipping_line),
-            ad_token_policy,
-            reservation_policy,
+        answer = CheckoutCalls.execute.answer(
+            conn,
+            buyer_store_id=buyer,
+            cart_id=cart,
+            idempotency_key=key,
+            shipping_address=_json_argument("--address", address),
+            payment_method=payment_method,
+            shipping_line=None if shipping_line is None else _json_argument("--shipping-line", shipping_line),
+            ad_token_policy=cast(AdTokenPolicy, ad_token_policy),
+            reservation_policy=cast(ReservationPolicy, reservation_policy),
         )
-        _show(call(conn, _EXECUTE, arguments, Attempts()), as_json)
+        _show(answer, as_json)
 
 
 @app.command(rich_help_panel=_CHECKOUT)
@@ -215,7 +215,7 @@ def show(
         if buyer is None:
             owner = "select buyer_store_id::text as buyer from checkout_overview where cart_id = %s::text::uuid"
             buyer = (conn.execute(owner, (cart,)).fetchone() or {"buyer": None})["buyer"]
-        _show(call(conn, _RESULT, (buyer, cart), Attempts()), as_json)
+        _show(CheckoutCalls.result.answer(conn, cast(str, buyer), cart), as_json)
 
 
 @app.command(rich_help_panel=_CHECKOUT)
@@ -466,7 +466,7 @@ def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
     try:
         yield
     except (CheckoutError, psycopg.Error) as exc:
-        error = exc if isinstance(exc, CheckoutError) else error_from(exc) or _unnamed(exc)
+        error = exc if isinstance(exc, CheckoutError) else translated(exc) or _unnamed(exc)
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
             typer.echo(json.dumps({"error": fields}), err=True)

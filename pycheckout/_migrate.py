@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row, tuple_row
 
-from ._errors import CheckoutError, MigrationError, Unavailable, error_from, json_object
+from ._errors import CheckoutError, MigrationError, Unavailable, json_object, translated
 from ._release import db_folder, deployment, release
 
 if TYPE_CHECKING:
@@ -432,7 +432,7 @@ def _explained(what: str) -> Iterator[None]:
     except CheckoutError:
         raise
     except psycopg.Error as exc:
-        error = error_from(exc)
+        error = translated(exc)
         if isinstance(error, Unavailable):
             raise error from exc
         raise MigrationError(

@@ -32,9 +32,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _http_docs as docs
+from ._checkout import AdTokenPolicy, ReservationPolicy, execute, execute_async, result, result_async
 from ._connection import AsyncPool, Pool
 from ._errors import CheckoutError
-from ._execute import execute, execute_async, result, result_async
 from ._types import ActiveCart, CheckoutResult, ShippingLine
 
 __all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router"]
@@ -75,8 +75,8 @@ def checkout_router(
     *,
     buyer: Callable[..., Any],
     pool: Pool | AsyncPool | Callable[..., Any],
-    reservation_policy: str = "partial",
-    ad_token_policy: str = "drop",
+    reservation_policy: ReservationPolicy = "partial",
+    ad_token_policy: AdTokenPolicy = "drop",
     shipping_line: ShippingCallback | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,

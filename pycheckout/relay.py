@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row, scalar_row
 
 from ._brokers import TIMEOUT, Blame, Event, Publish, blame, check_broker, connected
-from ._errors import Busy, InvalidRequest, Unavailable, error_from
+from ._errors import Busy, InvalidRequest, Unavailable, translated
 
 if TYPE_CHECKING:
     from faststream.security import BaseSecurity
@@ -189,7 +189,7 @@ class Relay:
             except _BrokerGone as exc:
                 logger.warning("the broker %s, next try in %.0f s: %s", exc.state, pause, exc)
             except psycopg.Error as exc:
-                error = error_from(exc)
+                error = translated(exc)
                 if error is None:
                     raise
                 if not isinstance(error, Busy | Unavailable):
@@ -288,7 +288,7 @@ class Relay:
             try:
                 await self._call(conn, self._fail, (claim.id, event.id, error, self._max_attempts))
             except psycopg.Error as exc:
-                if not isinstance(error_from(exc), InvalidRequest):
+                if not isinstance(translated(exc), InvalidRequest):
                     raise
                 logger.warning("event %s had another claim when it was refused", event.id)
             claim.marked.add(event.id)

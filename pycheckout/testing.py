@@ -27,7 +27,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from ._execute import put_cart
+from ._checkout import put_cart
 from ._migrate import migrate
 
 __all__ = [
