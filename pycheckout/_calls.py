@@ -102,24 +102,24 @@ class Call(Generic[P, T]):
         # In the instance's dictionary, where it is found before this descriptor is asked again.
         return group.__dict__.setdefault(self._name, self._as(bound, self._parameters))
 
-    def function(self) -> Callable[Concatenate[Conn, P], T]:
+    def function(self, name: str) -> Callable[Concatenate[Conn, P], T]:
         """The call as a function of a connection."""
 
         def function(conn: Conn, *args: P.args, **kwargs: P.kwargs) -> T:
             return self._run(conn, None, args, kwargs)
 
         named: Callable[Concatenate[Conn, P], T]
-        named = self._as(function, [_CONN.replace(annotation="Conn"), *self._parameters])
+        named = self._as(function, [_CONN.replace(annotation="Conn"), *self._parameters], name)
         return named
 
-    def async_function(self) -> Callable[Concatenate[AsyncConn, P], Coroutine[Any, Any, T]]:
+    def async_function(self, name: str) -> Callable[Concatenate[AsyncConn, P], Coroutine[Any, Any, T]]:
         """The call as an async function of an async connection."""
 
         async def function(conn: AsyncConn, *args: P.args, **kwargs: P.kwargs) -> T:
             return await self._run_async(conn, None, args, kwargs)
 
         named: Callable[Concatenate[AsyncConn, P], Coroutine[Any, Any, T]]
-        named = self._as(function, [_CONN.replace(annotation="AsyncConn"), *self._parameters])
+        named = self._as(function, [_CONN.replace(annotation="AsyncConn"), *self._parameters], name)
         return named
 
     def answer(self, conn: Conn, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -127,9 +127,11 @@ class Call(Generic[P, T]):
         sent = self._define(None, *args, **kwargs)
         return run(conn, self._query(None), sent, Attempts(replays=self._replays is True))
 
-    def _as(self, function: Any, parameters: list[Parameter]) -> Any:
-        """With the name, the docstring and the parameters of the definition."""
+    def _as(self, function: Any, parameters: list[Parameter], name: str | None = None) -> Any:
+        """With the docstring and the parameters of the definition, and its name if it has no other."""
         update_wrapper(function, self._define)
+        if name is not None:
+            function.__name__ = function.__qualname__ = name
         function.__signature__ = signature(self._define).replace(parameters=parameters, return_annotation=self._answer)
         return function
 

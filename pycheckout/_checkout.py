@@ -489,9 +489,9 @@ class AsyncCheckout(CheckoutCalls, AsyncGroup):
         self.outbox = AsyncOutbox(conn, schema)
 
 
-execute = CheckoutCalls.execute.function()
-execute_async = CheckoutCalls.execute.async_function()
-result = CheckoutCalls.result.function()
-result_async = CheckoutCalls.result.async_function()
-put_cart = QuoteCalls.put.function()
-put_cart_async = QuoteCalls.put.async_function()
+execute = CheckoutCalls.execute.function("execute")
+execute_async = CheckoutCalls.execute.async_function("execute_async")
+result = CheckoutCalls.result.function("result")
+result_async = CheckoutCalls.result.async_function("result_async")
+put_cart = QuoteCalls.put.function("put_cart")
+put_cart_async = QuoteCalls.put.async_function("put_cart_async")

@@ -82,7 +82,9 @@ def _sqlalchemy(conn: Any) -> Iterator[psycopg.Connection[Any]]:
         if conn.autoflush:
             conn.flush()
         conn = conn.connection()
-    driver = _in_transaction(conn, psycopg.Connection)
+    driver = _usable(conn, psycopg.Connection)
+    if not conn.in_transaction():
+        conn.begin()  # as its own first statement would
     try:
         yield driver
     finally:
@@ -97,19 +99,19 @@ async def _async_sqlalchemy(conn: Any) -> AsyncIterator[psycopg.AsyncConnection[
         if conn.autoflush:
             await conn.flush()
         conn = await conn.connection()
-    driver = _in_transaction(conn.sync_connection, psycopg.AsyncConnection)
+    driver = _usable(conn.sync_connection, psycopg.AsyncConnection)
+    if not conn.in_transaction():
+        await conn.begin()
     try:
         yield driver
     finally:
         _mark(conn.sync_connection, driver)
 
 
-def _in_transaction(conn: Any, kind: type[Any]) -> Any:
+def _usable(conn: Any, kind: type[Any]) -> Any:
     driver = _psycopg(conn.connection.driver_connection, kind)
     if driver.autocommit:
         raise TypeError("a SQLAlchemy connection in AUTOCOMMIT has no transaction to take part in: use a psycopg pool")
-    if not conn.in_transaction():
-        conn.begin()  # as its own first statement would
     return driver
 
 
@@ -126,7 +128,9 @@ def _refuse_commit(conn: Any) -> None:
     from sqlalchemy.exc import PendingRollbackError
 
     if _has_failed(conn.connection.driver_connection):
-        raise PendingRollbackError("a call of pycheckout failed in this transaction: roll back instead")
+        # What SQLAlchemy takes for over after a commit, it does not roll back any more.
+        conn.dialect.do_rollback(conn.connection)
+        raise PendingRollbackError("a call of pycheckout failed in this transaction: it was rolled back")
 
 
 # Both
