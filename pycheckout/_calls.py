@@ -73,6 +73,7 @@ class Call(Generic[P, T]):
         self._name = self._operation = define.__name__
         self.__doc__ = define.__doc__
         parameters = list(signature(define).parameters.values())[1:]
+        self._keywords = {each.name for each in parameters} | CallOptions.__annotations__.keys()
         self._place = next((place for place, each in enumerate(parameters) if each.name == about), -1)
         self._parameters = parameters
 
@@ -157,6 +158,9 @@ class Call(Generic[P, T]):
         return query
 
     def _recorded(self, args: Any, kwargs: Mapping[str, Any]) -> AbstractContextManager[_Record]:
+        if not kwargs.keys() <= self._keywords:  # which `**options` would take without a word
+            [unknown, *_] = sorted(kwargs.keys() - self._keywords)
+            raise TypeError(f"{self._name}() got an unexpected keyword argument {unknown!r}")
         replays = self._replays
         if isinstance(replays, str):
             replays = kwargs.get(replays) is not None

@@ -144,7 +144,7 @@ def test_sqlalchemy_in_autocommit_is_refused(engine, add_cart, notes, kind):
     """It would commit the order, and the host's rows or not."""
     cart = add_cart()
     free = engine.execution_options(isolation_level="AUTOCOMMIT")
-    with (kind(free) if kind else free.connect()) as conn, pytest.raises(TypeError, match="AUTOCOMMIT"):
+    with kind(free) if kind else free.connect() as conn, pytest.raises(TypeError, match="AUTOCOMMIT"):
         order(conn, cart)
     assert notes() == (0, 0)
 
