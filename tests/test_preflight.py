@@ -13,6 +13,7 @@ from upgrade import IDS, MIGRATIONS, apply_until, connect, dump, load_legacy, st
 
 import pycheckout
 from pycheckout import MigrationError, _migrate
+from races import wait_until
 
 
 @pytest.fixture
@@ -349,6 +350,26 @@ def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
     for stop in ("0001", "0012", "0030", "0031"):
         apply_until(url, stop)
         assert _migrate.plan(url).problems == (), stop
+
+
+def test_rows_are_judged_by_joins_not_one_at_a_time(legacy):
+    """PF-168, a database of any size: the earlier system has no index on checkout_groups.cart_id."""
+    url, conn = legacy()
+    conn.execute("""
+        insert into cart_records (buyer_store_id, status)
+        select id('store', 11), 'active' from generate_series(1, 200)
+    """)
+
+    def scans():
+        query = "select relname::text, seq_scan from pg_stat_user_tables where schemaname = 'public'"
+        return {each["relname"]: each["seq_scan"] for each in conn.execute(query)}
+
+    before = scans()
+    _migrate.plan(url)
+
+    # what a session did is told when it ends
+    wait_until(lambda: scans()["checkout_groups"] > before["checkout_groups"])
+    assert max(now - before[name] for name, now in scans().items()) < 20
 
 
 def test_every_object_that_migrations_make_is_looked_for(legacy):
