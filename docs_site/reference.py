@@ -7,7 +7,9 @@ that is supported: `tests/test_docs.py` compares it with the pages.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -314,19 +316,22 @@ def _triggers(catalogue: _Catalogue, table: str) -> Iterator[str]:
 
 def _python() -> str:
     import pycheckout
+    from pycheckout import _calls
 
     public = {name: getattr(pycheckout, name) for name in pycheckout.__all__}
     errors = [name for name, it in public.items() if inspect.isclass(it) and issubclass(it, pycheckout.CheckoutError)]
     install = ["migrate", "rollback", "Migrated"]
-    calls = [name for name, it in public.items() if inspect.isfunction(it) and name not in install]
-    results = [name for name in public if name not in (*errors, *install, *calls)]
+    objects = [name for name, it in public.items() if inspect.isclass(it) and issubclass(it, _calls.Group)]
+    policies = ["AdTokenPolicy", "ReservationPolicy"]
+    functions = [name for name, it in public.items() if inspect.isfunction(it) and name not in install]
+    results = [name for name in public if name not in (*errors, *install, *objects, *policies, *functions)]
     text = [
         "# Python\n",
         MADE.format("docstrings in pycheckout/"),
         "Everything public. How to use it in a framework: [services.md](services.md). Names that begin with an\n"
         "underscore are nobody's to call, and may change with any release.\n",
     ]
-    text += _section("Calls", "pycheckout", calls, "From psql the same is [one select](reference-sql.md).")
+    text += _calls_of_the_objects(pycheckout)
     text += _section("What they answer", "pycheckout", results, "Frozen dataclasses. " + _units())
     text.append("## Errors\n")
     text.append("When each comes, and what to do then: [errors.md](errors.md).\n")
@@ -343,6 +348,97 @@ def _python() -> str:
         of = import_module(f"pycheckout.{module}")
         text += _section(f"pycheckout.{module}", f"pycheckout.{module}", of.__all__, inspect.getdoc(of) or "")
     return "\n".join(text)
+
+
+def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
+    """The definitions, whose signatures are made when they run."""
+    from pycheckout import _calls
+
+    yield "## Calls\n"
+    yield f"{inspect.getdoc(pycheckout.Checkout)}\n"
+    yield (
+        "`AsyncCheckout` has the same calls to be awaited, on an async psycopg connection or pool, or SQLAlchemy's\n"
+        "AsyncConnection or AsyncSession. `pycheckout.execute(conn, ...)`, `result` and `put_cart` (`quotes.put`) are\n"
+        "calls without an object, `execute_async`, `result_async` and `put_cart_async` their async forms. From psql each\n"
+        "is [one select](reference-sql.md).\n"
+    )
+    yield "Each call also takes:\n"
+    described = _field_docstrings(_calls.CallOptions)
+    for name, hint in _calls.CallOptions.__annotations__.items():
+        yield f"- `{name}`: `{hint.__forward_arg__}`. {described[name]}"
+    yield ""
+    checkout = pycheckout.Checkout(None)
+    groups = {"checkout": checkout}
+    groups |= {f"checkout.{name}": it for name, it in vars(checkout).items() if isinstance(it, _calls.Group)}
+    for path, group in groups.items():
+        for name, it in _definitions(type(group)):
+            signature = inspect.signature(getattr(group, name))
+            yield f"### `{path}.{name}` {{ #{path}.{name} }}\n"
+            yield "```python\n" + _written(f"{path}.{name}", signature) + "\n```\n"
+            yield _linked(inspect.getdoc(it) or "", pycheckout) + "\n"
+            taken = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+            for each in taken:
+                default = "" if each.default is each.empty else f", `{each.default!r}` if it is not given"
+                yield f"- `{each.name}`: `{_plain(each.annotation)}`{default}"
+            yield ("\n" if taken else "") + f"Returns {_answer(signature.return_annotation)}.\n"
+
+
+def _definitions(group: type) -> Iterator[tuple[str, Any]]:
+    """In the order in which they stand."""
+    from pycheckout import _calls
+
+    for kind in group.__mro__:
+        yield from ((name, it) for name, it in vars(kind).items() if isinstance(it, _calls.Call))
+
+
+def _written(path: str, signature: inspect.Signature) -> str:
+    words: list[str] = []
+    for each in signature.parameters.values():
+        if each.kind is each.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        if each.kind is not each.VAR_KEYWORD:
+            default = "" if each.default is each.empty else f" = {each.default!r}"
+            words.append(f"{each.name}: {_plain(each.annotation)}{default}")
+    answer = f" -> {_plain(signature.return_annotation)}"
+    line = f"{path}({', '.join(words)}){answer}"
+    return line if len(line) <= 88 else f"{path}(\n" + "".join(f"    {word},\n" for word in words) + f"){answer}"
+
+
+def _plain(hint: Any) -> str:
+    return hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+
+
+def _answer(hint: Any) -> str:
+    """A type, with a link to each class of ours in it."""
+    return re.sub(r"\b([A-Z]\w+)\b", lambda found: _link(found[1]), _plain(hint).replace("|", "or"))
+
+
+def _link(name: str) -> str:
+    import pycheckout
+
+    kind = getattr(pycheckout, name, None)
+    return f"[`{name}`](#pycheckout.{name})" if inspect.isclass(kind) else f"`{name}`"
+
+
+def _linked(text: str, pycheckout: Any) -> str:
+    """A docstring with a link for each error that it names."""
+
+    def link(found: re.Match[str]) -> str:
+        kind = getattr(pycheckout, found[0], None)
+        of_ours = inspect.isclass(kind) and issubclass(kind, pycheckout.CheckoutError)
+        return f"[{found[0]}](errors.md)" if of_ours else found[0]
+
+    return re.sub(r"(?<![`.\w])[A-Z]\w+(?![`\w])", link, text)
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """The texts below the fields of a class, by name."""
+    [body] = [node for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)]
+    found: dict[str, str] = {}
+    for field, said in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(said.value.value).split())
+    return found
 
 
 def _section(heading: str, module: str, names: Iterable[str], lead: str) -> Iterator[str]:

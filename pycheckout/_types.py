@@ -396,6 +396,8 @@ class StockLevel(Answer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockLevels(Answer):
+    """Stock of several products."""
+
     levels: tuple[StockLevel, ...] = ()
     """By product."""
 
