@@ -359,8 +359,8 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
     yield (
         "`AsyncCheckout` has the same calls to be awaited, on an async psycopg connection or pool, or SQLAlchemy's\n"
         "AsyncConnection or AsyncSession. `pycheckout.execute(conn, ...)`, `result` and `put_cart` (`quotes.put`) are\n"
-        "calls without an object, `execute_async`, `result_async` and `put_cart_async` their async forms. From psql each\n"
-        "is [one select](reference-sql.md).\n"
+        "calls without an object, `execute_async`, `result_async` and `put_cart_async` their async forms. From psql\n"
+        "each is [one select](reference-sql.md).\n"
     )
     yield "Each call also takes:\n"
     described = _field_docstrings(_calls.CallOptions)
