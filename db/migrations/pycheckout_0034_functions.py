@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0032_inventory_baseline"}
+__depends__ = {"pycheckout_0033_inventory_baseline"}
 
-FUNCTIONS_HASH = "f33f2cd03cbda1649a8a1186b27575c665f6b0ce2b5c3dce1e2b47dafa67dc46"
+FUNCTIONS_HASH = "57a27f04bf10e756cfed29a6a96ce48d3d8feeee26d5f8b341e338672846faad"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
