@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0033_inventory_baseline"}
 
-FUNCTIONS_HASH = "57a27f04bf10e756cfed29a6a96ce48d3d8feeee26d5f8b341e338672846faad"
+FUNCTIONS_HASH = "000e1af1d9053998fc87d3b3c040dfa3539f4046820e4d97d8f0b0b7b759a742"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -17,7 +17,9 @@ begin
 
   -- a loop, because each product must be locked before the next one is
   foreach v_product_id in array v_wanted.product_ids loop
-    perform inventory_lock_available(v_product_id);
+    if (inventory_lock_product(v_product_id)).slots is null then   -- it has no row yet
+      perform inventory_lock_available(v_product_id);
+    end if;
   end loop;
   v_now := clock_timestamp();
 
