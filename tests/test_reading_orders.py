@@ -7,16 +7,16 @@ from uuid import UUID
 
 import psycopg
 import pytest
-
 from ads import KEY, ad_token
+
 from checks import refused, row, rows, values
 from factories import ADDRESS
 
 BUYER, VENDOR, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
 OF_AN_ORDER = [
-    "order_id", "checkout_group_id", "cart_id", "buyer_store_id", "vendor_store_id", "status", "currency", "payment_method",
-    "shipping_address", "shipping_line", "subtotal_cents", "discounts_cents", "total_cents", "balance_due_cents",
-    "payment_intent", "promo", "warnings", "attributed_token", "line_count", "created_at", "updated_at",
+    "order_id", "checkout_group_id", "cart_id", "buyer_store_id", "vendor_store_id", "status", "currency",
+    "payment_method", "shipping_address", "shipping_line", "subtotal_cents", "discounts_cents", "total_cents",
+    "balance_due_cents", "payment_intent", "promo", "warnings", "attributed_token", "line_count", "created_at", "updated_at",
 ]  # fmt: skip
 
 
@@ -312,11 +312,8 @@ def test_a_page_reads_what_it_shows_and_one_order_more(db, connect, add_orders, 
     if analyzed:
         db.execute("analyze vendor_orders, order_line_items")
     own = {side: BUYER if side == "buyer_store_id" else VENDOR}
-    [deep] = values(
-        db,
-        f"select order_place(created_at, id) from vendor_orders where {side} = %s order by created_at offset 30 limit 1",
-        *own.values(),
-    )
+    oldest = f"select order_place(created_at, id) from vendor_orders where {side} = %s order by created_at offset 30"
+    deep = values(db, oldest, *own.values())[0]
     for after in (None, deep):
         before = read(db)
         conn = connect(autocommit=True)

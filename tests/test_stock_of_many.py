@@ -259,7 +259,8 @@ def test_levels_of_a_few_products_cost_what_they_are(db, connect):
     set_many(db, *[(product, 9) for product in products])
     db.execute("select inventory_split(product_id, 16) from inventory_items")
     count = """
-        select sum(seq_tup_read + idx_tup_fetch)::int from pg_stat_user_tables where relname in ('inventory_items', 'inventory_slots')
+        select sum(seq_tup_read + idx_tup_fetch)::int from pg_stat_user_tables
+         where relname in ('inventory_items', 'inventory_slots')
     """
     db.execute("select pg_stat_force_next_flush()")
     [before] = values(db, count)
