@@ -80,7 +80,7 @@ EQUIVALENT: dict[str, str] = {
     "inventory_take_slot: skip locked": (
         "An unsplit product has one slot: who skips it waits for it in inventory_lock_product."
     ),
-    "0001_baseline: primary key of checkout_groups": "Migration 0031 drops the table that 0001 made.",
+    "0001_baseline: primary key of checkout_groups": "Migration 0032 drops the table that 0001 made.",
 }
 
 _TEST_SECONDS = 90

@@ -383,6 +383,8 @@ def test_null_everywhere_is_refused(db, nothing_written):
         db.execute("select checkout_execute(null, null, null, null, null, null, null, null)")
     with nothing_written(), refused("OC001"):
         db.execute("select checkout_result(null, null)")
+    with nothing_written(), refused("OC001"):
+        db.execute("select cart_get(null, null)")
     for call in (
         "cart_put(null)",
         "cart_purge(null)",
@@ -392,6 +394,12 @@ def test_null_everywhere_is_refused(db, nothing_written):
         "outbox_purge(null, null)",
         "inventory_split(null, null)",
         "inventory_restock(null, null)",
+        "inventory_changes_purge(null)",
+        "inventory_changes_purge(null, null)",
+        "inventory_get(null)",
+        "inventory_set_many(null)",
+        "order_get(null)",
+        "orders_list(null)",
         "inventory_set(null, null)",
         "inventory_adjust(null, null)",
         "ad_signing_key_put(null, null)",
@@ -532,14 +540,14 @@ def test_a_key_of_visible_characters_is_good(db, add_cart, raw, key):
     assert values(db, "select idempotency_key from checkout_requests") == [key]
 
 
-@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "outbox_purge"])
+@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "inventory_changes_purge", "outbox_purge"])
 @pytest.mark.parametrize("interval", ["300000 years", "178000000 years", "0"])
 def test_a_purge_takes_any_interval(db, purge, interval):
     """Older than time itself: nothing is."""
     assert values(db, f"select {purge}(%s::interval)", interval) == [0]
 
 
-@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "outbox_purge"])
+@pytest.mark.parametrize("purge", ["cart_purge", "checkout_requests_purge", "inventory_changes_purge", "outbox_purge"])
 @pytest.mark.parametrize("interval", ["-1 second", "-178000000 years", "1 day -25 hours"])
 def test_a_purge_of_the_future_is_refused(db, nothing_written, purge, interval):
     with nothing_written(), refused("OC005"):

@@ -249,7 +249,10 @@ def test_16_old_keys_and_carts_are_purged(follow, db, cart):
 
     [found] = follow(16)
 
-    assert found.split() == ["checkout_requests_purge", "1", "cart_purge", "1", "outbox_purge", "0"]
+    assert found.split() == [
+        *("checkout_requests_purge", "1", "cart_purge", "1", "outbox_purge", "0"),
+        *("inventory_changes_purge", "0"),
+    ]
 
 
 def test_17_a_person_is_erased_cart_by_cart(follow, db, cart, snapshot):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0032_inventory_baseline"}
+__depends__ = {"pycheckout_0033_inventory_baseline"}
 
-FUNCTIONS_HASH = "f33f2cd03cbda1649a8a1186b27575c665f6b0ce2b5c3dce1e2b47dafa67dc46"
+FUNCTIONS_HASH = "000e1af1d9053998fc87d3b3c040dfa3539f4046820e4d97d8f0b0b7b759a742"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
