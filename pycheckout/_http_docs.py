@@ -8,7 +8,7 @@ from typing import Any
 KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 """Visible ASCII (RFC 5234 VCHAR) but for quote and backslash: bare, or an RFC 9651 string."""
 
-RETRY_AFTER = {"busy": "1", "unavailable": "5"}
+RETRY_AFTER = {"busy": "1", "unavailable": "5", "read_only_server": "5"}
 """Seconds. The routes have tried a busy call again themselves by then."""
 
 CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id")
@@ -33,6 +33,8 @@ DETAILS = {
     "malformed_json": "The body is not JSON.",
     "no_orderable_items": "Nothing in the cart can be ordered: ask for a new quote, or replace the items.",
     "not_installed": "The service is not set up for checkouts.",
+    "pooler_conflict": "The service is not set up for checkouts.",
+    "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
     "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
     "unsupported_media_type": "The body must be application/json.",
 }
@@ -154,6 +156,30 @@ _ACTIVE = {
     "currency": "USD",
     "valid_until": "2026-01-01T12:30:00Z",
     "totals": {"quoted": _AMOUNTS},
+    "vendor_groups": [
+        {
+            "id": _GROUP,
+            "vendor_store_id": _VENDOR,
+            "status": "ok",
+            **_AMOUNTS,
+            "warnings": [],
+            "items": [
+                {
+                    "id": _ITEM,
+                    "product_id": _PRODUCT,
+                    "title": "Basil",
+                    "category": "herbs",
+                    "unit": "bunch",
+                    "quantity": 5,
+                    "moq": 1,
+                    "unit_price_cents": 400,
+                    "line_subtotal_cents": 2000,
+                    "warnings": [],
+                    "status": "ok",
+                }
+            ],
+        }
+    ],
 }
 
 REQUEST = {"requestBody": {"content": {"application/json": {"example": _REQUEST}}}}
@@ -197,8 +223,8 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     413: ("The body is too large", ("content_too_large",)),
     415: ("The body is not JSON by its Content-Type", ("unsupported_media_type",)),
     422: ("Correct the request", ("invalid_request", "idempotency_key_reused", "ad_token_invalid")),
-    500: ("Not the request's fault", ("internal_error", "not_installed")),
-    503: ("The same call again, with the same key", ("busy", "unavailable")),
+    500: ("Not the request's fault", ("internal_error", "not_installed", "pooler_conflict")),
+    503: ("The same call again, with the same key", ("busy", "unavailable", "read_only_server")),
 }
 
 _ABOUT_CART: dict[str, Any] = {"cart_id": _CART}

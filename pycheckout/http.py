@@ -251,7 +251,7 @@ class _Problems:
             return self.response(self.document(exc.status_code, exc.code, errors=exc.errors))
         if isinstance(exc, HTTPException):
             return self._of_the_host(exc)
-        if isinstance(exc, CheckoutError) and (exc.http_status < 500 or exc.retryable):
+        if isinstance(exc, CheckoutError) and exc.http_status != 500:
             return self._of_the_checkout(exc)
         _report(exc)
         return self.response(self.document(500, exc.code if isinstance(exc, CheckoutError) else "internal_error"))
@@ -271,7 +271,7 @@ class _Problems:
             # The lines that are short, without what is left of them: stock is nobody's business.
             context["items"] = [{name: line[name] for name in docs.ITEM if name in line} for line in lines]
         document = self.document(exc.http_status, exc.code, errors=errors, context=context)
-        return self.response(document, {"Retry-After": docs.RETRY_AFTER.get(exc.code, "1")} if exc.retryable else None)
+        return self.response(document, {"Retry-After": docs.RETRY_AFTER[exc.code]} if exc.http_status == 503 else None)
 
 
 _PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of a checkout"}

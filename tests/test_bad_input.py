@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 import pycheckout
 from checks import refused, values
 from factories import ADDRESS
-from pycheckout._errors import error_from
+from pycheckout._errors import translated
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("sqlstate", "kind", "arrange"), ERRORS, ids=[row[2].__name__ for row in ERRORS])
-def test_each_error_from_sql_and_from_python(
+def test_each_translated_sql_and_from_python(
     db, add_cart, checkout, checkout_sql, nothing_written, sqlstate, kind, arrange
 ):
     cart, request = arrange(db, add_cart, checkout)
@@ -354,7 +354,7 @@ def test_what_is_no_jsonb_keeps_postgresqls_code(db, add_cart, raw, nothing_writ
         raw(cart, **{field: literal(text)})
 
     assert caught.value.sqlstate == sqlstate
-    assert type(error_from(caught.value)) is kind
+    assert type(translated(caught.value)) is kind
 
 
 @pytest.mark.parametrize(
