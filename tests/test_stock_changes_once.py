@@ -60,6 +60,14 @@ def test_a_repeat_is_answered_even_if_the_change_could_not_be_made_any_more(db):
         assert call(db, "inventory_restock", OTHER, 5, "k")["available_qty"] == 2**31 - 1
 
 
+def test_a_key_is_dated_when_the_change_is_made(db, connect):
+    """Not when the transaction began, which may have waited for long: a purge goes by it."""
+    with connect() as conn:
+        conn.execute("select now()")
+        call(conn, "inventory_restock", PRODUCT, 5, "k")
+        assert values(conn, "select created_at > now() from inventory_changes") == [True]
+
+
 def test_without_a_key_each_call_counts(db):
     for _ in range(2):
         call(db, "inventory_restock", PRODUCT, 5)
