@@ -141,6 +141,27 @@ def test_of_two_at_once_under_a_key_one_changes_and_the_other_is_answered(db, co
     assert available(db) == (15 if there else 5)
 
 
+def test_a_key_is_looked_up_under_the_products_lock(db, connect):
+    """Even while the first has written nothing yet: the second must not find the key free too."""
+    db.execute("select inventory_set(%s, 10)", [PRODUCT])
+    db.execute(
+        "create function hold() returns trigger language plpgsql as"
+        " 'begin perform pg_advisory_xact_lock(1); return new; end';"
+        "create trigger hold before insert on inventory_changes for each row execute function hold()"
+    )
+    gate, first, second = connect(autocommit=True), connect(autocommit=True), connect(autocommit=True)
+    gate.execute("select pg_advisory_lock(1)")
+
+    with (
+        blocked(db, call, first, "inventory_restock", PRODUCT, 5, "k") as changing,
+        blocked(db, call, second, "inventory_restock", PRODUCT, 5, "k") as waiting,
+    ):
+        gate.execute("select pg_advisory_unlock(1)")
+
+    assert changing.result(timeout=10) == waiting.result(timeout=10)
+    assert available(db) == 15
+
+
 def test_of_two_at_once_the_second_changes_if_the_first_is_rolled_back(db, connect):
     db.execute("select inventory_set(%s, 10)", [PRODUCT])
     first, second = connect(), connect(autocommit=True)
