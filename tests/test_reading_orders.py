@@ -16,7 +16,8 @@ BUYER, VENDOR, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
 OF_AN_ORDER = [
     "order_id", "checkout_group_id", "cart_id", "buyer_store_id", "vendor_store_id", "status", "currency",
     "payment_method", "shipping_address", "shipping_line", "subtotal_cents", "discounts_cents", "total_cents",
-    "balance_due_cents", "payment_intent", "promo", "warnings", "attributed_token", "line_count", "created_at", "updated_at",
+    "balance_due_cents", "payment_intent", "promo", "warnings", "attributed_token", "line_count",
+    "created_at", "updated_at",
 ]  # fmt: skip
 
 

@@ -60,6 +60,14 @@ def test_a_repeat_is_answered_even_if_the_change_could_not_be_made_any_more(db):
         assert call(db, "inventory_restock", OTHER, 5, "k")["available_qty"] == 2**31 - 1
 
 
+def test_a_key_is_dated_when_the_change_is_made(db, connect):
+    """Not when the transaction began, which may have waited for long: a purge goes by it."""
+    with connect() as conn:
+        conn.execute("select now()")
+        call(conn, "inventory_restock", PRODUCT, 5, "k")
+        assert values(conn, "select created_at > now() from inventory_changes") == [True]
+
+
 def test_without_a_key_each_call_counts(db):
     for _ in range(2):
         call(db, "inventory_restock", PRODUCT, 5)
@@ -131,6 +139,27 @@ def test_of_two_at_once_under_a_key_one_changes_and_the_other_is_answered(db, co
 
     assert waiting.result(timeout=10) == made
     assert available(db) == (15 if there else 5)
+
+
+def test_a_key_is_looked_up_under_the_products_lock(db, connect):
+    """Even while the first has written nothing yet: the second must not find the key free too."""
+    db.execute("select inventory_set(%s, 10)", [PRODUCT])
+    db.execute(
+        "create function hold() returns trigger language plpgsql as"
+        " 'begin perform pg_advisory_xact_lock(1); return new; end';"
+        "create trigger hold before insert on inventory_changes for each row execute function hold()"
+    )
+    gate, first, second = connect(autocommit=True), connect(autocommit=True), connect(autocommit=True)
+    gate.execute("select pg_advisory_lock(1)")
+
+    with (
+        blocked(db, call, first, "inventory_restock", PRODUCT, 5, "k") as changing,
+        blocked(db, call, second, "inventory_restock", PRODUCT, 5, "k") as waiting,
+    ):
+        gate.execute("select pg_advisory_unlock(1)")
+
+    assert changing.result(timeout=10) == waiting.result(timeout=10)
+    assert available(db) == 15
 
 
 def test_of_two_at_once_the_second_changes_if_the_first_is_rolled_back(db, connect):
