@@ -513,7 +513,7 @@ def test_an_audit_takes_no_more_memory_however_much_there_is(db, server, measure
     broken_code, broken_lines, broken_own, broken_theirs = measured()
     assert (broken_code, broken_lines) == (3, orders + 5000)
 
-    # 48 MB each here, at 20,000 orders as at a million; PostgreSQL 15 was seen to take 158
+    # 48 MB each here, at 20,000 orders as at a million; PostgreSQL 15 takes 130
     assert 10 < max(own, broken_own) < 100
     assert 5 < max(theirs, broken_theirs) < (100 if db.info.server_version >= 160000 else 200)
 

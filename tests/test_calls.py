@@ -65,7 +65,7 @@ def test_misspelt_arguments_are_refused_as_python_does_it():
 
 @pytest.fixture
 def switched(db, dsn):
-    """switched(kind, **options): a pool whose sessions were opened while the server was a standby, which it is no more."""
+    """switched(kind, **options): a pool whose sessions were opened while the server took no writes."""
     [name] = values(db, "select current_database()")
 
     def read_only(value):
@@ -193,9 +193,9 @@ def test_time_of_a_call_ends_it_while_a_row_is_locked(pool, connect, db, add_car
 
 def test_time_of_a_call_ends_it_while_the_pool_has_no_connection(dsn, add_cart):
     cart = add_cart()
-    with ConnectionPool(dsn, min_size=1, max_size=1, open=True) as pool, pool.connection():
-        with pytest.raises(Unavailable) as caught:
-            Checkout(pool).execute(**request_of(cart), timeout=0.3)
+    one = ConnectionPool(dsn, min_size=1, max_size=1, open=True)
+    with one as pool, pool.connection(), pytest.raises(Unavailable) as caught:
+        Checkout(pool).execute(**request_of(cart), timeout=0.3)
     assert (caught.value.sqlstate, caught.value.outcome) == (None, "nothing_done")
 
 

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0033_inventory_baseline"}
 
-FUNCTIONS_HASH = "000e1af1d9053998fc87d3b3c040dfa3539f4046820e4d97d8f0b0b7b759a742"
+FUNCTIONS_HASH = "29e0c7810b33fde797d52f4b453a62d6288b894617c202129a15c5da2310b6bf"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -10,6 +10,7 @@ language plpgsql
 stable
 security definer
 set search_path from current
+set jit = off
 as $$
 begin
   return query

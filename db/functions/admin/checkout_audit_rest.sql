@@ -7,6 +7,7 @@ language plpgsql
 stable
 security definer
 set search_path from current
+set jit = off
 as $$
 #variable_conflict use_column   -- the result has a column id
 begin

@@ -15,6 +15,7 @@ language plpgsql
 stable
 security definer
 set search_path from current
+set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column   -- the result has a column id
