@@ -77,9 +77,6 @@ EQUIVALENT: dict[str, str] = {
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
     "inventory_lock_product: never not found": "All slots of no product are none.",
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
-    "inventory_take_slot: skip locked": (
-        "An unsplit product has one slot: who skips it waits for it in inventory_lock_product."
-    ),
     "0001_baseline: primary key of checkout_groups": "Migration 0032 drops the table that 0001 made.",
 }
 
