@@ -158,7 +158,7 @@ class Busy(CheckoutError):
 
 
 class Unavailable(CheckoutError):
-    """The database did not answer: time-out, shutdown, failover, lost connection, or no connection left.
+    """The database did not answer: time-out, shutdown, failover, lost connection, no connection, disk or memory left.
 
     The checkout may have been committed all the same. Make the same call again
     with the same key: it replays what was committed, or does it now.
@@ -220,7 +220,11 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "25P03": Unavailable,  # idle_in_transaction_session_timeout
     "25P04": Unavailable,  # transaction_timeout
     "25006": Unavailable,  # read-only: a standby, or the old primary
+    "53100": Unavailable,  # disk full
+    "53200": Unavailable,  # out of memory
     "53300": Unavailable,  # too many connections
+    "53400": Unavailable,  # a limit of the server's configuration
+    "58030": Unavailable,  # the server's disk fails
     "42883": NotInstalled,  # no such function, or no such parameter
     "42501": NotInstalled,  # no right to call it
     "42P01": NotInstalled,  # no such table

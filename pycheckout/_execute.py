@@ -14,6 +14,7 @@ from uuid import UUID
 
 from ._connection import AsyncConn, Attempts, Conn, call, call_async
 from ._errors import CartInconsistent, CheckoutError, InvalidRequest
+from ._logging import caller
 from ._types import ActiveCart, CheckoutResult, build
 
 logger = logging.getLogger("pycheckout")
@@ -316,7 +317,8 @@ def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
     By now the checkout may be committed. What the factory set stays where the call has no value of its own.
     """
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
+    file, line, function = caller()
+    record = logger.makeRecord(logger.name, level, file, line, "%s %s", (operation, text), None, function)
     for name, value in fields.items():
         if value is not None or not hasattr(record, name):
             setattr(record, name, value)
