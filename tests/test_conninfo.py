@@ -41,7 +41,7 @@ def test_other_schemes_stay_what_they_are():
         "hostaddr=::1 dbname=shop",
         "host=::1 dbname=shop",
         "host=@abstract dbname=shop",
-        "user='it''s' password='' dbname=shop",
+        r"user='it\'s' password='\\' dbname=shop",
         "options='-c search_path=a,b' dbname=shop",
     ],
 )
