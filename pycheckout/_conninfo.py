@@ -26,6 +26,14 @@ _REFUSED = re.compile(
     r"FATAL: .*(?:database .* does not exist|role .* does not exist|authentication failed|pg_hba\.conf"
     r"|is not permitted to log in|permission denied for database|no such (?:database|user))|no password supplied"
 )
+# Null where it is the first of the search_path anyway: a pooler would keep what is set.
+_FOUND = """
+select (select namespace.nspname::text
+          from pg_proc as routine
+          join pg_namespace as namespace on namespace.oid = routine.pronamespace
+         where routine.oid = to_regprocedure('checkout_version()')
+           and namespace.nspname is distinct from current_schema()) as schema
+"""
 _UNKNOWN_HOST = re.compile("failed to resolve host|could not translate host name")
 
 
@@ -66,3 +74,12 @@ def refused(exc: psycopg.Error) -> bool:
 def unknown_host(exc: psycopg.Error) -> bool:
     """Whether the host's name could not be looked up."""
     return exc.sqlstate is None and _UNKNOWN_HOST.search(str(exc)) is not None
+
+
+def choose_schema(conn: psycopg.Connection[dict[str, Any]], schema: str | None, *, local: bool = False) -> None:
+    """Work in this schema; by default in the one of the search_path where a call would find pycheckout."""
+    if schema is None:
+        [found] = conn.execute(_FOUND).fetchall()
+        schema = found["schema"]
+    if schema is not None:
+        conn.execute("select set_config('search_path', quote_ident(%s), %s)", (schema, local))

@@ -96,11 +96,11 @@ def migrate(
 ) -> Migrated:
     """Apply what is pending, then deploy the functions of this release.
 
-    `conninfo`: a libpq URL or DSN, or SQLAlchemy's (`postgresql+psycopg://`); "" is libpq's environment. `schema`: where to
-    install, by default the first of the search_path; `create_schema` makes it if it
-    is missing. `timeout`: seconds to wait for another migration to end. Connect as
-    the owner and without a transaction pooler. Nothing happens if all is in place
-    already, but the functions are deployed always.
+    `conninfo`: a libpq URL or DSN, or SQLAlchemy's URL (`postgresql+psycopg://`); "" is
+    libpq's environment. `schema`: where to install, by default the first of the
+    search_path; `create_schema` makes it if it is missing. `timeout`: seconds to wait for
+    another migration to end. Connect as the owner and without a transaction pooler.
+    Nothing happens if all is in place already, but the functions are deployed always.
 
     Each migration has transactions of its own, so those before a failure stay, and
     the next call goes on from there. Raises MigrationError, `__cause__` being the

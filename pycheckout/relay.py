@@ -91,8 +91,8 @@ class _Claim:
 class Relay:
     """Publishes events of one database to one broker; run as many as you like, they share the work.
 
-    `database` is a libpq URL or DSN (or SQLAlchemy's), of a role that `checkout_grant_relay` was called for. `broker` is a URL:
-    `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
+    `database` is a libpq URL or DSN, or SQLAlchemy's URL, of a role that `checkout_grant_relay` was called for. `broker`
+    is a URL: `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
     Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL cannot say: SASL and
     TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream, Redis stream or topic;
     `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for `lease_seconds`, which

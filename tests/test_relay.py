@@ -718,7 +718,8 @@ def test_a_server_without_disk_or_memory_is_waited_for(db, emit, relay, inbox, c
     db.execute(f"""
         create function fail_here() returns trigger language plpgsql
         as $$ begin raise exception 'could not extend file' using errcode = '{sqlstate}', detail = '{SECRET}'; end $$;
-        create trigger fail_here before update of published_at on outbox_events for each statement execute function fail_here()
+        create trigger fail_here before update of published_at on outbox_events
+          for each statement execute function fail_here()
     """)
     event = emit(uuid4())
     with at_work(relay(lease_seconds=1)):

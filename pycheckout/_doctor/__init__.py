@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from .._conninfo import choose_schema
 from .._errors import version_numbers
 from .._migrate import pending_migrations
 from .._release import deployment, release
@@ -63,8 +64,7 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
     In one transaction, because behind a pooler a search_path would not outlive it.
     """
     with conn.transaction():
-        if schema is not None:
-            conn.execute("select set_config('search_path', quote_ident(%s), true)", (schema,))
+        choose_schema(conn, schema, local=True)
         [has] = conn.execute(_HAS).fetchall()
         found = [*_pooler(conn)]
         if not has["functions"]:
