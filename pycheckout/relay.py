@@ -91,13 +91,13 @@ class _Claim:
 class Relay:
     """Publishes events of one database to one broker; run as many as you like, they share the work.
 
-    `database` is a libpq URL or DSN, or SQLAlchemy's URL, of a role that `checkout_grant_relay` was called for. `broker`
-    is a URL: `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
-    Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL cannot say: SASL and
-    TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream, Redis stream or topic;
-    `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for `lease_seconds`, which
-    are prolonged while they are sent; `poll_seconds` pass before the next look at an outbox that had nothing due. An
-    event that the broker refused `max_attempts` times is parked.
+    `database` is a libpq URL or DSN, or SQLAlchemy's URL, of a role that `checkout_grant_relay` was called for.
+    `broker` is a URL: `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or
+    `rediss://` (Redis Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL
+    cannot say: SASL and TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream,
+    Redis stream or topic; `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for
+    `lease_seconds`, which are prolonged while they are sent; `poll_seconds` pass before the next look at an outbox that
+    had nothing due. An event that the broker refused `max_attempts` times is parked.
 
     No transaction is open while the broker is asked, and an event is marked as published after the broker confirmed it.
     What a relay that dies had claimed is sent again once its lease has ended, under the same ids.

@@ -15,6 +15,7 @@ from many import add_orders
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from roles import PASSWORD
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import pycheckout
 from checks import values
@@ -205,7 +206,7 @@ def test_a_database_that_is_no_url_is_said_without_repeating_it(run, command):
 
 @pytest.mark.parametrize(
     "command",
-    [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["rollback", "--yes"], ["signing-key", "list"]],
+    [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["signing-key", "list"]],
 )
 def test_a_url_of_sqlalchemy_is_one_too(run, dsn, command):
     """One DATABASE_URL serves all."""
@@ -247,7 +248,7 @@ def test_a_role_that_may_not_is_told_which_may(run, dsn, db, new_role, command, 
         [call] = re.findall(r"let the owner call (.*)\.$", hint)
         assert call.startswith(f'select "{grant}"(')
         db.execute(call)
-        assert values(db, "select name from checkout_roles where role_name = %s", role) != []
+        assert values(db, "select 1 from checkout_roles where role_name = %s", role) != []
 
 
 def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_database):
@@ -358,7 +359,7 @@ def test_execute_checks_a_cart_out_and_shows_it_as_a_table(execute, add_cart, db
     lines = done.stdout.splitlines()
     assert lines[0] == f"cart {cart.id}: complete"
     assert len(re.findall(r"^order \S{36} +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
-    assert re.search(r"^  Product 1\.1 +1 +15.00 +pending *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  Product 1\.1 +1 +15.00 +15.00 +pending *$", done.stdout, re.MULTILINE)
     assert lines[-1] == "quoted 60.00 USD, confirmed 60.00 USD"
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
 
@@ -554,7 +555,14 @@ def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, 
 
     lines = run("show", str(cart.id), "--database", dsn).stdout.splitlines()
 
-    assert re.split(r"  +", lines[2]) == ["orders and lines", "qty", "quoted (USD)", "total (USD)", "status", "reason"]
+    assert re.split(r"  +", lines[2].strip()) == [
+        "orders and lines",
+        "qty",
+        "quoted (USD)",
+        "total (USD)",
+        "status",
+        "reason",
+    ]
     assert re.split(r"  +", lines[3].strip()) == [f"order {order['order_id']}", "0.00", "canceled"]
     assert re.split(r"  +", lines[4].strip()) == ["Product 1.1", "1", "8.00", "0.00", "rejected", "out of season"]
 
@@ -660,22 +668,27 @@ def test_the_help_names_every_command_and_each_has_its_own(run):
     assert "Exit codes: 0 done;" in top
 
 
+def shown_help(words):
+    done = CliRunner().invoke(app, [*words, "--help"], env={"TERMINAL_WIDTH": "120", "COLUMNS": "120"})
+    assert done.exit_code == 0
+    return done.stdout
+
+
 @pytest.mark.parametrize("words", [[], *every_command()], ids=" ".join)
-def test_help_reads_as_a_person_expects(run, words):
+def test_help_reads_as_a_person_expects(words):
     """No type beside a flag, no braces, and names of values in capitals: `--help <bool>` reads as if it took one."""
-    done = run(*words, "--help")
-    assert done.returncode == 0
-    usage = re.search(r"^ Usage: (.*?) *$", done.stdout, re.MULTILINE)[1]
-    assert re.fullmatch(r"[A-Za-z -]+( [A-Z.]+|\[OPTIONS\]|\[ARGS\]\.\.\.)*", usage), usage
-    assert not re.search(r"<[a-z]|\{", done.stdout), done.stdout
-    assert options(done.stdout)["--help"] == "Show this message and exit."
-    for option, says in options(done.stdout).items():
+    shown = shown_help(words)
+    [usage] = re.findall(r"^ Usage: (.*?) *$", shown, re.MULTILINE)
+    assert re.fullmatch(r"[A-Za-z -]+( \[OPTIONS\]| \[ARGS\]\.\.\.| [A-Z]+)*", usage), usage
+    assert not re.search(r"<[a-z]|\{", shown), shown
+    assert options(shown)["--help"] == "Show this message and exit."
+    for option, says in options(shown).items():
         value, _, sentence = says.partition("  ")
         if sentence:
             assert re.fullmatch(r"[A-Z]+(\|@FILE)?|[a-z|]+|[A-Z]+ \[.*x.*\]", value), (option, value)
         assert len((sentence or value).split()) >= 3, (option, says)
-    for argument in re.findall(r"^│[ *]+([A-Z]+) +(.+?) *│$", done.stdout, re.MULTILINE):
-        assert len(argument[1].split()) >= 3, argument
+    for argument, says in re.findall(r"^│[ *]+([A-Z]+) +(.+?) *│$", shown, re.MULTILINE):
+        assert len(says.split()) >= 3, argument
 
 
 @pytest.mark.parametrize("command", [["--nonsense"], ["nonsense"], ["show"], ["audit", "--since"]])
@@ -708,9 +721,9 @@ def test_bash_completes_commands_and_options(run):
     assert "--reservation-policy" in completions("pycheckout", "execute", "--re")
 
 
-def test_the_page_documents_every_command_option_and_exit_code(run):
+def test_the_page_documents_every_command_option_and_exit_code():
     for words in every_command():
         assert f"`pycheckout {' '.join(words)}" in DOCS, words
-        for option in options(run(*words, "--help").stdout):
+        for option in options(shown_help(words)):
             assert option == "--help" or f"`{option}" in DOCS, (words, option)
     assert re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "3", "4"]
