@@ -677,10 +677,10 @@ def test_a_drain_that_gets_on_is_not_given_up(db, dsn, emit, inbox, slow):
     """The time counts from the last event, not from the first."""
     aggregate = uuid4()
     events = [emit(aggregate) for _ in range(3)]
-    slow.delay = 1.0
+    slow.delay = 2.0
     relay = Relay(dsn, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination)
 
-    assert asyncio.run(relay.run(until_empty=True, timeout=2)) == len(events)
+    assert asyncio.run(relay.run(until_empty=True, timeout=5)) == len(events)
     assert relay.drained
 
 
