@@ -47,7 +47,7 @@ def test_an_order_is_cancelled_and_a_second_time_changes_nothing(run, answer, db
     assert values(db, "select status::text from vendor_orders") == ["canceled", "canceled"]
     assert ["order", "id", other] in shown
     assert ["total", "0.00"] in shown and ["reason", "too", "late"] in shown
-    assert shown[-1][-2:] == ["8.00", "rejected"]
+    assert {"8.00", "rejected"} <= set(shown[-1])
 
 
 def test_lines_are_released_and_fulfilled(answer, db, add_cart, checkout_sql):
