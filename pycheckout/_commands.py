@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import inspect
+import io
 import json
 import logging
 import os
@@ -395,13 +397,15 @@ def _calls(
     *,
     grant: str = "",
     said: str = "",
+    columns: Sequence[str] = (),
     batches: bool = False,
     panel: str | None = None,
 ) -> Callable[[Callable[..., Statement]], Callable[..., Statement]]:
     """A command that runs the statement that a function makes of its arguments, and shows the JSON of each row.
 
-    `grant` names the function that gives a role the right; `said` is the sentence for a person, with the row's fields,
-    instead of a table. With `batches` the statement counts what it `deleted`, and is run until that is 0.
+    `grant` names the function that gives a role the right. For a person, `said` is the sentence with the row's fields,
+    instead of a table, and `columns` are those that a table has, where not all. With `batches` the statement counts
+    what it `deleted`, and is run until that is 0.
     """
 
     def define(function: Callable[..., Statement]) -> Callable[..., Statement]:
@@ -412,7 +416,7 @@ def _calls(
                 while batches and (more := _deleted(conn, query, params)):
                     rows[0]["deleted"] += more
             with _told():
-                _print_rows(rows, said, as_json)
+                _print_rows(rows, said, columns, as_json)
 
         own = inspect.signature(function, eval_str=True).parameters.values()
         common = inspect.signature(_common, eval_str=True).parameters.values()
@@ -451,11 +455,54 @@ Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Rows to delete in 
 orders = _group("order", _CHECKOUT, "Orders after the checkout.")
 stock = _group("stock", _CHECKOUT, "Units of products.")
 
+# What a person wants to see of an order in a list, and of a line; --json has all.
+_ORDER = ("order_id", "status", "total_cents", "balance_due_cents", "currency", "line_count", "created_at")
+_LINE = ("name", "qty", "total_cents", "status", "notes", "line_item_id")
+
 Order = Annotated[str, typer.Argument(metavar="ORDER", help="The id of a vendor's order.")]
 Line = Annotated[str, typer.Argument(metavar="LINE", help="The id of an order's line.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the events and whoever reads them.")]
 Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="The id of a product.")]
+ChangeKey = Annotated[
+    str | None, typer.Option("--key", metavar="TEXT", help="The same for each repetition, so that it counts once.")
+]
 Units = Annotated[int, typer.Argument(metavar="UNITS", help="How many units.")]
+
+
+@_calls(orders, "show", grant="checkout_grant_orders", columns=_LINE)
+def _order_show(
+    order: Order,
+    buyer: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The buyer's store, if it must be this one's.")
+    ] = None,
+    vendor: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The vendor's store, if it must be this one's.")
+    ] = None,
+) -> Statement:
+    """Show an order and its lines, as it is now."""
+    if buyer is None and vendor is None:
+        whose = "coalesce((select vendor_store_id from vendor_orders where id = %s::uuid), gen_random_uuid())"
+        return f"select order_get(%s::uuid, null, {whose})", (order, order)
+    return "select order_get(%s::uuid, %s::uuid, %s::uuid)", (order, buyer, vendor)
+
+
+@_calls(orders, "list", grant="checkout_grant_orders", columns=_ORDER)
+def _order_list(
+    buyer: Annotated[str | None, typer.Option(metavar="UUID", help="The buyer's store: its orders.")] = None,
+    vendor: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The vendor's store: the orders that it got.")
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only orders in this state; may be given several times.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where to go on: what the page before calls `after`.")
+    ] = None,
+    most: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
+) -> Statement:
+    """Show the orders of a buyer or a vendor, newest first."""
+    query = "select orders_list(%s::uuid, %s::uuid, %s::text[], %s::text, %s::integer)"
+    return query, (buyer, vendor, status or None, after, most)
 
 
 @_calls(orders, "cancel", grant="checkout_grant_orders")
@@ -476,6 +523,14 @@ def _order_fulfil(line: Line) -> Statement:
     return "select order_line_fulfil(%s::uuid)", (line,)
 
 
+@_calls(stock, "show")
+def _stock_show(
+    product: Annotated[list[str], typer.Argument(metavar="PRODUCT...", help="The ids of products.")],
+) -> Statement:
+    """Show the stock of products; one that was never counted is left out."""
+    return "select json_array_elements(inventory_get(%s::uuid[]) -> 'levels')", (product,)
+
+
 @_calls(stock, "set")
 def _stock_set(product: Product, units: Units) -> Statement:
     """Set the available units of a product, whatever was there."""
@@ -486,15 +541,18 @@ def _stock_set(product: Product, units: Units) -> Statement:
 def _stock_adjust(
     product: Product,
     by: Annotated[int, typer.Option(metavar="UNITS", help="How many more there are; fewer, if it is negative.")],
+    key: ChangeKey = None,
 ) -> Statement:
     """Add units to what is available, or take some off."""
-    return "select to_json(level) from inventory_adjust(%s::uuid, %s::integer) as level", (product, by)
+    query = "select to_json(level) from inventory_adjust(%s::uuid, %s::integer, %s::text) as level"
+    return query, (product, by, key)
 
 
 @_calls(stock, "restock")
-def _stock_restock(product: Product, units: Units) -> Statement:
+def _stock_restock(product: Product, units: Units, key: ChangeKey = None) -> Statement:
     """Add units that have come in."""
-    return "select to_json(level) from inventory_restock(%s::uuid, %s::integer) as level", (product, units)
+    query = "select to_json(level) from inventory_restock(%s::uuid, %s::integer, %s::text) as level"
+    return query, (product, units, key)
 
 
 @_calls(stock, "split")
@@ -503,6 +561,57 @@ def _stock_split(
 ) -> Statement:
     """Spread a product that many buy at once over several rows, or merge it into one."""
     return "select to_json(level) from inventory_split(%s::uuid, %s::integer) as level", (product, slots)
+
+
+@stock.command("import", cls=_Command)
+def import_stock(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with columns product_id and available; - reads stdin.")
+    ],
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Products to set in one transaction.")] = 1_000,
+    database: Database = "",
+    schema: Schema = None,
+    as_json: Json = False,
+) -> None:
+    """Set the available units of many products. Can be run again after a failure."""
+    levels, lines = _levels(file)
+    done = 0
+    with _connected(database, schema, as_json) as conn, _progress("setting stock") as bar:
+        task = bar.add_task("", total=len(levels))
+        for start in range(0, len(levels), batch):
+            some = json.dumps(levels[start : start + batch])
+            try:
+                conn.execute("select inventory_set_many(%s::jsonb)", (some,))
+            except psycopg.Error as exc:
+                error = error_from(exc) or _unnamed(exc)
+                # Which line of the file is at fault, if one is.
+                if found := re.match(r"levels\[(\d+)\]", str(error.detail.get("field", ""))):
+                    error.message = f"line {lines[start + int(found[1])]}: {error.message}"
+                error.hint = f"{done} products are set; correct the file and run it again."
+                raise error from exc
+            done += len(levels[start : start + batch])
+            bar.update(task, completed=done)
+    with _told():
+        typer.echo(json.dumps({"set": done}) if as_json else f"{done} products set")
+
+
+def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """What a CSV file says of each product, and the line that says it. Numbers are judged by the database."""
+    try:
+        written = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        reader = csv.DictReader(io.StringIO(written.decode("utf-8-sig"), newline=""))
+        if not {"product_id", "available"} <= {*(reader.fieldnames or ())}:
+            raise typer.BadParameter("the first line must name the columns product_id and available")
+        levels, lines = [], []
+        for row in reader:
+            available: Any = row["available"]
+            with suppress(TypeError, ValueError):
+                available = int(available)
+            levels.append({"product_id": row["product_id"], "available": available})
+            lines.append(reader.line_num)
+        return levels, lines
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise typer.BadParameter(f"{file} cannot be read: {exc}") from None
 
 
 # The outbox
@@ -562,6 +671,7 @@ class Old(StrEnum):
 
     carts = "carts"
     keys = "keys"
+    changes = "changes"
 
 
 Role = Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server.")]
@@ -586,12 +696,18 @@ def _revoke(role: Role) -> Statement:
 
 @_calls(app, "purge", said="{deleted} deleted", batches=True, panel=_CLEAR)
 def _purge(
-    what: Annotated[Old, typer.Argument(metavar="WHAT", help="carts (abandoned, or ended long ago) or keys.")],
+    what: Annotated[
+        Old, typer.Argument(metavar="WHAT", help="carts (abandoned, or ended long ago), keys, or changes of stock.")
+    ],
     older_than: OlderThan,
     batch: Batch = 10_000,
 ) -> Statement:
-    """Delete carts or idempotency keys that nobody needs any more. The orders stay."""
-    function = {Old.carts: "cart_purge", Old.keys: "checkout_requests_purge"}[what]
+    """Delete carts, or keys of checkouts or of stock changes, that nobody needs any more. The orders stay."""
+    function = {
+        Old.carts: "cart_purge",
+        Old.keys: "checkout_requests_purge",
+        Old.changes: "inventory_changes_purge",
+    }[what]
     query = sql.SQL("select json_build_object('deleted', {}(%s::interval, %s::integer))")
     return query.format(sql.Identifier(function)), (older_than, batch)
 
@@ -663,7 +779,7 @@ def _list_keys() -> Statement:
 # What is shown
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]], said: str, as_json: bool) -> None:
+def _print_rows(rows: Sequence[Mapping[str, Any]], said: str, columns: Sequence[str], as_json: bool) -> None:
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -671,14 +787,14 @@ def _print_rows(rows: Sequence[Mapping[str, Any]], said: str, as_json: bool) -> 
         for row in rows:
             typer.echo(said.format_map(row))
     elif len(rows) == 1:
-        _print_record(rows[0])
+        _print_record(rows[0], columns)
     elif rows:
-        _print_table(rows, rows[0].get("currency"))
+        _print_table(rows, columns, rows[0].get("currency"))
     else:
         typer.echo("nothing")
 
 
-def _print_record(record: Mapping[str, Any]) -> None:
+def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
     """An object, a line a field; a list in it is a table below."""
     currency = record.get("currency")
     fields = Table.grid(padding=(0, 2))
@@ -688,13 +804,14 @@ def _print_record(record: Mapping[str, Any]) -> None:
     _console().print(fields)
     for value in record.values():
         if isinstance(value, list) and value:
-            _print_table(value, currency)
+            _print_table(value, columns, currency)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], currency: str | None) -> None:
-    table = Table(*map(_titled, rows[0]), box=None, pad_edge=False)
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], currency: str | None) -> None:
+    names = [name for name in columns if name in rows[0]] or [*rows[0]]
+    table = Table(*map(_titled, names), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(_cell(name, value, row.get("currency", currency))) for name, value in row.items()))
+        table.add_row(*(escape(_cell(name, row[name], row.get("currency", currency))) for name in names))
     _console().print(table)
 
 

@@ -50,6 +50,44 @@ def test_an_order_is_cancelled_and_a_second_time_changes_nothing(run, answer, db
     assert {"8.00", "rejected"} <= set(shown[-1])
 
 
+def test_an_order_is_shown_to_whom_it_belongs_and_to_the_owner(run, answer, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=1, lines=1, unit_price_cents=800)
+    order = checkout_sql(db, cart)["vendor_orders"][0]
+    [(written,)] = db.execute("select order_get(%s, %s)", (order["order_id"], cart.buyer_store_id)).fetchall()
+
+    assert answer("order", "show", order["order_id"]) == [written]
+    assert answer("order", "show", order["order_id"], "--buyer", cart.buyer_store_id) == [written]
+    assert answer("order", "show", order["order_id"], "--vendor", order["vendor_store_id"]) == [written]
+    foreign = run("order", "show", order["order_id"], "--vendor", uuid4(), "--json")
+    unknown = run("order", "show", uuid4(), "--json")
+    codes = [json.loads(refused.stderr)["error"]["code"] for refused in (foreign, unknown)]
+    assert codes == ["order_not_found", "order_not_found"]
+    shown = run("order", "show", order["order_id"]).stdout.splitlines()
+    assert ["order", "id", order["order_id"]] in [line.split() for line in shown]
+    assert shown[-1].split()[:5] == ["Product", "1.1", "1", "8.00", "pending"]
+
+
+def test_orders_are_listed_a_page_at_a_time(run, answer, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=3, lines=1)
+    orders = checkout_sql(db, cart)["vendor_orders"]
+    db.execute("select vendor_order_cancel(%s, 'r')", (orders[0]["order_id"],))
+
+    [first] = answer("order", "list", "--buyer", cart.buyer_store_id, "--most", 2)
+    [second] = answer("order", "list", "--buyer", cart.buyer_store_id, "--most", 2, "--after", first["after"])
+    [canceled] = answer("order", "list", "--buyer", cart.buyer_store_id, "--status", "canceled", "--status", "closed")
+    [of_vendor] = answer("order", "list", "--vendor", orders[1]["vendor_store_id"])
+
+    def ids(page):
+        return {order["order_id"] for order in page["orders"]}
+
+    assert (len(first["orders"]), len(second["orders"]), second["after"]) == (2, 1, None)
+    assert ids(first) | ids(second) == {order["order_id"] for order in orders}
+    assert (ids(canceled), ids(of_vendor)) == ({orders[0]["order_id"]}, {orders[1]["order_id"]})
+    shown = run("order", "list", "--vendor", orders[1]["vendor_store_id"]).stdout.splitlines()
+    assert shown[-1].split()[:2] == [orders[1]["order_id"], "created_pending"]
+    assert run("order", "list").returncode == 1
+
+
 def test_lines_are_released_and_fulfilled(answer, db, add_cart, checkout_sql):
     order = checkout_sql(db, add_cart(vendors=1, lines=2))["vendor_orders"][0]
     first, second = (item["line_item_id"] for item in order["items"])
@@ -109,6 +147,52 @@ def test_stock_is_set_changed_and_split(run, answer, db):
     assert values(db, "select available_qty from inventory_levels") == [12]
     shown = run("stock", "set", product, 7)
     assert ["available", "qty", "7"] in [line.split() for line in shown.stdout.splitlines()]
+
+
+def test_a_change_of_stock_with_a_key_counts_once(run, answer):
+    product = uuid4()
+    answer("stock", "set", product, 10)
+
+    for _ in range(2):
+        answer("stock", "restock", product, 5, "--key", "delivery 7")
+        answer("stock", "adjust", product, "--by", -1, "--key", "broken 8")
+    reused = run("stock", "restock", product, 6, "--key", "delivery 7", "--json")
+
+    [level] = answer("stock", "show", product, uuid4())
+    assert level["available_qty"] == 14
+    assert json.loads(reused.stderr)["error"]["code"] == "idempotency_key_reused"
+    assert answer("purge", "changes", "--older-than", "0") == [{"deleted": 2}]
+
+
+def test_stock_is_imported_from_a_file_of_any_spreadsheet(run, answer, db, tmp_path):
+    products = [uuid4() for _ in range(5)]
+    lines = [f'{number},"{product}",größe' for number, product in enumerate(products, 7)]
+    written = "\r\n".join(["available,product_id,note", *lines]).encode("utf-8-sig")
+    (tmp_path / "stock.csv").write_bytes(written)
+
+    assert answer("stock", "import", tmp_path / "stock.csv", "--batch", 2) == [{"set": 5}]
+    levels = {each["product_id"]: each["available_qty"] for each in answer("stock", "show", *products)}
+    assert levels == {str(product): number for number, product in enumerate(products, 7)}
+    text = f"product_id,available\n{products[0]},1\n"
+    assert run("stock", "import", "-", stdin=text).stdout == "1 products set\n"
+
+
+@pytest.mark.parametrize("wrong", ["many", "-1", "", "99999999999"])
+def test_a_wrong_line_of_a_file_is_named_and_what_was_set_before_stays(run, db, wrong):
+    products = [uuid4() for _ in range(5)]
+    lines = [f"{product},{wrong if number == 3 else number}" for number, product in enumerate(products)]
+
+    refused = run("stock", "import", "-", "--batch", 2, stdin="\n".join(["product_id,available", *lines]))
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("pycheckout: line 5: levels[1].available ")
+    assert "hint: 2 products are set; correct the file and run it again." in refused.stderr
+    assert values(db, "select count(*) from inventory_items") == [2]
+
+
+@pytest.mark.parametrize("text", ["", "product,available\n", "product_id;available\n"])
+def test_a_file_without_its_columns_is_wrong_usage(run, text):
+    assert run("stock", "import", "-", stdin=text).returncode == 2
 
 
 # The outbox
