@@ -262,7 +262,19 @@ def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_
         done = run(*command, "--database", url, env=env)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     missing = run("doctor", "--database", url)
-    assert "is not installed" in missing.stdout
+    assert "is not installed in this schema, but in checkout" in missing.stdout
+
+
+def test_a_role_that_may_not_use_the_schema_is_told_so(run, empty_database, new_role):
+    url = empty_database()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    own = make_conninfo(url, user=new_role(), password=PASSWORD)
+
+    refused = run("doctor", "--database", own, "--schema", "checkout")
+
+    assert refused.returncode == 1
+    owner = conninfo_to_dict(url)["user"]
+    assert f'remedy: Connect as "{owner}": this role may not use schema checkout.' in refused.stdout
 
 
 def test_what_is_not_installed_is_said_so(run, empty_database):
