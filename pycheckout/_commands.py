@@ -525,7 +525,7 @@ def _order_fulfil(line: Line) -> Statement:
 
 @_calls(stock, "show")
 def _stock_show(
-    product: Annotated[list[str], typer.Argument(metavar="PRODUCT...", help="The ids of products.")],
+    product: Annotated[list[str], typer.Argument(metavar="PRODUCT", help="The ids of products.")],
 ) -> Statement:
     """Show the stock of products; one that was never counted is left out."""
     return "select json_array_elements(inventory_get(%s::uuid[]) -> 'levels')", (product,)
@@ -980,7 +980,10 @@ def _refusals(
 
 def _way_in(params: Mapping[str, Any], schema: str | None, grant: str) -> str | None:
     """Who may do what this role may not."""
-    with suppress(psycopg.Error), psycopg.connect(**params, autocommit=True, row_factory=dict_row) as conn:
+    with (
+        suppress(psycopg.Error),
+        psycopg.connect(**{**_conninfo.KEEPALIVE, **params}, autocommit=True, row_factory=dict_row) as conn,
+    ):
         _conninfo.choose_schema(conn, schema)
         owned = (
             "select pg_get_userbyid(relowner)::text as owner from pg_class where oid = to_regclass('checkout_roles')"
