@@ -809,7 +809,9 @@ def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
 
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], currency: str | None) -> None:
     names = [name for name in columns if name in rows[0]] or [*rows[0]]
-    table = Table(*map(_titled, names), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(_titled(name), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name], row.get("currency", currency))) for name in names))
     _console().print(table)
