@@ -1,5 +1,6 @@
 """Turn a quoted multi-vendor cart into vendor orders, in one transaction of PostgreSQL."""
 
+from . import _libpq  # noqa: F401 - before all that imports psycopg
 from ._checkout import (
     AdTokenPolicy,
     AsyncCheckout,

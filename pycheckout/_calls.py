@@ -17,6 +17,7 @@ from uuid import UUID
 
 from ._connection import AsyncConn, Attempts, Conn, run, run_async
 from ._errors import CartInconsistent, CheckoutError
+from ._logging import caller
 
 logger = logging.getLogger("pycheckout")
 logger.addHandler(logging.NullHandler())  # silent where the host configures no logging
@@ -249,7 +250,8 @@ def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
     By now the checkout may be committed. What the factory set stays where the call has no value of its own.
     """
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    record = logger.makeRecord(logger.name, level, __file__, 0, "%s %s", (operation, text), None, operation)
+    file, line, function = caller()
+    record = logger.makeRecord(logger.name, level, file, line, "%s %s", (operation, text), None, function)
     for name, value in fields.items():
         if value is not None or not hasattr(record, name):
             setattr(record, name, value)

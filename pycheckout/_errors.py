@@ -158,7 +158,7 @@ class Busy(CheckoutError):
 
 
 class Unavailable(CheckoutError):
-    """The database did not answer: time-out, shutdown, failover, lost connection, or no connection left.
+    """The database did not answer: time-out, shutdown, failover, lost connection, no connection, disk or memory left.
 
     `outcome` says what is known. A checkout may simply be made again with the same key: it replays what was
     committed, or does it now. Of a call without a key or a state that replays it (`stock.adjust` without a

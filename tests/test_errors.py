@@ -93,6 +93,11 @@ def test_codes_beyond_the_table_go_by_their_class(db, sqlstate, kind):
     assert error.sqlstate == sqlstate
 
 
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "53400", "58030"])
+def test_a_server_without_disk_memory_or_connections_may_be_asked_again(db, sqlstate):
+    assert type(translated(raised(db, sqlstate))) is Unavailable
+
+
 def test_errors_that_are_not_ours_are_left_alone(db):
     assert translated(raised(db, "22012")) is None
     assert translated(raised(db, "23505")) is None
