@@ -18,7 +18,8 @@ from pycheckout.sqlalchemy import Tables, tables
 
 CATALOGUE = """
 select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as not_null,
-       coalesce((select conkey from pg_constraint where conrelid = attrelid and contype = 'p') = array[attnum], false) as key,
+       coalesce(array[attnum] = (select conkey from pg_constraint where conrelid = attrelid and contype = 'p'), false)
+         as key,
        (select confrelid::regclass::text || '.id' from pg_constraint
          where conrelid = attrelid and contype = 'f' and conkey = array[attnum]) as reference
   from pg_attribute
