@@ -95,6 +95,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
     return {
         "ad_signing_key_put": {"kid": "k2", "secret": KEY},
         "ad_signing_key_retire": {"kid": "k1"},
+        "ad_token_check": {"token": token, "buyer_store_id": str(cart.buyer_store_id)},
         "cart_put": {"cart": QUOTE},
         "checkout_execute": {
             "buyer_store_id": str(cart.buyer_store_id),

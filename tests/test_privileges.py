@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "public": ("select 1", {}),
     "service": (
         "select checkout_grant({name})",
-        {"checkout_execute": EXECUTE, "checkout_result": EXECUTE, "checkout_version": EXECUTE},
+        dict.fromkeys(("ad_token_check", "checkout_execute", "checkout_result", "checkout_version"), EXECUTE),
     ),
     "quotes": (
         "select checkout_grant_quotes({name})",

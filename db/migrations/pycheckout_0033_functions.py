@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0032_inventory_baseline"}
 
-FUNCTIONS_HASH = "f33f2cd03cbda1649a8a1186b27575c665f6b0ce2b5c3dce1e2b47dafa67dc46"
+FUNCTIONS_HASH = "3a37a2a050305627b5f4a316b5d8dca60132f088029469b7a83d973b574cee72"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

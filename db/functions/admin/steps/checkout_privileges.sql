@@ -9,6 +9,7 @@ immutable
 as $$
   values ('checkout', 'execute', 'function', 'checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)', null::text[]),
          ('checkout', 'execute', 'function', 'checkout_result(uuid, uuid)', null),
+         ('checkout', 'execute', 'function', 'ad_token_check(text, uuid)', null),
          ('checkout', 'execute', 'function', 'checkout_version()', null),
          ('quotes', 'execute', 'function', 'cart_put(jsonb)', null),
          ('quotes', 'execute', 'function', 'checkout_version()', null),
