@@ -38,7 +38,7 @@ def execute(*args, **kwargs):
 
 pycheckout.execute = execute
 {recipe}
-app.conf.broker_transport_options = {{"visibility_timeout": 1}}
+app.conf.broker_transport_options = {{"visibility_timeout": 0.1}}  # over before the next worker asks
 app.conf.worker_redirect_stdouts = False
 """
 
