@@ -36,6 +36,9 @@ with engine.connect() as connection:
 """
 
 
+PAGE = (Path(__file__).parents[1] / "docs" / "frameworks.md").read_text(encoding="utf-8")
+
+
 class Shop:
     """A project that keeps its own tables with Alembic, and its database."""
 
@@ -223,6 +226,16 @@ def test_in_the_schema_of_an_earlier_system(shop, shape, declared):
         ("create_index", "notes_of_orders", "vendor_orders"),
         ("create_table", "notes"),
     }
+
+
+def test_the_page_says_what_env_py_needs():
+    assert "target_metadata=target_metadata, **pycheckout.alembic.filters(connection))" in PAGE
+    assert (
+        ENV.format(models="", url="", more="", schemas=False, filters="**pycheckout.alembic.filters(connection)")
+        .replace("include_schemas=False, ", "")
+        .splitlines()[-4:]
+        == re.findall(r"^with engine.*?(?=^```)", PAGE, re.DOTALL | re.MULTILINE)[0].splitlines()
+    )
 
 
 def test_filters_of_the_shop_are_asked_about_the_rest(shop):

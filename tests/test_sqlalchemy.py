@@ -1,7 +1,9 @@
 """pycheckout.sqlalchemy: the tables are those of a migrated database, and read what is there."""
 
 import asyncio
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ import pycheckout
 from factories import ADDRESS, request_of
 from pycheckout.sqlalchemy import Tables, tables
 
+PAGE = (Path(__file__).parents[1] / "docs" / "frameworks.md").read_text(encoding="utf-8")
 CATALOGUE = """
 select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as not_null,
        coalesce(array[attnum] = (select conkey from pg_constraint where conrelid = attrelid and contype = 'p'), false)
@@ -81,6 +84,18 @@ def test_rows_are_read_as_values_of_python(db, engine, add_cart):
     assert len(lines) == sum(len(order.items) for order in result.vendor_orders)
     assert {(line.status, line.method) for line in lines} == {("created_pending", "ach")}
     assert ADDRESS.items() <= lines[0].shipping_address.items()
+
+
+def test_the_page_reads_the_orders_of_a_vendor(db, engine, add_cart):
+    [code] = re.findall(r"^## SQLAlchemy\n.*?^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    [order, _] = pycheckout.execute(db, **request_of(add_cart())).vendor_orders
+    names = {}
+    exec(code, names)
+
+    with engine.connect() as conn:
+        rows = names["open_orders"](conn, order.vendor_store_id)
+
+    assert [(row.id, row.name) for row in rows] == [(order.order_id, line.name) for line in order.items]
 
 
 async def read(dsn):
