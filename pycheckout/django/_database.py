@@ -60,7 +60,11 @@ def install(connection: Any) -> _migrate.Migrated | None:
     if not belongs(connection):
         return None
     _refuse_transaction(connection)
-    return _migrate.migrate(conninfo(connection), schema=schema(), create_schema=schema() is not None)
+    with connection.cursor() as cursor:
+        # One that is there needs no right to create schemas.
+        cursor.execute("select to_regnamespace(quote_ident(%s)) is null", [schema()])
+        [missing] = cursor.fetchone()
+    return _migrate.migrate(conninfo(connection), schema=schema(), create_schema=schema() is not None and missing)
 
 
 def uninstall(connection: Any) -> None:

@@ -1,5 +1,6 @@
 """The shop's own tests, which `manage.py test` runs on databases that Django makes."""
 
+import os
 import uuid
 from datetime import timedelta
 from unittest import skipIf
@@ -9,10 +10,21 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 from django.utils import timezone
+from sqlalchemy import MetaData
 
 import pycheckout
-from pycheckout.django.models import Cart, InventoryLevel, OrderLine, OutboxEvent, PaymentIntent, VendorOrder
+from pycheckout.django.models import (
+    Cart,
+    CartItem,
+    CartVendorGroup,
+    InventoryLevel,
+    OrderLine,
+    OutboxEvent,
+    PaymentIntent,
+    VendorOrder,
+)
 from pycheckout.django.testing import EmptiesCheckout
+from pycheckout.sqlalchemy import tables
 from shop.models import Note
 
 
@@ -87,10 +99,26 @@ class Reads(TestCase):
             with self.assertRaisesRegex(TypeError, "read only"):
                 change()
 
+    def test_models_have_the_columns_of_the_tables(self):
+        ours = tables(MetaData())
+        for model, table in {
+            Cart: ours.carts,
+            CartVendorGroup: ours.groups,
+            CartItem: ours.items,
+            VendorOrder: ours.orders,
+            OrderLine: ours.lines,
+            PaymentIntent: ours.intents,
+            InventoryLevel: ours.levels,
+            OutboxEvent: ours.outbox,
+        }.items():
+            expected = [(column.name, bool(column.nullable), column.primary_key) for column in table.columns]
+            fields = model._meta.local_fields
+            self.assertEqual([(field.column, field.null, field.primary_key) for field in fields], expected)
+
     def test_what_another_test_did_is_gone(self):
         assert counts() == [0] * 6
 
-    @skipIf("WITHOUT_MIGRATIONS" in __import__("os").environ, "there is no migration")
+    @skipIf("WITHOUT_MIGRATIONS" in os.environ, "there is no migration")
     def test_migrating_inside_a_transaction_is_refused(self):
         with self.assertRaisesRegex(pycheckout.MigrationError, "inside a transaction"):
             call_command("migrate", "pycheckout", "zero", verbosity=0)
