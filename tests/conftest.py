@@ -40,10 +40,13 @@ _OPTIONS = "-c statement_timeout=30s"
 
 # Of files, packages, brokers and clients: what they show does not depend on the server's release.
 _SAME_ON_EVERY_SERVER = {
+    "test_alembic",
     "test_benchmarks",
+    "test_celery",
     "test_cli",
     "test_connection_cut",
     "test_demo",
+    "test_django",
     "test_docs",
     "test_dumps",  # by the programs of the embedded release
     "test_embedded",

@@ -12,6 +12,7 @@ PASSWORD = "of-a-test"
 
 # What a role may be given, and what runs with its owner's rights.
 ENTRY_POINTS = {
+    "ad_token_check",
     "cart_get",
     "cart_purge",
     "cart_put",

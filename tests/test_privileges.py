@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "service": (
         "select checkout_grant({name})",
         {
+            "ad_token_check": EXECUTE,
             "checkout_execute": EXECUTE,
             "checkout_result": EXECUTE,
             "cart_get": EXECUTE,

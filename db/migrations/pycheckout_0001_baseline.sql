@@ -17,10 +17,10 @@ declare
     'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog}';
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- `make functions-hash` writes the names between the braces.
-  v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_public,'
-    'ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_get, cart_line_discount_cents,'
-    'cart_open, cart_part_refuse_change, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read,'
-    'cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups,'
+  v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
+    'ad_token_public, ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_get,'
+    'cart_line_discount_cents, cart_open, cart_part_refuse_change, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found,'
+    'cart_read, cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups,'
     'cart_value_problem, cart_write, checkout_address, checkout_apply_grants, checkout_attribution, checkout_audit,'
     'checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits, checkout_build_result,'
     'checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'

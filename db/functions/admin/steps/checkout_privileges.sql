@@ -9,6 +9,7 @@ immutable
 as $$
   values ('checkout', 'execute', 'function', 'checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)', null::text[]),
          ('checkout', 'execute', 'function', 'checkout_result(uuid, uuid)', null),
+         ('checkout', 'execute', 'function', 'ad_token_check(text, uuid)', null),
          ('checkout', 'execute', 'function', 'cart_get(uuid, uuid)', null),
          ('checkout', 'execute', 'function', 'order_get(uuid, uuid, uuid)', null),
          ('checkout', 'execute', 'function', 'orders_list(uuid, uuid, text[], text, integer)', null),
