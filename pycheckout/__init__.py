@@ -2,7 +2,9 @@
 
 from . import _libpq  # noqa: F401 - before all that imports psycopg
 from ._checkout import (
+    Ads,
     AdTokenPolicy,
+    AsyncAds,
     AsyncCheckout,
     AsyncOrders,
     AsyncOutbox,
@@ -71,6 +73,7 @@ from ._types import (
     ShippingLine,
     StockLevel,
     StockLevels,
+    TokenVerdict,
     Totals,
     VendorOrder,
     VolumeDiscount,
@@ -82,7 +85,9 @@ __all__ = [
     "ActiveCart",
     "AdTokenInvalid",
     "AdTokenPolicy",
+    "Ads",
     "Amounts",
+    "AsyncAds",
     "AsyncCheckout",
     "AsyncOrders",
     "AsyncOutbox",
@@ -135,6 +140,7 @@ __all__ = [
     "Stock",
     "StockLevel",
     "StockLevels",
+    "TokenVerdict",
     "Totals",
     "Unavailable",
     "VendorOrder",

@@ -22,6 +22,7 @@ from ._types import (
     OrderPage,
     StockLevel,
     StockLevels,
+    TokenVerdict,
     build,
     one,
     several,
@@ -374,6 +375,24 @@ select to_json({schema}inventory_restock(
         return (to.uuids("product_ids", product_ids),)
 
 
+class AdCalls:
+    """Looking at ad tokens. Signing them is `pycheckout.ads.mint`."""
+
+    called = "ads"
+
+    @call(
+        "select {schema}ad_token_check(token => %s::text, buyer_store_id => %s::uuid)::text",
+        one(TokenVerdict),
+        replays=True,
+    )
+    def verify(self, token: str, buyer_store_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
+        """Whether a checkout of this buyer would count the token now, and if not, why.
+
+        Reads only. Raises InvalidRequest for what is no text, Busy, Unavailable and NotInstalled.
+        """
+        return to.text("token", token), to.uuid("buyer_store_id", buyer_store_id)
+
+
 class OutboxCalls:
     """What waits to be published, for operators."""
 
@@ -454,6 +473,14 @@ class AsyncStock(StockCalls, AsyncGroup):
     """`AsyncCheckout.stock`"""
 
 
+class Ads(AdCalls, SyncGroup):
+    """`Checkout.ads`"""
+
+
+class AsyncAds(AdCalls, AsyncGroup):
+    """`AsyncCheckout.ads`"""
+
+
 class Outbox(OutboxCalls, SyncGroup):
     """`Checkout.outbox`"""
 
@@ -475,6 +502,7 @@ class Checkout(CheckoutCalls, SyncGroup):
         self.quotes = Quotes(conn, schema)
         self.orders = Orders(conn, schema)
         self.stock = Stock(conn, schema)
+        self.ads = Ads(conn, schema)
         self.outbox = Outbox(conn, schema)
 
 
@@ -486,6 +514,7 @@ class AsyncCheckout(CheckoutCalls, AsyncGroup):
         self.quotes = AsyncQuotes(conn, schema)
         self.orders = AsyncOrders(conn, schema)
         self.stock = AsyncStock(conn, schema)
+        self.ads = AsyncAds(conn, schema)
         self.outbox = AsyncOutbox(conn, schema)
 
 

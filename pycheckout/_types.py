@@ -403,6 +403,16 @@ class StockLevels(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenVerdict(Answer):
+    """Whether an ad token counts."""
+
+    reason: str | None = None
+    """Why it does not: malformed, unknown_key, bad_signature and so on, as docs/ads.md lists them; None: it counts."""
+    claims: Mapping[str, Any] | None = None
+    """What the token says; None if it does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BacklogEntry(Answer):
     """Events of one type that wait to be published, tried equally often."""
 

@@ -37,7 +37,7 @@ def calls(group):
 # One definition
 
 
-@pytest.mark.parametrize("name", ["", "quotes", "orders", "stock", "outbox"])
+@pytest.mark.parametrize("name", ["", "quotes", "orders", "stock", "ads", "outbox"])
 def test_both_objects_have_the_same_calls(name):
     sync, later = (getattr(kind(None), name) if name else kind(None) for kind in (Checkout, AsyncCheckout))
     assert calls(type(sync)).keys() == calls(type(later)).keys() > set()

@@ -11,11 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0033_inventory_baseline"}
 
-<<<<<<< HEAD:db/migrations/pycheckout_0034_functions.py
 FUNCTIONS_HASH = "f968a2dec02ce0e3f095f668ddad58762c3b6d0605161ae93f248b9bc1cda35b"
-=======
-FUNCTIONS_HASH = "f968a2dec02ce0e3f095f668ddad58762c3b6d0605161ae93f248b9bc1cda35b"
->>>>>>> frame:db/migrations/pycheckout_0033_functions.py
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
