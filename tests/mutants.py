@@ -209,9 +209,16 @@ def locked_conditions(source: Source) -> Found:
         start = _query_start(source, lock.start())
         clauses = r"\bwhere\b|\band\b|\border\s+by\b|\blimit\b|\bgroup\s+by\b"
         joints = list(source.top_level(clauses, start, lock.start()))
+
+        def joint_text(joint: re.Match[str], after: re.Match[str]) -> str:
+            return source.text[joint.start() : after.start()].strip()
+
         for joint, after in zip(joints, [*joints[1:], lock], strict=True):
             if joint[0] == "and":
                 yield source.text[joint.start() : after.start()], [source.edit(joint.start(), after.start())]
+            elif joint[0] == "where" and after[0] == "and" and not re.search(r"\bid\b|_id\b", joint_text(joint, after)):
+                # not the key: that stands in the join
+                yield f"{joint_text(joint, after)} and", [source.edit(joint.end(), after.end())]
     for found in source.finditer(r"\b(where|and)\s+(?:\w+\.)?buyer_store_id\s*=\s*[\w.()]+"):
         if not re.search(_LOCK, source.code[found.end() : source.code.index(";", found.end())]):
             yield found[0], [source.edit(*found.span(), "where true" if found[1] == "where" else "")]
