@@ -12,10 +12,14 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -78,6 +82,7 @@ def pages(conn: psycopg.Connection[Any]) -> dict[str, str]:
         "entities.md": _entities(catalogue),
         "reference-python.md": _python(),
         "events/README.md": _events(),
+        "quote.schema.json": _quote(),
     }
 
 
@@ -470,6 +475,66 @@ def _units() -> str:
     from pycheckout import _types
 
     return " ".join((inspect.getdoc(_types) or "").split("\n\n")[1].split())
+
+
+# Quotes
+
+
+def _quote() -> str:
+    """The JSON Schema of a quote, as the classes have it."""
+    import pycheckout
+
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Quote",
+        "description": "What cart_put takes. Amounts are minor units of the currency; null is as good as left out.",
+        **_object(pycheckout.Quote),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+# A quote has them, though a class may make them up.
+_REQUIRED = {
+    "id of Quote",
+    "subtotal_cents of VendorGroup",
+    "total_cents of VendorGroup",
+    "line_subtotal_cents of Line",
+}
+
+
+def _object(kind: Any) -> dict[str, Any]:
+    said = _field_docstrings(kind)
+    hints = get_type_hints(kind)
+    made = {name: it for name, it in vars(kind).items() if isinstance(it, property) and name[0] != "_"}
+    hints |= {name: get_type_hints(it.fget)["return"] for name, it in made.items()}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    return {
+        "type": "object",
+        "properties": {
+            name: _schema(hint) | ({"description": text} if (text := said.get(name) or _doc(made.get(name))) else {})
+            for name, hint in hints.items()
+        },
+        "required": [name for name in hints if name in needed - {"items"} or f"{name} of {kind.__name__}" in _REQUIRED],
+        "additionalProperties": False,
+    }
+
+
+def _doc(of: object) -> str:
+    return "" if of is None else inspect.getdoc(of) or ""
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    kinds = [each for each in get_args(hint) or (hint,) if each is not NoneType]
+    if get_origin(hint) is Sequence or get_origin(kinds[0]) is Sequence:
+        [of] = get_args(hint if get_origin(hint) is Sequence else kinds[0])
+        return {"type": "array", "items": _schema(of)}
+    if UUID in kinds:
+        return {"type": "string", "format": "uuid"}
+    if is_dataclass(kinds[0]):
+        # Those that describe alone are the host's: they may have more members.
+        return _object(kinds[0]) | ({} if kinds[0].__module__.endswith("_quotes") else {"additionalProperties": True})
+    names = {int: {"type": "integer"}, str: {"type": "string"}, datetime: {"type": "string", "format": "date-time"}}
+    return dict(names.get(kinds[0], {"type": "object"}))
 
 
 # Events

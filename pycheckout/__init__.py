@@ -46,6 +46,7 @@ from ._errors import (
     error_from,
 )
 from ._migrate import Migrated, migrate, rollback
+from ._quotes import Line, Quote, VendorGroup
 from ._release import release
 from ._types import (
     ActiveCart,
@@ -113,6 +114,7 @@ __all__ = [
     "IdempotencyKeyReused",
     "InsufficientInventory",
     "InvalidRequest",
+    "Line",
     "LineItem",
     "Migrated",
     "MigrationError",
@@ -129,6 +131,7 @@ __all__ = [
     "PaymentIntent",
     "PoolerConflict",
     "Promo",
+    "Quote",
     "QuotedTotals",
     "Quotes",
     "ReadOnlyServer",
@@ -143,6 +146,7 @@ __all__ = [
     "TokenVerdict",
     "Totals",
     "Unavailable",
+    "VendorGroup",
     "VendorOrder",
     "VolumeDiscount",
     "error_from",

@@ -216,7 +216,7 @@ def _recorded(
     record = _Record(attempts)
     name = "cart_id" if about == "cart" else about
     if about == "cart":
-        subject = subject.get("id") if isinstance(subject, Mapping) else None
+        subject = subject.get("id") if isinstance(subject, Mapping) else getattr(subject, "id", None)
     level = logging.INFO
     try:
         yield record

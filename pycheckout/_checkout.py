@@ -10,6 +10,7 @@ from uuid import UUID
 from . import _arguments as to
 from ._calls import AsyncGroup, CallOptions, Sent, SyncGroup, call
 from ._connection import AsyncConn, Conn
+from ._quotes import Quote
 from ._types import (
     ActiveCart,
     BacklogEntry,
@@ -159,16 +160,16 @@ class QuoteCalls:
     called = "quotes"
 
     @call("select {schema}cart_put(cart => %s::jsonb)::text", one(ActiveCart), about="cart", replays=True)
-    def put(self, cart: Mapping[str, Any], **options: Unpack[CallOptions]) -> Sent:
+    def put(self, cart: Mapping[str, Any] | Quote, **options: Unpack[CallOptions]) -> Sent:
         """Write a quote: replace an active cart, its vendor groups and its items.
 
-        `cart` is a JSON object as docs/quotes.md describes it, amounts in minor units.
+        `cart` is a `Quote`, or a JSON object as docs/quotes.md describes it, amounts in minor units.
         Same transaction as `execute`, and tried again as that is. Raises CartInconsistent
         with both figures when the amounts do not add up, CartNotFound for another buyer's
         cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
         InvalidRequest, Busy, Unavailable and NotInstalled.
         """
-        return (to.json_text("cart", cart),)
+        return (to.json_text("cart", cart.to_json() if isinstance(cart, Quote) else cart),)
 
     @call(
         "select {schema}cart_get(buyer_store_id => %s::uuid, cart_id => %s::uuid)::text",
