@@ -50,7 +50,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_demo",
     "test_django",
     "test_docs",
-    "test_dumps",
+    "test_dumps",  # by the programs of the embedded release
     "test_embedded",
     "test_events_asyncapi",
     "test_frameworks",
@@ -67,7 +67,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_release",
     "test_repository",
     "test_services",
-    "test_shop",
+    "test_shop",  # of the examples
     "test_soak",
     "test_wrapper_async",
     "test_wrapper_transactions",
