@@ -8,12 +8,14 @@ plain method on a sync group and an awaitable one on an async group, each with t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypedDict, TypeVar, overload
 from uuid import UUID
+
+import psycopg
 
 from ._connection import AsyncConn, Attempts, Conn, run, run_async
 from ._errors import CartInconsistent, CheckoutError
@@ -128,6 +130,36 @@ class Call(Generic[P, T]):
         """What the database answers, as JSON has it, without a log record."""
         sent = self._define(None, *args, **kwargs)
         return run(conn, self._query(None), sent, Attempts(replays=self._replays is True))
+
+    def before_commit(
+        self, hook: Callable[[psycopg.Connection[Any], T], None], conn: Conn, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The call, and `hook` in its transaction; at each attempt, of which one is committed."""
+        with self._recorded(args, kwargs) as record:
+            sent = self._define(None, *args, **kwargs)
+            read = self._read
+
+            def then(connection: psycopg.Connection[Any], answer: Any) -> None:
+                hook(connection, read(answer))
+
+            return record.of(read(run(conn, self._query(None), sent, record.attempts, then)))
+
+    async def before_commit_async(
+        self,
+        hook: Callable[[psycopg.AsyncConnection[Any], T], Awaitable[None]],
+        conn: AsyncConn,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Like `before_commit`, for an async connection or pool."""
+        with self._recorded(args, kwargs) as record:
+            sent = self._define(None, *args, **kwargs)
+            read = self._read
+
+            async def then(connection: psycopg.AsyncConnection[Any], answer: Any) -> None:
+                await hook(connection, read(answer))
+
+            return record.of(read(await run_async(conn, self._query(None), sent, record.attempts, then)))
 
     def _as(self, function: Any, parameters: list[Parameter], name: str | None = None) -> Any:
         """With the docstring and the parameters of the definition, and its name if it has no other."""

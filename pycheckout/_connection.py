@@ -25,12 +25,13 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
     suppress,
 )
 from functools import cache
@@ -118,6 +119,8 @@ class Attempts:
         self.sent = False
         self.lost = False
         self.drained = False
+        self.of_the_host = False
+        """Whether what runs is the host's, in our transaction."""
         self._replays = replays
         self._began = time.monotonic()
         self._deadline = None if timeout is None else self._began + timeout
@@ -133,7 +136,7 @@ class Attempts:
 
     def begin(self) -> None:
         self.count += 1
-        self.ours = self.pooled = self.sent = self.lost = False
+        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = False
 
     def about(self, error: CheckoutError) -> CheckoutError:
         """The same error; it says what is known of a call whose answer did not come."""
@@ -154,16 +157,30 @@ class Attempts:
         return seconds if self.left is None or seconds < self.left else None
 
 
-def run(conn: Conn, query: str, params: Sequence[str | None], attempts: Attempts) -> Any:
-    """The JSON that a query of one row and one column answers."""
+def run(
+    conn: Conn,
+    query: str,
+    params: Sequence[str | None],
+    attempts: Attempts,
+    then: Callable[[psycopg.Connection[Any], Any], None] | None = None,
+) -> Any:
+    """The JSON that a query of one row and one column answers.
+
+    `then` is called with it before the commit, in the same transaction, at each attempt.
+    """
     _require(conn, psycopg.Connection)
     while True:
         attempts.begin()
         try:
             with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
-                    with _bounded(connection, attempts):
-                        return _fetch(connection, query, params)
+                    with _bounded(connection, attempts), connection.transaction() if then else nullcontext():
+                        answer = _fetch(connection, query, params)
+                        if then is not None:
+                            attempts.of_the_host = True
+                            then(connection, answer)
+                            attempts.of_the_host = False
+                        return answer
                 except psycopg.errors.UndefinedFunction as exc:
                     if failed_inside(exc):
                         raise
@@ -183,7 +200,13 @@ def run(conn: Conn, query: str, params: Sequence[str | None], attempts: Attempts
         time.sleep(delay)
 
 
-async def run_async(conn: AsyncConn, query: str, params: Sequence[str | None], attempts: Attempts) -> Any:
+async def run_async(
+    conn: AsyncConn,
+    query: str,
+    params: Sequence[str | None],
+    attempts: Attempts,
+    then: Callable[[psycopg.AsyncConnection[Any], Any], Awaitable[None]] | None = None,
+) -> Any:
     """Like `run`, for an async connection or pool."""
     _require(conn, psycopg.AsyncConnection)
     while True:
@@ -192,8 +215,16 @@ async def run_async(conn: AsyncConn, query: str, params: Sequence[str | None], a
             with _translated(attempts):
                 async with _borrowed_async(conn, attempts) as connection:
                     try:
-                        async with _bounded_async(connection, attempts):
-                            return await _fetch_async(connection, query, params)
+                        async with (
+                            _bounded_async(connection, attempts),
+                            connection.transaction() if then else nullcontext(),
+                        ):
+                            answer = await _fetch_async(connection, query, params)
+                            if then is not None:
+                                attempts.of_the_host = True
+                                await then(connection, answer)
+                                attempts.of_the_host = False
+                            return answer
                     except psycopg.errors.UndefinedFunction as exc:
                         if failed_inside(exc):
                             raise
@@ -219,7 +250,7 @@ def _translated(attempts: Attempts) -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         error = translated(exc) or (refused_at_commit(exc) if attempts.ours else None)
-        if error is None:
+        if error is None or (attempts.of_the_host and not isinstance(error, Busy | Unavailable)):
             raise
         raise attempts.about(error) from exc
 

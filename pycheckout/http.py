@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -32,12 +32,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _http_docs as docs
-from ._checkout import AdTokenPolicy, ReservationPolicy, execute, execute_async, result, result_async
+from ._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy, execute, execute_async, result, result_async
 from ._connection import AsyncPool, Pool
 from ._errors import CheckoutError
 from ._types import ActiveCart, CheckoutResult, ShippingLine
 
-__all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router"]
+__all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router", "install_error_handlers"]
 
 logger = logging.getLogger("pycheckout")
 
@@ -68,6 +68,7 @@ class CheckoutRequest:
 
 
 _Line: TypeAlias = ShippingLine | Mapping[str, Any] | None
+Hook: TypeAlias = Callable[[Any, CheckoutResult], Awaitable[None] | None]
 ShippingCallback: TypeAlias = Callable[[UUID, CheckoutRequest], _Line | Awaitable[_Line]]
 
 
@@ -78,6 +79,7 @@ def checkout_router(
     reservation_policy: ReservationPolicy = "partial",
     ad_token_policy: AdTokenPolicy = "drop",
     shipping_line: ShippingCallback | None = None,
+    on_checkout: Hook | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
 ) -> APIRouter:
@@ -96,6 +98,11 @@ def checkout_router(
     where there is one, plain (then in a thread) or async. It has to answer the same
     for the same cart, or a retry under one key is another request. Raise InvalidRequest
     for a code that does not exist. Without it, code and title are stored alone.
+
+    `on_checkout(conn, result)`: writes rows of the host's that commit with the orders, on the connection whose
+    transaction the checkout is: async with an async pool, plain with another (in a thread). Called where `replayed` is
+    false, perhaps more than once, of which one call is committed: nothing outside the database belongs there. Its
+    exception rolls the checkout back, and goes to the host's handlers.
 
     Every error of these routes is problem+json (RFC 9457), `type` being `problem_base`
     and the error's code; the host's other routes stay as they are, and so does an
@@ -144,9 +151,16 @@ def checkout_router(
             "request_id": _request_id(request),
         }
         if _is_async(connections):
-            answer = await execute_async(connections, **arguments)
-        else:
+            if on_checkout is None:
+                answer = await execute_async(connections, **arguments)
+            else:
+                hook = _async_hook(on_checkout)
+                answer = await CheckoutCalls.execute.before_commit_async(hook, connections, **arguments)
+        elif on_checkout is None:
             answer = await run_in_threadpool(execute, connections, **arguments)
+        else:
+            call = CheckoutCalls.execute.before_commit
+            answer = await run_in_threadpool(call, _plain_hook(on_checkout), connections, **arguments)
         if answer.replayed:
             return _json(200, answer, {"Idempotent-Replayed": "true"})
         # Relative to the request's own URL: right behind any prefix that a proxy takes away.
@@ -169,6 +183,38 @@ def checkout_router(
         return _json(200, answer, {})
 
     return router
+
+
+def _plain_hook(hook: Hook) -> Callable[[Any, CheckoutResult], None]:
+    def plain(conn: Any, result: CheckoutResult) -> None:
+        if not result.replayed and hook(conn, result) is not None:
+            raise TypeError("on_checkout of a plain pool must be a plain function")
+
+    return plain
+
+
+def _async_hook(hook: Hook) -> Callable[[Any, CheckoutResult], Awaitable[None]]:
+    async def awaited(conn: Any, result: CheckoutResult) -> None:
+        if not result.replayed:
+            called = hook(conn, result)
+            if called is None:
+                raise TypeError("on_checkout of an async pool must be an async function")
+            await called
+
+    return awaited
+
+
+def install_error_handlers(app: FastAPI, *, problem_base: str = "urn:pycheckout:problem:") -> None:
+    """Answer each CheckoutError of the host's own routes with the problem+json of the checkout's routes.
+
+    A handler that the host has for one of them, or installs afterwards, goes first.
+    """
+    problems = _Problems(problem_base)
+
+    async def handle(request: Request, exc: Exception) -> Response:
+        return problems.of(exc)
+
+    app.exception_handlers.setdefault(CheckoutError, handle)
 
 
 def _is_async(pool: Pool | AsyncPool) -> TypeGuard[AsyncPool]:
