@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -32,12 +32,30 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _http_docs as docs
-from ._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy, execute, execute_async, result, result_async
+from ._checkout import (
+    AdTokenPolicy,
+    AsyncCheckout,
+    Checkout,
+    CheckoutCalls,
+    ReservationPolicy,
+    execute,
+    execute_async,
+    result,
+    result_async,
+)
 from ._connection import AsyncPool, Pool
-from ._errors import CheckoutError
-from ._types import ActiveCart, CheckoutResult, ShippingLine
+from ._errors import CheckoutError, OrderNotFound
+from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
 
-__all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router", "install_error_handlers"]
+__all__ = [
+    "ChangeRequest",
+    "CheckoutRequest",
+    "Party",
+    "ShippingChoice",
+    "checkout_router",
+    "install_error_handlers",
+    "order_router",
+]
 
 logger = logging.getLogger("pycheckout")
 
@@ -185,6 +203,125 @@ def checkout_router(
     return router
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """Who asks for an order: its buyer or its vendor, one of the two."""
+
+    buyer_store_id: UUID | None = None
+    vendor_store_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequest:
+    """The body of a change that takes a reason."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(json_schema_extra=docs.text(500))]
+    """told in the event"""
+
+
+def order_router(
+    *,
+    party: Callable[..., Any],
+    pool: Pool | AsyncPool | Callable[..., Any],
+    problem_base: str = "urn:pycheckout:problem:",
+    max_body_bytes: int = 65536,
+) -> APIRouter:
+    """A router to read orders and to change them.
+
+    `GET /orders`, `GET /orders/{order_id}`, `POST /orders/{order_id}/cancel`,
+    `POST /orders/{order_id}/lines/{line_id}/release` and `.../fulfil`.
+
+    `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
+    An order of another buyer or vendor is not found. Lines are released and fulfilled by their vendor alone (403). Each
+    change is a transaction of its own, committed before the answer, and made again it changes nothing. `pool`,
+    `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    """
+    problems = _Problems(problem_base)
+    router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
+
+    async def the_pool() -> Any:
+        return pool
+
+    async def the_party(asks: Annotated[Any, Depends(party)]) -> Party:
+        if not isinstance(asks, Party) or (asks.buyer_store_id is None) == (asks.vendor_store_id is None):
+            raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+        return asks
+
+    async def vendor(asks: Annotated[Party, Depends(the_party)]) -> Party:
+        if asks.vendor_store_id is None:
+            raise HTTPException(403, "only the vendor may")
+        return asks
+
+    Asks: TypeAlias = Annotated[Party, Depends(the_party)]
+    Vendor: TypeAlias = Annotated[Party, Depends(vendor)]
+    Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+
+    def answers(*which: int) -> dict[int | str, dict[str, Any]]:
+        return docs.order_responses(problems.document, *which, 401, 403, 422, 500, 503)
+
+    @router.get("/orders", response_model=OrderPage, responses=answers(), summary="Orders, newest first")
+    async def list_orders(
+        request: Request,
+        asks: Asks,
+        connections: Connections,
+        status: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
+        after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
+        most: Annotated[int, Query(description="1 to 200 orders.")] = 50,
+    ) -> Response:
+        """Of the buyer or the vendor who asks, without their lines."""
+        given = {"statuses": status, "after": after, "most": most, "request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
+
+    @router.get("/orders/{order_id}", response_model=Order, responses=answers(404), summary="An order with its lines")
+    async def read_order(request: Request, asks: Asks, connections: Connections, order_id: UUID) -> Response:
+        """Where it stands now."""
+        found = await _orders(connections, "get", order_id, **asdict(asks), request_id=_request_id(request))
+        return _json(200, found, {})
+
+    @router.post("/orders/{order_id}/cancel", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    async def cancel_order(
+        request: Request, asks: Asks, connections: Connections, order_id: UUID, body: ChangeRequest
+    ) -> Response:
+        """Cancels an order that nobody has begun to deliver."""
+        await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
+        request_id = _request_id(request)
+        return _json(200, await _orders(connections, "cancel", order_id, reason=body.reason, request_id=request_id), {})
+
+    async def of_vendor(connections: Any, asks: Party, order_id: UUID, line_id: UUID) -> None:
+        order = await _orders(connections, "get", order_id, **asdict(asks))
+        if all(line.line_item_id != line_id for line in order.items):
+            raise OrderNotFound("this order has no such line")
+
+    path = "/orders/{order_id}/lines/{line_id}"
+
+    @router.post(f"{path}/release", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    async def release_line(
+        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID, body: ChangeRequest
+    ) -> Response:
+        """Rejects a line that was not delivered."""
+        await of_vendor(connections, asks, order_id, line_id)
+        request_id = _request_id(request)
+        return _json(200, await _orders(connections, "release", line_id, reason=body.reason, request_id=request_id), {})
+
+    @router.post(f"{path}/fulfil", response_model=OrderChange, responses=answers(404, 409))
+    async def fulfil_line(
+        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID
+    ) -> Response:
+        """Marks a line as delivered. It has no body."""
+        await of_vendor(connections, asks, order_id, line_id)
+        return _json(200, await _orders(connections, "fulfil", line_id, request_id=_request_id(request)), {})
+
+    return router
+
+
+async def _orders(connections: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    if _is_async(connections):
+        return await getattr(AsyncCheckout(connections).orders, name)(*args, **kwargs)
+    return await run_in_threadpool(getattr(Checkout(connections).orders, name), *args, **kwargs)
+
+
 def _plain_hook(hook: Hook) -> Callable[[Any, CheckoutResult], None]:
     def plain(conn: Any, result: CheckoutResult) -> None:
         if not result.replayed and hook(conn, result) is not None:
@@ -256,7 +393,7 @@ def _request_id(request: Request) -> str | None:
     return given[:128] if given else None
 
 
-def _json(status: int, answer: CheckoutResult | ActiveCart, headers: Mapping[str, str]) -> Response:
+def _json(status: int, answer: Answer, headers: Mapping[str, str]) -> Response:
     # Written as it is, not checked against the model: what is committed must not become an error.
     return Response(to_json(answer), status, {**_HEADERS, **headers}, "application/json")
 
@@ -357,7 +494,7 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 try:
-                    if request.method == "POST":
+                    if self.body_field is not None:
                         request = await _json_request(request, max_body_bytes)
                     return await handler(request)
                 except (RequestValidationError, HTTPException, CheckoutError) as exc:

@@ -57,6 +57,8 @@ _SAME_ON_EVERY_SERVER = {
     "test_functions_hash",
     "test_guarantees",
     "test_http",
+    "test_http_hook",
+    "test_http_orders",
     "test_killed_suite",
     "test_legacy_columns_regression",
     "test_log_callers",
