@@ -76,7 +76,7 @@ def test_buyer_and_vendor_see_their_orders_and_nobody_else(client, order, buyer,
 def test_lists_go_on_where_the_page_before_ended(client, db, add_cart, checkout, order, buyer):
     buyer_id = UUID(buyer["buyer"])
     for key in ("k2", "k3"):
-        checkout(db, add_cart(vendors=1, lines=1, buyer_store_id=buyer_id), key)
+        checkout(db, add_cart(vendors=1, lines=1, buyer_store_id=buyer_id), key=key)
     seen, after = [], None
     while True:
         page = client.get("/orders", headers=buyer, params={"most": 1} | ({"after": after} if after else {})).json()
