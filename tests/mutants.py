@@ -79,6 +79,9 @@ EQUIVALENT: dict[str, str] = {
     "inventory_take: where stock.slots = 1 and": (
         "A split product has no units in its own row: inventory_items_split_stock_in_slots."
     ),
+    "outbox_lock_claimed: and event.claim_id is not distinct from outbox_lock_claimed.claim_id": (
+        "The statement after it asks again: a row more is locked, and no other is returned."
+    ),
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
     "0001_baseline: primary key of checkout_groups": "Migration 0032 drops the table that 0001 made.",
 }
