@@ -99,7 +99,9 @@ soak: $(VENV)/dev
 
 # Uploads nothing; ARGS=--rehearse for a version that is unreleased.
 .PHONY: release
-release: $(VENV)/dev
+release:
+	@$(PYTHON) tests/release.py --look $(ARGS)
+	@$(MAKE) --no-print-directory $(VENV)/dev
 	@$(BIN)/python tests/release.py $(ARGS)
 
 # What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.

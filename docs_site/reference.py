@@ -7,13 +7,19 @@ that is supported: `tests/test_docs.py` compares it with the pages.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -76,6 +82,7 @@ def pages(conn: psycopg.Connection[Any]) -> dict[str, str]:
         "entities.md": _entities(catalogue),
         "reference-python.md": _python(),
         "events/README.md": _events(),
+        "quote.schema.json": _quote(),
     }
 
 
@@ -314,19 +321,22 @@ def _triggers(catalogue: _Catalogue, table: str) -> Iterator[str]:
 
 def _python() -> str:
     import pycheckout
+    from pycheckout import _calls
 
     public = {name: getattr(pycheckout, name) for name in pycheckout.__all__}
     errors = [name for name, it in public.items() if inspect.isclass(it) and issubclass(it, pycheckout.CheckoutError)]
     install = ["migrate", "rollback", "Migrated"]
-    calls = [name for name, it in public.items() if inspect.isfunction(it) and name not in install]
-    results = [name for name in public if name not in (*errors, *install, *calls)]
+    objects = [name for name, it in public.items() if inspect.isclass(it) and issubclass(it, _calls.Group)]
+    policies = ["AdTokenPolicy", "ReservationPolicy"]
+    functions = [name for name, it in public.items() if inspect.isfunction(it) and name not in install]
+    results = [name for name in public if name not in (*errors, *install, *objects, *policies, *functions)]
     text = [
         "# Python\n",
         MADE.format("docstrings in pycheckout/"),
         "Everything public. How to use it in a framework: [services.md](services.md). Names that begin with an\n"
         "underscore are nobody's to call, and may change with any release.\n",
     ]
-    text += _section("Calls", "pycheckout", calls, "From psql the same is [one select](reference-sql.md).")
+    text += _calls_of_the_objects(pycheckout)
     text += _section("What they answer", "pycheckout", results, "Frozen dataclasses. " + _units())
     text.append("## Errors\n")
     text.append("When each comes, and what to do then: [errors.md](errors.md).\n")
@@ -339,10 +349,101 @@ def _python() -> str:
     text.append("")
     text.append(_directive("pycheckout", "CheckoutError"))
     text += _section("Installing", "pycheckout", install, "As a command: [cli.md](cli.md).")
-    for module in ("http", "relay", "testing"):
+    for module in ("ads", "alembic", "http", "relay", "sqlalchemy", "testing"):
         of = import_module(f"pycheckout.{module}")
         text += _section(f"pycheckout.{module}", f"pycheckout.{module}", of.__all__, inspect.getdoc(of) or "")
     return "\n".join(text)
+
+
+def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
+    """The definitions, whose signatures are made when they run."""
+    from pycheckout import _calls
+
+    yield "## Calls\n"
+    yield f"{inspect.getdoc(pycheckout.Checkout)}\n"
+    yield (
+        "`AsyncCheckout` has the same calls to be awaited, on an async psycopg connection or pool, or SQLAlchemy's\n"
+        "AsyncConnection or AsyncSession. `pycheckout.execute(conn, ...)`, `result` and `put_cart` (`quotes.put`) are\n"
+        "calls without an object, `execute_async`, `result_async` and `put_cart_async` their async forms. From psql\n"
+        "each is [one select](reference-sql.md).\n"
+    )
+    yield "Each call also takes:\n"
+    described = _field_docstrings(_calls.CallOptions)
+    for name, hint in _calls.CallOptions.__annotations__.items():
+        yield f"- `{name}`: `{hint.__forward_arg__}`. {described[name]}"
+    yield ""
+    checkout = pycheckout.Checkout(None)
+    groups = {"checkout": checkout}
+    groups |= {f"checkout.{name}": it for name, it in vars(checkout).items() if isinstance(it, _calls.Group)}
+    for path, group in groups.items():
+        for name, it in _definitions(type(group)):
+            signature = inspect.signature(getattr(group, name))
+            yield f"### `{path}.{name}` {{ #{path}.{name} }}\n"
+            yield "```python\n" + _written(f"{path}.{name}", signature) + "\n```\n"
+            yield _linked(inspect.getdoc(it) or "", pycheckout) + "\n"
+            taken = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+            for each in taken:
+                default = "" if each.default is each.empty else f", `{each.default!r}` if it is not given"
+                yield f"- `{each.name}`: `{_plain(each.annotation)}`{default}"
+            yield ("\n" if taken else "") + f"Returns {_answer(signature.return_annotation)}.\n"
+
+
+def _definitions(group: type) -> Iterator[tuple[str, Any]]:
+    """In the order in which they stand."""
+    from pycheckout import _calls
+
+    for kind in group.__mro__:
+        yield from ((name, it) for name, it in vars(kind).items() if isinstance(it, _calls.Call))
+
+
+def _written(path: str, signature: inspect.Signature) -> str:
+    words: list[str] = []
+    for each in signature.parameters.values():
+        if each.kind is each.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        if each.kind is not each.VAR_KEYWORD:
+            default = "" if each.default is each.empty else f" = {each.default!r}"
+            words.append(f"{each.name}: {_plain(each.annotation)}{default}")
+    answer = f" -> {_plain(signature.return_annotation)}"
+    line = f"{path}({', '.join(words)}){answer}"
+    return line if len(line) <= 88 else f"{path}(\n" + "".join(f"    {word},\n" for word in words) + f"){answer}"
+
+
+def _plain(hint: Any) -> str:
+    return hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+
+
+def _answer(hint: Any) -> str:
+    """A type, with a link to each class of ours in it."""
+    return re.sub(r"\b([A-Z]\w+)\b", lambda found: _link(found[1]), _plain(hint).replace("|", "or"))
+
+
+def _link(name: str) -> str:
+    import pycheckout
+
+    kind = getattr(pycheckout, name, None)
+    return f"[`{name}`](#pycheckout.{name})" if inspect.isclass(kind) else f"`{name}`"
+
+
+def _linked(text: str, pycheckout: Any) -> str:
+    """A docstring with a link for each error that it names."""
+
+    def link(found: re.Match[str]) -> str:
+        kind = getattr(pycheckout, found[0], None)
+        of_ours = inspect.isclass(kind) and issubclass(kind, pycheckout.CheckoutError)
+        return f"[{found[0]}](errors.md)" if of_ours else found[0]
+
+    return re.sub(r"(?<![`.\w])[A-Z]\w+(?![`\w])", link, text)
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """The texts below the fields of a class, by name."""
+    [body] = [node for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)]
+    found: dict[str, str] = {}
+    for field, said in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(said.value.value).split())
+    return found
 
 
 def _section(heading: str, module: str, names: Iterable[str], lead: str) -> Iterator[str]:
@@ -374,6 +475,66 @@ def _units() -> str:
     from pycheckout import _types
 
     return " ".join((inspect.getdoc(_types) or "").split("\n\n")[1].split())
+
+
+# Quotes
+
+
+def _quote() -> str:
+    """The JSON Schema of a quote, as the classes have it."""
+    import pycheckout
+
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Quote",
+        "description": "What cart_put takes. Amounts are minor units of the currency; null is as good as left out.",
+        **_object(pycheckout.Quote),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+# A quote has them, though a class may make them up.
+_REQUIRED = {
+    "id of Quote",
+    "subtotal_cents of VendorGroup",
+    "total_cents of VendorGroup",
+    "line_subtotal_cents of Line",
+}
+
+
+def _object(kind: Any) -> dict[str, Any]:
+    said = _field_docstrings(kind)
+    hints = get_type_hints(kind)
+    made = {name: it for name, it in vars(kind).items() if isinstance(it, property) and name[0] != "_"}
+    hints |= {name: get_type_hints(it.fget)["return"] for name, it in made.items()}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    return {
+        "type": "object",
+        "properties": {
+            name: _schema(hint) | ({"description": text} if (text := said.get(name) or _doc(made.get(name))) else {})
+            for name, hint in hints.items()
+        },
+        "required": [name for name in hints if name in needed - {"items"} or f"{name} of {kind.__name__}" in _REQUIRED],
+        "additionalProperties": False,
+    }
+
+
+def _doc(of: object) -> str:
+    return "" if of is None else inspect.getdoc(of) or ""
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    kinds = [each for each in get_args(hint) or (hint,) if each is not NoneType]
+    if get_origin(hint) is Sequence or get_origin(kinds[0]) is Sequence:
+        [of] = get_args(hint if get_origin(hint) is Sequence else kinds[0])
+        return {"type": "array", "items": _schema(of)}
+    if UUID in kinds:
+        return {"type": "string", "format": "uuid"}
+    if is_dataclass(kinds[0]):
+        # Those that describe alone are the host's: they may have more members.
+        return _object(kinds[0]) | ({} if kinds[0].__module__.endswith("_quotes") else {"additionalProperties": True})
+    names = {int: {"type": "integer"}, str: {"type": "string"}, datetime: {"type": "string", "format": "date-time"}}
+    return dict(names.get(kinds[0], {"type": "object"}))
 
 
 # Events

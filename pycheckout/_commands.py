@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import inspect
+import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import psycopg
 import typer
+from psycopg import sql
 from psycopg.rows import dict_row
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperCommand, TyperGroup
 
-from . import _audit, _doctor
-from ._connection import Attempts, call
-from ._errors import CheckoutError, error_from
-from ._execute import _EXECUTE, _RESULT, _arguments
-from ._migrate import _parameters, migrate, plan, plan_sql, rollback
+from . import _audit, _conninfo, _doctor
+from ._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy
+from ._errors import CheckoutError, NotInstalled, translated
+from ._migrate import Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
 from ._release import release
 from ._types import ActiveCart, CheckoutResult, build
@@ -37,28 +43,60 @@ FAILED, FOUND, AGAIN = 1, 3, 4
 
 _TABLE_ROWS = 1000  # of an audit's findings; --json shows all
 
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> Any:
+        return _plain(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _plain(super().get_params(ctx))
+
+
+def _plain(params: Any) -> Any:
+    """Without the types that newer releases of Typer show of a flag, which takes no value, and beside an argument."""
+    for param in params:
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None
+        elif getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="The checkout of a multi-vendor marketplace, inside PostgreSQL: install it, look at it, use it.",
     epilog="Exit codes: 0 done; 1 refused or failed, or the doctor found something; 2 wrong usage; "
-    "3 the audit found something; 4 execute or show met a busy or absent server, and may be run again.",
+    "3 the audit found something; 4 the server was busy or away, or a drain ended early: run it again.",
 )
-keys = typer.Typer(no_args_is_help=True, help="Keys that sign ad tokens.")
 
 _errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
-_INSTALL, _CHECKOUT, _WATCH = "Install", "Check out", "Watch"
+_INSTALL, _CHECKOUT, _WATCH, _CLEAR = "Install", "Check out", "Watch", "Clear away"
 
 Database = Annotated[
     str,
     typer.Option(
         envvar="PYCHECKOUT_DATABASE_URL",
+        metavar="URL",
         help="A libpq URL or DSN; without it, libpq's own variables (PGHOST, PGDATABASE, ...) count.",
     ),
 ]
-Schema = Annotated[str | None, typer.Option(help="The schema to work in; by default the first of the search_path.")]
+Schema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The schema to work in; by default the one of the search_path that has it."),
+]
+NewSchema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The schema to work in; by default the first of the search_path."),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs, errors included.")]
 
 
@@ -80,11 +118,11 @@ def main(
 # Install
 
 
-@app.command("migrate", rich_help_panel=_INSTALL)
+@app.command("migrate", cls=_Command, rich_help_panel=_INSTALL)
 def migrate_command(
     database: Database = "",
-    schema: Schema = None,
-    create_schema: Annotated[bool, typer.Option(help="Make the schema if it is missing.")] = False,
+    schema: NewSchema = None,
+    create_schema: Annotated[bool, typer.Option("--create-schema", help="Make the schema if it is missing.")] = False,
     show_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     show_sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL that would be run, to read it.")] = False,
     as_json: Json = False,
@@ -97,33 +135,38 @@ def migrate_command(
             planned = plan(database, schema=schema)
         else:
             done = migrate(database, schema=schema, create_schema=create_schema)
-    if show_sql:
-        for text in plan_sql(planned):
-            typer.echo(text)
-    elif as_json:
-        typer.echo(json.dumps(asdict(planned if show_plan else done)))
-    elif show_plan:
-        for each in planned.pending:
-            rows = f"{each.rows:,} rows, about {max(each.seconds, 1):.0f} s; " if each.rows else ""
-            typer.echo(f"would apply {each.migration}: {rows}{each.lock}")
-        there = f"has the functions of {planned.installed}" if planned.installed else "has no functions"
-        change = f"would get those of {planned.version}" if planned.changes_functions else "would keep them"
-        typer.echo(f"schema {planned.schema} {there}, and {change}")
-        for problem in planned.problems:
-            _errors.print(f"in the way: {problem['message']}", style="red")
-            _errors.print(f"hint: {problem['hint']}")
-    else:
-        for name in done.migrations:
-            typer.echo(f"applied {name}")
-        typer.echo(f"schema {done.schema} has pycheckout {done.version}")
+    with _told():
+        if show_sql:
+            for text in plan_sql(planned):
+                typer.echo(text)
+        elif as_json:
+            typer.echo(json.dumps(asdict(planned if show_plan else done)))
+        elif show_plan:
+            _show_plan(planned)
+        else:
+            for name in done.migrations:
+                typer.echo(f"applied {name}")
+            typer.echo(f"schema {done.schema} has pycheckout {done.version}")
     if show_plan and planned.problems:
         raise typer.Exit(FAILED)
 
 
-@app.command("rollback", rich_help_panel=_INSTALL)
+def _show_plan(planned: Plan) -> None:
+    for each in planned.pending:
+        rows = f"{each.rows:,} rows, about {max(each.seconds, 1):.0f} s; " if each.rows else ""
+        typer.echo(f"would apply {each.migration}: {rows}{each.lock}")
+    there = f"has the functions of {planned.installed}" if planned.installed else "has no functions"
+    change = f"would get those of {planned.version}" if planned.changes_functions else "would keep them"
+    typer.echo(f"schema {planned.schema} {there}, and {change}")
+    for problem in planned.problems:
+        _errors.print(f"in the way: {problem['message']}", style="red")
+        _errors.print(f"hint: {problem['hint']}")
+
+
+@app.command("rollback", cls=_Command, rich_help_panel=_INSTALL)
 def rollback_command(
     database: Database = "",
-    schema: Schema = None,
+    schema: NewSchema = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -132,14 +175,15 @@ def rollback_command(
         typer.confirm("Roll back every migration of pycheckout?", abort=True, err=as_json)
     with _refusals(as_json):
         undone = rollback(database, schema=schema)
-    if as_json:
-        typer.echo(json.dumps(asdict(undone)))
-    else:
-        for name in undone.migrations:
-            typer.echo(f"rolled back {name}")
+    with _told():
+        if as_json:
+            typer.echo(json.dumps(asdict(undone)))
+        else:
+            for name in undone.migrations:
+                typer.echo(f"rolled back {name}")
 
 
-@app.command(rich_help_panel=_INSTALL)
+@app.command(cls=_Command, rich_help_panel=_INSTALL)
 def doctor(
     database: Database = "",
     schema: Schema = None,
@@ -171,36 +215,43 @@ Buyer = Annotated[str, typer.Option(metavar="UUID", help="The buyer's store.")]
 Cart = Annotated[str, typer.Option(metavar="UUID", help="The cart.")]
 
 
-@app.command(rich_help_panel=_CHECKOUT)
+@app.command(cls=_Command, rich_help_panel=_CHECKOUT)
 def execute(
     buyer: Buyer,
     cart: Cart,
-    key: Annotated[str, typer.Option(help="The idempotency key: the same for each retry.")],
+    key: Annotated[str, typer.Option(metavar="TEXT", help="The idempotency key: the same for each retry.")],
     address: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The shipping address; @- reads standard input.")],
-    payment_method: Annotated[str, typer.Option(help="cash, ach, or what the database has.")],
+    payment_method: Annotated[str, typer.Option(metavar="NAME", help="cash, ach, or what the database has.")],
     database: Database = "",
     schema: Schema = None,
-    shipping_line: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="code, title, price_cents.")] = None,
-    ad_token_policy: Annotated[str, typer.Option(help="drop or error")] = "drop",
-    reservation_policy: Annotated[str, typer.Option(help="partial, vendor or all")] = "partial",
+    shipping_line: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="An object of code, title and price_cents.")
+    ] = None,
+    ad_token_policy: Annotated[
+        str, typer.Option(metavar="drop|error", help="Leave bad ad tokens out, or refuse the cart.")
+    ] = "drop",
+    reservation_policy: Annotated[
+        str, typer.Option(metavar="partial|vendor|all", help="What a line that is short of stock rejects.")
+    ] = "partial",
     as_json: Json = False,
 ) -> None:
     """Check a cart out, or replay what it became."""
-    with _connected(database, schema, as_json, busy=AGAIN) as conn:
-        arguments = _arguments(
-            buyer,
-            cart,
-            key,
-            _json_argument("--address", address),
-            payment_method,
-            None if shipping_line is None else _json_argument("--shipping-line", shipping_line),
-            ad_token_policy,
-            reservation_policy,
+    with _connected(database, schema, as_json, grant="checkout_grant") as conn:
+        answer = CheckoutCalls.execute.answer(
+            conn,
+            buyer_store_id=buyer,
+            cart_id=cart,
+            idempotency_key=key,
+            shipping_address=_json_argument("--address", address),
+            payment_method=payment_method,
+            shipping_line=None if shipping_line is None else _json_argument("--shipping-line", shipping_line),
+            ad_token_policy=cast(AdTokenPolicy, ad_token_policy),
+            reservation_policy=cast(ReservationPolicy, reservation_policy),
         )
-        _show(call(conn, _EXECUTE, arguments, Attempts()), as_json)
+    _show(answer, as_json)
 
 
-@app.command(rich_help_panel=_CHECKOUT)
+@app.command(cls=_Command, rich_help_panel=_CHECKOUT)
 def show(
     cart: Annotated[str, typer.Argument(metavar="CART", help="The id of a cart.")],
     database: Database = "",
@@ -211,14 +262,15 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what became of a cart."""
-    with _connected(database, schema, as_json, busy=AGAIN) as conn:
+    with _connected(database, schema, as_json, grant="checkout_grant") as conn:
         if buyer is None:
             owner = "select buyer_store_id::text as buyer from checkout_overview where cart_id = %s::text::uuid"
             buyer = (conn.execute(owner, (cart,)).fetchone() or {"buyer": None})["buyer"]
-        _show(call(conn, _RESULT, (buyer, cart), Attempts()), as_json)
+        answer = CheckoutCalls.result.answer(conn, cast(str, buyer), cart)
+    _show(answer, as_json)
 
 
-@app.command(rich_help_panel=_CHECKOUT)
+@app.command(cls=_Command, rich_help_panel=_CHECKOUT)
 def demo() -> None:
     """Check real baskets out on a PostgreSQL that comes and goes with it. Needs the extra `demo`."""
     try:
@@ -231,11 +283,13 @@ def demo() -> None:
 # Watch
 
 
-@app.command(rich_help_panel=_WATCH)
+@app.command(cls=_Command, rich_help_panel=_WATCH)
 def audit(
     database: Database = "",
     schema: Schema = None,
-    since: Annotated[datetime | None, typer.Option(help="Only orders and carts from then on (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(metavar="TIME", help="Only orders and carts from then on (UTC).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a broken invariant.")] = False,
 ) -> None:
     """Look for broken invariants, slice by slice. Exit code 3 if there is one."""
@@ -263,32 +317,41 @@ def audit(
     raise typer.Exit(FOUND if count else 0)
 
 
-@app.command(rich_help_panel=_WATCH)
+@app.command(cls=_Command, rich_help_panel=_WATCH)
 def relay(
     broker: Annotated[
         str,
         typer.Option(
             envvar="PYCHECKOUT_BROKER_URL",
+            metavar="URL",
             help="amqp://, amqps://, nats://, tls://, redis://, rediss:// or kafka://, with the broker's address.",
         ),
     ],
     database: Database = "",
     schema: Schema = None,
-    destination: Annotated[str, typer.Option(help="The exchange, stream or topic to publish to.")] = "pycheckout",
-    source: Annotated[str, typer.Option(help="The CloudEvents attribute `source`.")] = "pycheckout",
-    batch: Annotated[int, typer.Option(min=1, help="Events to claim at once.")] = 100,
+    destination: Annotated[
+        str, typer.Option(metavar="NAME", help="The exchange, stream or topic to publish to.")
+    ] = "pycheckout",
+    source: Annotated[str, typer.Option(metavar="TEXT", help="The CloudEvents attribute `source`.")] = "pycheckout",
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Events to claim at once.")] = 100,
     lease: Annotated[
-        float, typer.Option(min=1, max=86400, help="Seconds after which a dead relay's events are free.")
+        float,
+        typer.Option(metavar="SECONDS", min=1, max=86400, help="How soon the events of a relay that died are free."),
     ] = 30.0,
-    poll: Annotated[float, typer.Option(min=0.01, help="Seconds between looks at an idle outbox.")] = 1.0,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts before an event is parked.")] = 12,
+    poll: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.01, help="The time between looks at an idle outbox.")
+    ] = 1.0,
+    max_attempts: Annotated[int, typer.Option(metavar="N", min=1, help="Attempts before an event is parked.")] = 12,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing is due.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long --drain goes on without publishing anything.")
+    ] = 60.0,
 ) -> None:
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
     from .relay import Relay
 
     with _refusals():
-        _parameters(database)
+        params = _parameters(database)
     try:
         relay = Relay(
             database,
@@ -309,30 +372,383 @@ def relay(
     async def run() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, relay.stop)
-        return await relay.run(until_empty=drain)
+        return await relay.run(until_empty=drain, timeout=timeout)
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pycheckout").setLevel(logging.INFO)
-    with _refusals():
+    with _refusals(params=params, schema=schema, grant="checkout_grant_relay"):
         published = asyncio.run(run())
-    typer.echo(f"{published} events published")
+    with _told():
+        typer.echo(f"{published} events published")
+    if drain and not relay.drained:
+        _errors.print("pycheckout: stopped before the outbox was empty", style="red")
+        raise typer.Exit(AGAIN)
+
+
+# Commands that are a statement each
+
+Statement = tuple[str | sql.Composed, Sequence[Any]]
+
+
+def _calls(
+    group: typer.Typer,
+    name: str,
+    *,
+    grant: str = "",
+    said: str = "",
+    columns: Sequence[str] = (),
+    batches: bool = False,
+    panel: str | None = None,
+) -> Callable[[Callable[..., Statement]], Callable[..., Statement]]:
+    """A command that runs the statement that a function makes of its arguments, and shows the JSON of each row.
+
+    `grant` names the function that gives a role the right. For a person, `said` is the sentence with the row's fields,
+    instead of a table, and `columns` are those that a table has, where not all. With `batches` the statement counts
+    what it `deleted`, and is run until that is 0.
+    """
+
+    def define(function: Callable[..., Statement]) -> Callable[..., Statement]:
+        def command(database: str, schema: str | None, as_json: bool, **arguments: Any) -> None:
+            query, params = function(**arguments)
+            with _connected(database, schema, as_json, grant) as conn:
+                rows = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
+                while batches and (more := _deleted(conn, query, params)):
+                    rows[0]["deleted"] += more
+            with _told():
+                _print_rows(rows, said, columns, as_json)
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        common = inspect.signature(_common, eval_str=True).parameters.values()
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *common)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__doc__ = function.__doc__
+        group.command(name, cls=_Command, rich_help_panel=panel)(command)
+        return function
+
+    return define
+
+
+def _common(database: Database = "", schema: Schema = None, as_json: Json = False) -> None:
+    """What each of them takes."""
+
+
+def _deleted(conn: psycopg.Connection[dict[str, Any]], query: str | sql.Composed, params: Sequence[Any]) -> int:
+    [row] = conn.execute(query, params).fetchall()
+    [answer] = row.values()
+    return int(answer["deleted"])
+
+
+def _group(name: str, panel: str, says: str) -> typer.Typer:
+    group = typer.Typer(cls=_Group, no_args_is_help=True, help=says)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+    return group
+
+
+OlderThan = Annotated[str, typer.Option(metavar="INTERVAL", help="The age, as PostgreSQL writes it: '30 days'.")]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Rows to delete in one transaction.")]
+
+
+# Orders and stock
+
+orders = _group("order", _CHECKOUT, "Orders after the checkout.")
+stock = _group("stock", _CHECKOUT, "Units of products.")
+
+# What a person wants to see of an order in a list, and of a line; --json has all.
+_ORDER = ("order_id", "status", "total_cents", "balance_due_cents", "currency", "line_count", "created_at")
+_LINE = ("name", "qty", "total_cents", "status", "notes", "line_item_id")
+
+Order = Annotated[str, typer.Argument(metavar="ORDER", help="The id of a vendor's order.")]
+Line = Annotated[str, typer.Argument(metavar="LINE", help="The id of an order's line.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the events and whoever reads them.")]
+Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="The id of a product.")]
+ChangeKey = Annotated[
+    str | None, typer.Option("--key", metavar="TEXT", help="The same for each repetition, so that it counts once.")
+]
+Units = Annotated[int, typer.Argument(metavar="UNITS", help="How many units.")]
+
+
+@_calls(orders, "show", grant="checkout_grant_orders", columns=_LINE)
+def _order_show(
+    order: Order,
+    buyer: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The buyer's store, if it must be this one's.")
+    ] = None,
+    vendor: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The vendor's store, if it must be this one's.")
+    ] = None,
+) -> Statement:
+    """Show an order and its lines, as it is now."""
+    if buyer is None and vendor is None:
+        whose = "coalesce((select vendor_store_id from vendor_orders where id = %s::uuid), gen_random_uuid())"
+        return f"select order_get(%s::uuid, null, {whose})", (order, order)
+    return "select order_get(%s::uuid, %s::uuid, %s::uuid)", (order, buyer, vendor)
+
+
+@_calls(orders, "list", grant="checkout_grant_orders", columns=_ORDER)
+def _order_list(
+    buyer: Annotated[str | None, typer.Option(metavar="UUID", help="The buyer's store: its orders.")] = None,
+    vendor: Annotated[
+        str | None, typer.Option(metavar="UUID", help="The vendor's store: the orders that it got.")
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only orders in this state; may be given several times.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where to go on: what the page before calls `after`.")
+    ] = None,
+    most: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
+) -> Statement:
+    """Show the orders of a buyer or a vendor, newest first."""
+    query = "select orders_list(%s::uuid, %s::uuid, %s::text[], %s::text, %s::integer)"
+    return query, (buyer, vendor, status or None, after, most)
+
+
+@_calls(orders, "cancel", grant="checkout_grant_orders")
+def _order_cancel(order: Order, reason: Reason) -> Statement:
+    """Cancel an order: its stock is available again, and nothing of it is to be paid."""
+    return "select vendor_order_cancel(%s::uuid, %s::text)", (order, reason)
+
+
+@_calls(orders, "release", grant="checkout_grant_orders")
+def _order_release(line: Line, reason: Reason) -> Statement:
+    """Reject a line of an order: its stock is available again, and its amounts come off the order."""
+    return "select order_line_release(%s::uuid, %s::text)", (line, reason)
+
+
+@_calls(orders, "fulfil", grant="checkout_grant_orders")
+def _order_fulfil(line: Line) -> Statement:
+    """Fulfil a line of an order: its units have left the stock."""
+    return "select order_line_fulfil(%s::uuid)", (line,)
+
+
+@_calls(stock, "show")
+def _stock_show(
+    product: Annotated[list[str], typer.Argument(metavar="PRODUCT", help="The ids of products.")],
+) -> Statement:
+    """Show the stock of products; one that was never counted is left out."""
+    return "select json_array_elements(inventory_get(%s::uuid[]) -> 'levels')", (product,)
+
+
+@_calls(stock, "set")
+def _stock_set(product: Product, units: Units) -> Statement:
+    """Set the available units of a product, whatever was there."""
+    return "select to_json(level) from inventory_set(%s::uuid, %s::integer) as level", (product, units)
+
+
+@_calls(stock, "adjust")
+def _stock_adjust(
+    product: Product,
+    by: Annotated[int, typer.Option(metavar="UNITS", help="How many more there are; fewer, if it is negative.")],
+    key: ChangeKey = None,
+) -> Statement:
+    """Add units to what is available, or take some off."""
+    query = "select to_json(level) from inventory_adjust(%s::uuid, %s::integer, %s::text) as level"
+    return query, (product, by, key)
+
+
+@_calls(stock, "restock")
+def _stock_restock(product: Product, units: Units, key: ChangeKey = None) -> Statement:
+    """Add units that have come in."""
+    query = "select to_json(level) from inventory_restock(%s::uuid, %s::integer, %s::text) as level"
+    return query, (product, units, key)
+
+
+@_calls(stock, "split")
+def _stock_split(
+    product: Product, slots: Annotated[int, typer.Argument(metavar="SLOTS", help="From 1 to 256.")]
+) -> Statement:
+    """Spread a product that many buy at once over several rows, or merge it into one."""
+    return "select to_json(level) from inventory_split(%s::uuid, %s::integer) as level", (product, slots)
+
+
+@stock.command("import", cls=_Command)
+def import_stock(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with columns product_id and available; - reads stdin.")
+    ],
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Products to set in one transaction.")] = 1_000,
+    database: Database = "",
+    schema: Schema = None,
+    as_json: Json = False,
+) -> None:
+    """Set the available units of many products. Can be run again after a failure."""
+    levels, lines = _levels(file)
+    done = 0
+    with _connected(database, schema, as_json) as conn, _progress("setting stock") as bar:
+        task = bar.add_task("", total=len(levels))
+        for start in range(0, len(levels), batch):
+            some = json.dumps(levels[start : start + batch])
+            try:
+                conn.execute("select inventory_set_many(%s::jsonb)", (some,))
+            except psycopg.Error as exc:
+                error = translated(exc) or _unnamed(exc)
+                # Which line of the file is at fault, if one is.
+                if found := re.match(r"levels\[(\d+)\]", str(error.detail.get("field", ""))):
+                    error.message = f"line {lines[start + int(found[1])]}: {error.message}"
+                error.hint = f"{done} products are set; correct the file and run it again."
+                raise error from exc
+            done += len(levels[start : start + batch])
+            bar.update(task, completed=done)
+    with _told():
+        typer.echo(json.dumps({"set": done}) if as_json else f"{done} products set")
+
+
+def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """What a CSV file says of each product, and the line that says it. Numbers are judged by the database."""
+    try:
+        written = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        reader = csv.DictReader(io.StringIO(written.decode("utf-8-sig"), newline=""))
+        if not {"product_id", "available"} <= {*(reader.fieldnames or ())}:
+            raise typer.BadParameter("the first line must name the columns product_id and available")
+        levels, lines = [], []
+        for row in reader:
+            available: Any = row["available"]
+            with suppress(TypeError, ValueError):
+                available = int(available)
+            levels.append({"product_id": row["product_id"], "available": available})
+            lines.append(reader.line_num)
+        return levels, lines
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise typer.BadParameter(f"{file} cannot be read: {exc}") from None
+
+
+# The outbox
+
+outbox = _group("outbox", _WATCH, "Events that wait to be published, or could not be.")
+
+EventId = Annotated[str, typer.Argument(metavar="EVENT", help="The id of an event.")]
+
+
+@_calls(outbox, "backlog", grant="checkout_grant_operators")
+def _outbox_backlog() -> Statement:
+    """Show what is not published yet, by type and number of attempts."""
+    return "select to_json(waiting) from outbox_backlog as waiting order by oldest_at", ()
+
+
+@_calls(outbox, "dead")
+def _outbox_dead() -> Statement:
+    """Show the events that are parked, and the error of each. The younger ones of their aggregates wait."""
+    return "select to_json(letter) from outbox_dead_letters as letter order by parked_at, event_id", ()
+
+
+@_calls(outbox, "replay", grant="checkout_grant_relay", said="event {event_id} was {was}, and is due now")
+def _outbox_replay(event: EventId) -> Statement:
+    """Make an event due now, parked or not."""
+    answer = "json_build_object('event_id', %s::uuid, 'was', outbox_replay(%s::uuid))"
+    return f"select {answer}", (event, event)
+
+
+@_calls(outbox, "discard", grant="checkout_grant_relay", said="event {event_id} was {was}, and is given up")
+def _outbox_discard(event: EventId, reason: Reason) -> Statement:
+    """Give an event up for good, and let the younger ones of its aggregate go on."""
+    answer = "json_build_object('event_id', %s::uuid, 'was', outbox_discard(%s::uuid, %s::text))"
+    return f"select {answer}", (event, event, reason)
+
+
+@_calls(outbox, "purge", grant="checkout_grant_relay", said="{deleted} events deleted", batches=True)
+def _outbox_purge(older_than: OlderThan, batch: Batch = 10_000) -> Statement:
+    """Delete events that were published long ago."""
+    return "select json_build_object('deleted', outbox_purge(%s::interval, %s::integer))", (older_than, batch)
+
+
+# Rights and data
+
+
+class Kind(StrEnum):
+    """What a role may do; each is a function `checkout_grant...`."""
+
+    checkout = "checkout"
+    quotes = "quotes"
+    orders = "orders"
+    relay = "relay"
+    operators = "operators"
+
+
+class Old(StrEnum):
+    """What grows; each is a function of its own."""
+
+    carts = "carts"
+    keys = "keys"
+    changes = "changes"
+
+
+Role = Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server.")]
+
+
+@_calls(app, "grant", said="role {role} has the grant {grant}", panel=_INSTALL)
+def _grant(
+    role: Role,
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, relay or operators.")],
+) -> Statement:
+    """Let a role check out, quote, change orders, relay events, or look on. Deployments keep it up to date."""
+    function = "checkout_grant" if kind is Kind.checkout else f"checkout_grant_{kind.value}"
+    query = "select json_build_object('role', %s::text, 'grant', %s::text) from {}(%s::text)"
+    return sql.SQL(query).format(sql.Identifier(function)), (role, kind.value, role)
+
+
+@_calls(app, "revoke", said="role {role} has nothing of pycheckout any more", panel=_INSTALL)
+def _revoke(role: Role) -> Statement:
+    """Take away whatever a role was granted."""
+    return "select json_build_object('role', %s::text) from checkout_revoke(%s::text)", (role, role)
+
+
+@_calls(app, "purge", said="{deleted} deleted", batches=True, panel=_CLEAR)
+def _purge(
+    what: Annotated[
+        Old, typer.Argument(metavar="WHAT", help="carts (abandoned, or ended long ago), keys, or changes of stock.")
+    ],
+    older_than: OlderThan,
+    batch: Batch = 10_000,
+) -> Statement:
+    """Delete carts, or keys of checkouts or of stock changes, that nobody needs any more. The orders stay."""
+    function = {
+        Old.carts: "cart_purge",
+        Old.keys: "checkout_requests_purge",
+        Old.changes: "inventory_changes_purge",
+    }[what]
+    query = sql.SQL("select json_build_object('deleted', {}(%s::interval, %s::integer))")
+    return query.format(sql.Identifier(function)), (older_than, batch)
+
+
+@_calls(app, "erase", said="{erased} rows of cart {cart_id} changed", panel=_CLEAR)
+def _erase(
+    cart: Annotated[str, typer.Argument(metavar="CART", help="The id of a cart, purged or not.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+) -> Statement:
+    """Take a person out of a cart, its orders and events: addresses, notes, keys. Amounts and states stay."""
+    if not yes:
+        typer.confirm(f"Erase the person of cart {cart}, for good?", abort=True, err=True)
+    return "select json_build_object('cart_id', %s::uuid, 'erased', checkout_erase(%s::uuid))", (cart, cart)
 
 
 # Keys
 
+keys = _group("signing-key", _INSTALL, "Keys that sign ad tokens.")
 
-@keys.command("put")
-def put_key(
-    kid: str,
-    database: Database = "",
-    schema: Schema = None,
+Kid = Annotated[str, typer.Argument(metavar="KID", help="The name of a key, as the header of a token has it.")]
+
+
+@_calls(keys, "put", said="key {kid} is active")
+def _put_key(
+    kid: Kid,
     secret_file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="A file that holds the secret, byte for byte."),
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A file that holds the secret, byte for byte.",
+        ),
     ] = None,
-    secret_env: Annotated[str | None, typer.Option(help="A variable of the environment that holds it.")] = None,
-    accepts_unnamed: Annotated[bool, typer.Option(help="Let it verify tokens whose header names no key.")] = False,
-) -> None:
+    secret_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A variable of the environment that holds it.")
+    ] = None,
+    accepts_unnamed: Annotated[
+        bool, typer.Option("--accepts-unnamed", help="Let it verify tokens whose header names no key.")
+    ] = False,
+) -> Statement:
     """Add a key, or make a retired one active again."""
     if (secret_file is None) == (secret_env is None):
         raise typer.BadParameter("give --secret-file or --secret-env, and not both")
@@ -342,26 +758,86 @@ def put_key(
         secret = os.environb[secret_env.encode()]
     else:
         raise typer.BadParameter(f"the environment has no {secret_env}")
-    with _connected(database, schema) as conn:
-        conn.execute("select ad_signing_key_put(%s, %s, %s)", (kid, secret, accepts_unnamed))
-    typer.echo(f"key {kid} is active")
+    query = "select json_build_object('kid', %s::text, 'active', true) from ad_signing_key_put(%s, %s, %s)"
+    return query, (kid, kid, secret, accepts_unnamed)
 
 
-@keys.command("retire")
-def retire_key(kid: str, database: Database = "", schema: Schema = None) -> None:
+@_calls(keys, "retire", said="key {kid} is retired")
+def _retire_key(kid: Kid) -> Statement:
     """Stop believing tokens that a key signed."""
-    with _connected(database, schema) as conn:
-        conn.execute("select ad_signing_key_retire(%s)", (kid,))
-    typer.echo(f"key {kid} is retired")
+    return "select json_build_object('kid', %s::text, 'active', false) from ad_signing_key_retire(%s)", (kid, kid)
 
 
-app.add_typer(keys, name="signing-key", rich_help_panel=_INSTALL)
+@_calls(keys, "list")
+def _list_keys() -> Statement:
+    """Show the names of the keys, and which are active. Never a secret."""
+    fields = "'kid', kid, 'active', active, 'accepts_unnamed', accepts_unnamed, 'created_at', created_at"
+    return f"select json_build_object({fields}, 'retired_at', retired_at) from ad_signing_keys order by kid", ()
 
 
 # What is shown
 
 
+def _print_rows(rows: Sequence[Mapping[str, Any]], said: str, columns: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+    elif said:
+        for row in rows:
+            typer.echo(said.format_map(row))
+    elif len(rows) == 1:
+        _print_record(rows[0], columns)
+    elif rows:
+        _print_table(rows, columns, rows[0].get("currency"))
+    else:
+        typer.echo("nothing")
+
+
+def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """An object, a line a field; a list in it is a table below."""
+    currency = record.get("currency")
+    fields = Table.grid(padding=(0, 2))
+    for name, value in record.items():
+        if not isinstance(value, list):
+            fields.add_row(f"[bold]{_titled(name)}[/]", escape(_cell(name, value, currency)))
+    _console().print(fields)
+    for value in record.values():
+        if isinstance(value, list) and value:
+            _print_table(value, columns, currency)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], currency: str | None) -> None:
+    names = [name for name in columns if name in rows[0]] or [*rows[0]]
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(_titled(name), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
+    for row in rows:
+        table.add_row(*(escape(_cell(name, row[name], row.get("currency", currency))) for name in names))
+    _console().print(table)
+
+
+def _titled(name: str) -> str:
+    return name.removesuffix("_cents").replace("_", " ")
+
+
+def _cell(name: str, value: Any, currency: str | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(_cell(inner, each, currency) for inner, each in value.items() if each is not None)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_cents") and currency is not None:
+        return amount(value, currency)
+    return str(value)
+
+
 def _show(answer: Mapping[str, Any], as_json: bool) -> None:
+    with _told():
+        _print(answer, as_json)
+
+
+def _print(answer: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(answer))
         return
@@ -379,23 +855,24 @@ def _show_result(console: Console, result: CheckoutResult) -> None:
     replayed = ", replayed" if result.replayed else ""
     console.print(f"cart {result.cart_id}: [bold]{escape(result.outcome)}[/]{replayed}")
     console.print(f"checkout group {result.checkout_group_id}")
-    table = Table("orders and lines", "qty", f"total ({escape(result.currency)})", "status", box=None, pad_edge=False)
-    for column in table.columns[1:3]:
+    unit = escape(result.currency)
+    table = Table(
+        "orders and lines", "qty", f"quoted ({unit})", f"total ({unit})", "status", "reason", box=None, pad_edge=False
+    )
+    for column in table.columns[1:4]:
         column.justify = "right"
     for order in result.vendor_orders:
-        table.add_row(
-            f"[bold]order {order.order_id}[/]",
-            "",
-            f"[bold]{amount(order.total_cents, result.currency)}[/]",
-            escape(order.status),
-        )
+        total = amount(order.total_cents, result.currency)
+        table.add_row(f"[bold]order {order.order_id}[/]", "", "", f"[bold]{total}[/]", escape(order.status), "")
         for item in order.items:
             rejected = item.status == "rejected"
             table.add_row(
                 f"  {escape(item.name)}",
                 f"{item.qty}",
                 amount(item.total_cents, result.currency),
-                escape((item.notes if rejected else None) or item.status),
+                amount(0 if rejected else item.total_cents, result.currency),
+                escape(item.status),
+                escape(item.notes or ""),
                 style="red" if rejected else "dim",
             )
     console.print(table)
@@ -424,10 +901,13 @@ def _json_argument(option: str, value: str) -> Any:
     """JSON of the command line, or of a file where the command line would show it to all users of the machine."""
     try:
         if value == "@-":
-            value = sys.stdin.read()
+            written = sys.stdin.buffer.read()
         elif value.startswith("@"):
-            value = Path(value[1:]).read_text(encoding="utf-8")
-        return json.loads(value)
+            written = Path(value[1:]).read_bytes()
+        else:
+            written = os.fsencode(value)
+        # UTF-8, as JSON is, and not what the locale says.
+        return json.loads(written.decode("utf-8-sig"))
     except (OSError, ValueError) as exc:
         # the text itself may be an address, which belongs in no log
         raise typer.BadParameter(f"{option}: no JSON ({type(exc).__name__})") from None
@@ -449,24 +929,46 @@ def _lacking(what: str, exc: ModuleNotFoundError, extra: str) -> typer.Exit:
 
 
 @contextmanager
-def _connected(
-    database: str, schema: str | None, as_json: bool = False, busy: int = FAILED
-) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    with _refusals(as_json, busy):
-        params = _parameters(database) | {"application_name": "pycheckout"}
-        with psycopg.connect(**params, autocommit=True, row_factory=dict_row) as conn:
-            if schema is not None:
-                conn.execute("select set_config('search_path', quote_ident(%s), false)", (schema,))
-            yield conn
+def _told() -> Iterator[None]:
+    """For what is printed of something done: that nobody can read it makes no failure of it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as exc:
+        # The interpreter tries again to print the rest when it ends, and makes an exit code of its own of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):
+            _errors.print(f"pycheckout: it is done, but could not be printed: {exc.strerror}", style="red")
 
 
 @contextmanager
-def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
+def _connected(
+    database: str, schema: str | None, as_json: bool = False, grant: str = ""
+) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """A session in which each statement is its own transaction. `grant`: what lets a role do this that may not."""
+    with _refusals(as_json):
+        params = _conninfo.KEEPALIVE | _parameters(database) | {"application_name": "pycheckout"}
+    with (
+        _refusals(as_json, params, schema, grant),
+        psycopg.connect(**params, autocommit=True, row_factory=dict_row) as conn,
+    ):
+        _conninfo.choose_schema(conn, schema)
+        yield conn
+
+
+@contextmanager
+def _refusals(
+    as_json: bool = False, params: Mapping[str, Any] = {}, schema: str | None = None, grant: str = ""
+) -> Iterator[None]:
     """Say what was refused in a line, with its remedy, instead of showing a traceback."""
     try:
         yield
     except (CheckoutError, psycopg.Error) as exc:
-        error = exc if isinstance(exc, CheckoutError) else error_from(exc) or _unnamed(exc)
+        error = exc if isinstance(exc, CheckoutError) else translated(exc) or _unnamed(exc)
+        if error.sqlstate == "42501" and params:
+            error.hint = _way_in(params, schema, grant) or error.hint
+        elif isinstance(error, NotInstalled):
+            error.hint = "Run `pycheckout migrate`, or name the schema that has it with --schema."
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
             typer.echo(json.dumps({"error": fields}), err=True)
@@ -474,4 +976,22 @@ def _refusals(as_json: bool = False, busy: int = FAILED) -> Iterator[None]:
             _errors.print(f"pycheckout: {error.message}", style="red")
             if error.hint:
                 _errors.print(f"hint: {error.hint}")
-        raise typer.Exit(busy if error.retryable else FAILED) from exc
+        raise typer.Exit(AGAIN if error.retryable else FAILED) from exc
+
+
+def _way_in(params: Mapping[str, Any], schema: str | None, grant: str) -> str | None:
+    """Who may do what this role may not."""
+    with (
+        suppress(psycopg.Error),
+        psycopg.connect(**{**_conninfo.KEEPALIVE, **params}, autocommit=True, row_factory=dict_row) as conn,
+    ):
+        _conninfo.choose_schema(conn, schema)
+        owned = (
+            "select pg_get_userbyid(relowner)::text as owner from pg_class where oid = to_regclass('checkout_roles')"
+        )
+        owner = (conn.execute(owned).fetchone() or {"owner": "the owner of its tables"})["owner"]
+        role = conn.info.user
+        way = f'Role "{role}" may not do this: connect as "{owner}", who owns pycheckout here'
+        call = sql.SQL("select {}({})").format(sql.Identifier(grant), role).as_string(conn) if grant else ""
+        return f"{way}, or let the owner call {call}." if grant else f"{way}."
+    return None

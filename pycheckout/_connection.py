@@ -6,11 +6,12 @@ end: on a pool's connection, and on an autocommit connection that is idle. Every
 other connection belongs to its caller, and is never committed, rolled back or
 retried here, nor given a savepoint:
 
-- autocommit off, even while it is idle: Django's `atomic`, a SQLAlchemy session and
-  `with pool.connection()` all look idle before their first statement;
+- autocommit off, even while it is idle: Django's `atomic` and
+  `with pool.connection()` look idle before their first statement;
 - a transaction is open;
 - pipeline mode: what the caller queued before and after, up to its next sync, is
-  one transaction with our statement.
+  one transaction with our statement;
+- SQLAlchemy's connections and sessions, which are always in a transaction.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import re
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
     suppress,
 )
 from functools import cache
@@ -37,7 +42,17 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
-from ._errors import Busy, CheckoutError, error_from, failed_inside, not_installed, refused_at_commit
+from . import _frameworks
+from ._errors import (
+    Busy,
+    CheckoutError,
+    ReadOnlyServer,
+    Unavailable,
+    failed_inside,
+    not_installed,
+    refused_at_commit,
+    translated,
+)
 from ._release import release
 
 
@@ -53,8 +68,34 @@ class AsyncPool(Protocol):
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]: ...
 
 
-Conn: TypeAlias = psycopg.Connection[Any] | Pool
-AsyncConn: TypeAlias = psycopg.AsyncConnection[Any] | AsyncPool
+class SQLAlchemy(Protocol):
+    """A SQLAlchemy `Connection` or `Session`, on psycopg."""
+
+    def in_transaction(self) -> bool: ...
+    def commit(self) -> None: ...
+
+
+class AsyncSQLAlchemy(Protocol):
+    """A SQLAlchemy `AsyncConnection` or `AsyncSession`, on psycopg."""
+
+    def in_transaction(self) -> bool: ...
+    def commit(self) -> Coroutine[Any, Any, None]: ...
+
+
+class Django(Protocol):
+    """Django's `django.db.connection`, on psycopg."""
+
+    in_atomic_block: bool
+
+    def ensure_connection(self) -> None: ...
+
+
+Conn: TypeAlias = psycopg.Connection[Any] | Pool | SQLAlchemy | Django
+"""What a call can be made on: a psycopg connection or pool, a SQLAlchemy Connection or Session on psycopg, or Django's
+`connection`."""
+AsyncConn: TypeAlias = psycopg.AsyncConnection[Any] | AsyncPool | AsyncSQLAlchemy
+"""What an async call can be made on: an async psycopg connection or pool, or a SQLAlchemy AsyncConnection or
+AsyncSession on psycopg."""
 _AnyConnection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 _AnyCursor: TypeAlias = psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]
 
@@ -66,43 +107,80 @@ _VERSION = "select checkout_version()::text"
 
 
 class Attempts:
-    """The attempts of one call, and whether there is to be another."""
+    """The attempts of one call, and whether there is to be another.
 
-    def __init__(self) -> None:
+    `replays`: a second call finds what the first one did. `timeout`: seconds for all of them.
+    """
+
+    def __init__(self, *, replays: bool = True, timeout: float | None = None) -> None:
         self.count = 0
         self.ours = False
+        self.pooled = False
+        self.sent = False
         self.lost = False
+        self.drained = False
+        self.of_the_host = False
+        """Whether what runs is the host's, in our transaction."""
+        self._replays = replays
         self._began = time.monotonic()
+        self._deadline = None if timeout is None else self._began + timeout
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the call's time is over; None if it has no end."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
     def begin(self) -> None:
         self.count += 1
-        self.ours = self.lost = False
+        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = False
+
+    def about(self, error: CheckoutError) -> CheckoutError:
+        """The same error; it says what is known of a call whose answer did not come."""
+        if isinstance(error, Unavailable):
+            error.outcome = "unknown" if self.sent and error.may_be_done else "nothing_done"
+            error.retryable = error.retryable and (self._replays or error.outcome == "nothing_done")
+        return error
 
     def delay(self, error: CheckoutError) -> float | None:
-        """Seconds until the next attempt, or None if the error is final.
-
-        Each attempt has the same key: one that was committed, and whose answer was
-        lost with the connection, is replayed.
-        """
-        again = self.ours and (isinstance(error, Busy) or self.lost)
-        if not again or self.count >= _MAX_ATTEMPTS or self.seconds >= _RETRY_WITHIN:
+        """Seconds until the next attempt, or None if the error is final."""
+        if not self.ours or self.count >= _MAX_ATTEMPTS or self.seconds >= _RETRY_WITHIN:
             return None
-        return random.uniform(0.5, 1.0) * _BACKOFF * float(2 ** (self.count - 1))
+        if isinstance(error, ReadOnlyServer):
+            return 0.0 if self.pooled and not self.drained else None
+        if not (isinstance(error, Busy) or (self.lost and error.retryable)):
+            return None
+        seconds = random.uniform(0.5, 1.0) * _BACKOFF * float(2 ** (self.count - 1))
+        return seconds if self.left is None or seconds < self.left else None
 
 
-def call(conn: Conn, query: str, params: Sequence[str | None], attempts: Attempts) -> Any:
-    """The JSON that a query of one row and one column answers."""
+def run(
+    conn: Conn,
+    query: str,
+    params: Sequence[str | None],
+    attempts: Attempts,
+    then: Callable[[psycopg.Connection[Any], Any], None] | None = None,
+) -> Any:
+    """The JSON that a query of one row and one column answers.
+
+    `then` is called with it before the commit, in the same transaction, at each attempt.
+    """
     _require(conn, psycopg.Connection)
     while True:
         attempts.begin()
         try:
             with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
-                    return _fetch(connection, query, params)
+                    with _bounded(connection, attempts), connection.transaction() if then else nullcontext():
+                        answer = _fetch(connection, query, params)
+                        if then is not None:
+                            attempts.of_the_host = True
+                            then(connection, answer)
+                            attempts.of_the_host = False
+                        return answer
                 except psycopg.errors.UndefinedFunction as exc:
                     if failed_inside(exc):
                         raise
@@ -113,13 +191,23 @@ def call(conn: Conn, query: str, params: Sequence[str | None], attempts: Attempt
             delay = attempts.delay(error)
             if delay is None:
                 raise
-        if attempts.lost and (check := getattr(conn, "check", None)):
+            read_only = isinstance(error, ReadOnlyServer)
+        if read_only and (drain := getattr(conn, "drain", None)):
+            drain()  # what else the pool holds was opened to the same server
+            attempts.drained = True
+        elif attempts.lost and (check := getattr(conn, "check", None)):
             check()  # after a failover the pool's idle connections are dead too
         time.sleep(delay)
 
 
-async def call_async(conn: AsyncConn, query: str, params: Sequence[str | None], attempts: Attempts) -> Any:
-    """Like `call`, for an async connection or pool."""
+async def run_async(
+    conn: AsyncConn,
+    query: str,
+    params: Sequence[str | None],
+    attempts: Attempts,
+    then: Callable[[psycopg.AsyncConnection[Any], Any], Awaitable[None]] | None = None,
+) -> Any:
+    """Like `run`, for an async connection or pool."""
     _require(conn, psycopg.AsyncConnection)
     while True:
         attempts.begin()
@@ -127,7 +215,16 @@ async def call_async(conn: AsyncConn, query: str, params: Sequence[str | None], 
             with _translated(attempts):
                 async with _borrowed_async(conn, attempts) as connection:
                     try:
-                        return await _fetch_async(connection, query, params)
+                        async with (
+                            _bounded_async(connection, attempts),
+                            connection.transaction() if then else nullcontext(),
+                        ):
+                            answer = await _fetch_async(connection, query, params)
+                            if then is not None:
+                                attempts.of_the_host = True
+                                await then(connection, answer)
+                                attempts.of_the_host = False
+                            return answer
                     except psycopg.errors.UndefinedFunction as exc:
                         if failed_inside(exc):
                             raise
@@ -138,7 +235,11 @@ async def call_async(conn: AsyncConn, query: str, params: Sequence[str | None], 
             delay = attempts.delay(error)
             if delay is None:
                 raise
-        if attempts.lost and (check := getattr(conn, "check", None)):
+            read_only = isinstance(error, ReadOnlyServer)
+        if read_only and (drain := getattr(conn, "drain", None)):
+            await drain()
+            attempts.drained = True
+        elif attempts.lost and (check := getattr(conn, "check", None)):
             await check()
         await asyncio.sleep(delay)
 
@@ -148,52 +249,142 @@ def _translated(attempts: Attempts) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as exc:
-        error = error_from(exc) or (refused_at_commit(exc) if attempts.ours else None)
-        if error is None:
+        error = translated(exc) or (refused_at_commit(exc) if attempts.ours else None)
+        if error is None or (attempts.of_the_host and not isinstance(error, Busy | Unavailable)):
             raise
-        raise error from exc
+        raise attempts.about(error) from exc
 
 
 @contextmanager
-def _borrowed(conn: Conn, attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
+def _borrowed(conn: Any, attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
     if isinstance(conn, psycopg.Connection):
         attempts.ours = conn.autocommit and _is_free(conn)
         yield conn
-        return
-    with conn.connection() as connection:
-        attempts.ours = True
-        borrow_autocommit = _can_autocommit(connection)
-        if borrow_autocommit:
-            connection.autocommit = True
-        try:
+    elif (borrow := _frameworks.borrow(conn)) is not None:
+        with borrow as connection:
+            attempts.ours = connection.autocommit and _is_free(connection)
             yield connection
-            connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
-        finally:
-            attempts.lost = connection.closed
+    else:
+        with conn.connection(**_waiting(conn, attempts)) as connection, _from_pool(connection, attempts):
+            borrow_autocommit = _can_autocommit(connection)
             if borrow_autocommit:
-                with suppress(psycopg.Error):  # broken: its pool discards it
-                    connection.autocommit = False
+                connection.autocommit = True
+            try:
+                yield connection
+                connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
+            except psycopg.errors.ReadOnlySqlTransaction:
+                connection.close()  # after a switch of roles a pool would hand it out again and again
+                raise
+            finally:
+                attempts.lost = connection.closed
+                if borrow_autocommit:
+                    with suppress(psycopg.Error):  # broken: its pool discards it
+                        connection.autocommit = False
 
 
 @asynccontextmanager
-async def _borrowed_async(conn: AsyncConn, attempts: Attempts) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+async def _borrowed_async(conn: Any, attempts: Attempts) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     if isinstance(conn, psycopg.AsyncConnection):
         attempts.ours = conn.autocommit and _is_free(conn)
         yield conn
-        return
-    async with conn.connection() as connection:
-        attempts.ours = True
-        borrow_autocommit = _can_autocommit(connection)
-        if borrow_autocommit:
-            await connection.set_autocommit(True)
-        try:
+    elif (borrow := _frameworks.borrow_async(conn)) is not None:
+        async with borrow as connection:
             yield connection
-            await connection.commit()
-        finally:
-            attempts.lost = connection.closed
-            if borrow_autocommit:
-                with suppress(psycopg.Error):
-                    await connection.set_autocommit(False)
+    else:
+        async with conn.connection(**_waiting(conn, attempts)) as connection:
+            with _from_pool(connection, attempts):
+                borrow_autocommit = _can_autocommit(connection)
+                if borrow_autocommit:
+                    await connection.set_autocommit(True)
+                try:
+                    yield connection
+                    await connection.commit()
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    await connection.close()
+                    raise
+                finally:
+                    attempts.lost = connection.closed
+                    if borrow_autocommit:
+                        with suppress(psycopg.Error):
+                            await connection.set_autocommit(False)
+
+
+def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
+    """How long psycopg_pool may wait for a connection. Another pool's connection() takes no argument."""
+    left = attempts.left
+    return {} if left is None or not type(pool).__module__.startswith("psycopg_pool") else {"timeout": left}
+
+
+@contextmanager
+def _from_pool(connection: _AnyConnection, attempts: Attempts) -> Iterator[None]:
+    attempts.ours = attempts.pooled = True
+    yield
+
+
+_GRACE = 1.0  # seconds that a server has to say that it canceled
+
+
+@contextmanager
+def _bounded(connection: psycopg.Connection[Any], attempts: Attempts) -> Iterator[None]:
+    """Ends what runs on the connection when the call's time is over: canceled, or cut off where nobody answers."""
+    attempts.sent = True
+    left = attempts.left
+    if left is None:
+        yield
+        return
+    done = threading.Event()
+
+    def expire() -> None:
+        if done.wait(left):
+            return
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_GRACE)
+        if not done.wait(_GRACE):
+            _cut(connection)
+
+    watching = threading.Thread(target=expire, name="pycheckout-timeout", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()  # a cancel that is under way must not meet the next statement
+
+
+@asynccontextmanager
+async def _bounded_async(connection: psycopg.AsyncConnection[Any], attempts: Attempts) -> AsyncIterator[None]:
+    attempts.sent = True
+    left = attempts.left
+    if left is None:
+        yield
+        return
+    done = asyncio.Event()
+
+    async def finished(seconds: float) -> bool:
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(done.wait(), seconds)
+        return False
+
+    async def expire() -> None:
+        if await finished(left):
+            return
+        with suppress(psycopg.Error):
+            await connection.cancel_safe(timeout=_GRACE)
+        if not await finished(_GRACE):
+            _cut(connection)
+
+    watching = asyncio.create_task(expire())
+    try:
+        yield
+    finally:
+        done.set()
+        await watching
+
+
+def _cut(connection: _AnyConnection) -> None:
+    """Shut the socket: whoever waits for an answer there gets the error of a lost connection."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _can_autocommit(connection: _AnyConnection) -> bool:
@@ -242,7 +433,7 @@ def _prepared_for(cur: _AnyCursor, query: str) -> str:
 @cache
 def _numbered(query: str) -> str:
     numbers = itertools.count(1)
-    return re.sub("%s", lambda _: f"${next(numbers)}", query)
+    return re.sub("%s", lambda _: f"${next(numbers)}", query).replace("%%", "%")
 
 
 def _parsed(row: tuple[Any, ...] | None) -> Any:
@@ -264,10 +455,15 @@ async def _version_async(connection: psycopg.AsyncConnection[Any]) -> str | None
 
 
 def _require(conn: object, connection_type: type[_AnyConnection]) -> None:
-    # A SQLAlchemy session has a connection() as well, and would close with it.
-    pool = callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute")
-    if not (pool or isinstance(conn, connection_type)):
+    if isinstance(conn, connection_type) or _frameworks.is_known(
+        conn, is_async=connection_type is psycopg.AsyncConnection
+    ):
+        return
+    kind = f"{type(conn).__module__}.{type(conn).__qualname__}"
+    if kind.startswith("asyncpg."):
         raise TypeError(
-            f"a psycopg.{connection_type.__name__} or a pool of them is needed, not "
-            f"{type(conn).__module__}.{type(conn).__qualname__}"
+            "asyncpg is not psycopg: call the SQL functions yourself; CheckoutResult.from_json() reads answers, "
+            "and pycheckout.error_from() errors (docs/services.md)"
         )
+    if not callable(getattr(conn, "connection", None)) or hasattr(conn, "execute"):
+        raise TypeError(f"a psycopg.{connection_type.__name__} or a pool of them is needed, not {kind}")

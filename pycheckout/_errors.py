@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import psycopg
 
@@ -28,7 +28,7 @@ class CheckoutError(Exception):
     """A stable name, the same in every language and in HTTP answers."""
     http_status: ClassVar[int] = 500
     """What `pycheckout.http` answers with."""
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     """Whether the same call, with the same key, may simply be made again."""
 
     def __init__(
@@ -158,15 +158,44 @@ class Busy(CheckoutError):
 
 
 class Unavailable(CheckoutError):
-    """The database did not answer: time-out, shutdown, failover, lost connection, or no connection left.
+    """The database did not answer: time-out, shutdown, failover, lost connection, no connection, disk or memory left.
 
-    The checkout may have been committed all the same. Make the same call again
-    with the same key: it replays what was committed, or does it now.
+    `outcome` says what is known. A checkout may simply be made again with the same key: it replays what was
+    committed, or does it now. Of a call without a key or a state that replays it (`stock.adjust` without a
+    `change_key`), `retryable` is False where the outcome is unknown: look first.
     """
 
     code = "unavailable"
     http_status = 503
     retryable = True
+    outcome: Literal["unknown", "nothing_done"] = "unknown"
+    """unknown: the call may have been committed, its answer was lost; nothing_done: it was not."""
+
+    @property
+    def may_be_done(self) -> bool:
+        # An error that the server reports undid the statement; a crash and a broken protocol say nothing of it.
+        return self.sqlstate is None or self.sqlstate[:2] == "08" or self.sqlstate == "57P02"
+
+
+class ReadOnlyServer(Unavailable):
+    """The session takes no writes: a standby, an old primary, or a transaction that was begun read-only.
+
+    Raised after a pool was asked for a session that was opened anew. Connect to the primary.
+    """
+
+    code = "read_only_server"
+    retryable = False
+
+
+class PoolerConflict(CheckoutError):
+    """A pooler between the service and PostgreSQL lost or mixed up prepared statements.
+
+    Nothing was done. Set `prepare_threshold=None` on the connections, or let the pooler keep prepared statements
+    (pgbouncer from 1.21 on: `max_prepared_statements`).
+    """
+
+    code = "pooler_conflict"
+    http_status = 500
 
 
 class NotInstalled(CheckoutError):
@@ -205,6 +234,9 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "OC012": OrderStateConflict,
     # PostgreSQL refused an argument before our functions saw it.
     "22021": InvalidRequest,  # a character that the database's encoding lacks
+    "22003": InvalidRequest,  # a number out of range
+    "22007": InvalidRequest,  # no instant, no interval
+    "22008": InvalidRequest,  # an instant out of range
     "22P02": InvalidRequest,  # no uuid, no JSON
     "22P05": InvalidRequest,  # \u0000 in JSON
     "54000": InvalidRequest,  # JSON too large for jsonb
@@ -219,8 +251,15 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "57P05": Unavailable,  # idle_session_timeout
     "25P03": Unavailable,  # idle_in_transaction_session_timeout
     "25P04": Unavailable,  # transaction_timeout
-    "25006": Unavailable,  # read-only: a standby, or the old primary
+    "25006": ReadOnlyServer,  # a standby, or the old primary
+    "53100": Unavailable,  # disk full
+    "53200": Unavailable,  # out of memory
     "53300": Unavailable,  # too many connections
+    "53400": Unavailable,  # a configured limit is exceeded, of temporary files for one
+    "58030": Unavailable,  # the disk answers with errors
+    "26000": PoolerConflict,  # no such prepared statement on this server connection
+    "42P05": PoolerConflict,  # there is one of that name already, of another client
+    "08P01": PoolerConflict,  # a message that the pooler did not expect
     "42883": NotInstalled,  # no such function, or no such parameter
     "42501": NotInstalled,  # no right to call it
     "42P01": NotInstalled,  # no such table
@@ -231,8 +270,13 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
 _BY_CLASS: dict[str, type[CheckoutError]] = {"OC": CheckoutError, "08": Unavailable}
 
 
+_HINTS: dict[type[CheckoutError], str] = {
+    PoolerConflict: "A pooler is in between. Connect with prepare_threshold=None, or have it keep prepared statements.",
+    ReadOnlyServer: "Connect to the primary (target_session_attrs=read-write), or begin the transaction read-write.",
+}
+
 _IN_A_FUNCTION_OF_OURS = re.compile(
-    r"\b(?:(?:checkout|outbox|inventory|order_line|ad_signing_key)_\w+|cart_put|cart_purge|vendor_order_cancel)\"?\("
+    r"\b(?:(?:checkout|outbox|inventory|order|orders|order_line|ad_signing_key|ad_token|cart)_\w+|vendor_order_cancel)\"?\("
 )
 
 
@@ -249,7 +293,7 @@ def failed_inside(exc: psycopg.Error) -> bool:
     return _IN_A_FUNCTION_OF_OURS.search(context.rpartition("\n")[2]) is not None
 
 
-def error_from(exc: psycopg.Error) -> CheckoutError | None:
+def translated(exc: psycopg.Error) -> CheckoutError | None:
     """The typed error for a psycopg error, or None if it is none of ours.
 
     A function that a host's trigger does not find, a right that it lacks and a value that it cannot read are the
@@ -261,16 +305,32 @@ def error_from(exc: psycopg.Error) -> CheckoutError | None:
         # these.) An aborted pipeline is the caller's: an earlier statement failed.
         gone = isinstance(exc, psycopg.OperationalError) and not isinstance(exc, psycopg.errors.PipelineAborted)
         return Unavailable(str(exc)) if gone else None
-    kind = BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2])
-    if kind is None or (kind in (InvalidRequest, NotInstalled) and sqlstate[:2] != "OC" and failed_inside(exc)):
+    if sqlstate == "08P01" and exc.diag.severity_nonlocalized == "FATAL":
+        return Unavailable(str(exc)[:200], sqlstate=sqlstate)  # pgbouncer's code for whatever ends a connection
+    if sqlstate[:2] != "OC" and _kind(sqlstate) in (InvalidRequest, NotInstalled) and failed_inside(exc):
         return None
-    return kind(
-        # PostgreSQL repeats a value that it cannot read: megabytes of it, or a token in the wrong place.
-        (exc.diag.message_primary or str(exc))[:200],
-        sqlstate=sqlstate,
-        detail=json_object(exc.diag.message_detail),
-        hint=exc.diag.message_hint,
+    return error_from(
+        sqlstate, exc.diag.message_primary or str(exc), detail=exc.diag.message_detail, hint=exc.diag.message_hint
     )
+
+
+def error_from(
+    sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None
+) -> CheckoutError | None:
+    """The typed error for what PostgreSQL reported, or None if it is none of ours: for drivers other than psycopg.
+
+    `detail`: the text of DETAIL, JSON where the error is one of pycheckout's. What comes back is to be raised from the
+    driver's error. A lost connection has no SQLSTATE and is not for this function.
+    """
+    kind = _kind(sqlstate)
+    # PostgreSQL repeats a value that it cannot read: megabytes of it, or a token in the wrong place.
+    if kind is None:
+        return None
+    return kind(message[:200], sqlstate=sqlstate, detail=json_object(detail), hint=hint or _HINTS.get(kind))
+
+
+def _kind(sqlstate: str) -> type[CheckoutError] | None:
+    return BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2])
 
 
 def refused_at_commit(exc: psycopg.Error) -> CartInconsistent | None:

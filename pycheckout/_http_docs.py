@@ -8,10 +8,10 @@ from typing import Any
 KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 """Visible ASCII (RFC 5234 VCHAR) but for quote and backslash: bare, or an RFC 9651 string."""
 
-RETRY_AFTER = {"busy": "1", "unavailable": "5"}
+RETRY_AFTER = {"busy": "1", "unavailable": "5", "read_only_server": "5"}
 """Seconds. The routes have tried a busy call again themselves by then."""
 
-CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id")
+CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id", "order_id", "what", "id", "allowed")
 ITEM = ("cart_item_id", "product_id", "requested")
 """What goes out of an error's DETAIL."""
 
@@ -33,6 +33,10 @@ DETAILS = {
     "malformed_json": "The body is not JSON.",
     "no_orderable_items": "Nothing in the cart can be ordered: ask for a new quote, or replace the items.",
     "not_installed": "The service is not set up for checkouts.",
+    "order_not_found": "There is no such order.",
+    "order_state_conflict": "The order is past that: read it again.",
+    "pooler_conflict": "The service is not set up for checkouts.",
+    "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
     "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
     "unsupported_media_type": "The body must be application/json.",
 }
@@ -154,6 +158,30 @@ _ACTIVE = {
     "currency": "USD",
     "valid_until": "2026-01-01T12:30:00Z",
     "totals": {"quoted": _AMOUNTS},
+    "vendor_groups": [
+        {
+            "id": _GROUP,
+            "vendor_store_id": _VENDOR,
+            "status": "ok",
+            **_AMOUNTS,
+            "warnings": [],
+            "items": [
+                {
+                    "id": _ITEM,
+                    "product_id": _PRODUCT,
+                    "title": "Basil",
+                    "category": "herbs",
+                    "unit": "bunch",
+                    "quantity": 5,
+                    "moq": 1,
+                    "unit_price_cents": 400,
+                    "line_subtotal_cents": 2000,
+                    "warnings": [],
+                    "status": "ok",
+                }
+            ],
+        }
+    ],
 }
 
 REQUEST = {"requestBody": {"content": {"application/json": {"example": _REQUEST}}}}
@@ -197,8 +225,8 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     413: ("The body is too large", ("content_too_large",)),
     415: ("The body is not JSON by its Content-Type", ("unsupported_media_type",)),
     422: ("Correct the request", ("invalid_request", "idempotency_key_reused", "ad_token_invalid")),
-    500: ("Not the request's fault", ("internal_error", "not_installed")),
-    503: ("The same call again, with the same key", ("busy", "unavailable")),
+    500: ("Not the request's fault", ("internal_error", "not_installed", "pooler_conflict")),
+    503: ("The same call again, with the same key", ("busy", "unavailable", "read_only_server")),
 }
 
 _ABOUT_CART: dict[str, Any] = {"cart_id": _CART}
@@ -224,6 +252,17 @@ def responses(document: Callable[..., dict[str, Any]], *which: int | str) -> dic
     return {(200 if status == "200 read" else status): _response(document, status) for status in which}
 
 
+def order_responses(document: Callable[..., dict[str, Any]], *which: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for orders; what they answer, their model says."""
+    of_orders = {
+        403: ("Whoever asks may not", ("forbidden",)),
+        404: ("Whoever asks has no such order, or the order no such line", ("order_not_found",)),
+        409: ("The order is past that: read it again", ("order_state_conflict",)),
+        422: ("Correct the request", ("invalid_request",)),
+    }
+    return {status: _problem(document, status, *of_orders.get(status, _CODES[status])) for status in which}
+
+
 def _response(document: Callable[..., dict[str, Any]], status: int | str) -> dict[str, Any]:
     if status == 201:
         return _success("The cart is converted", {"converted": _RESULT}, {"Location": "Where to read it again."})
@@ -235,7 +274,12 @@ def _response(document: Callable[..., dict[str, Any]], status: int | str) -> dic
     if status == "200 read":
         return _success("What became of it", {"active": _ACTIVE, "converted": _RESULT | {"replayed": True}}, {})
     assert isinstance(status, int)
-    description, codes = _CODES[status]
+    return _problem(document, status, *_CODES[status])
+
+
+def _problem(
+    document: Callable[..., dict[str, Any]], status: int, description: str, codes: tuple[str, ...]
+) -> dict[str, Any]:
     examples = {code: {"value": document(status, code, **_MORE.get(code, {}))} for code in codes}
     headers = {"Retry-After": "Seconds."} if status == 503 else {}
     return {

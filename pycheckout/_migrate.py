@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row, tuple_row
 
-from ._errors import CheckoutError, MigrationError, Unavailable, error_from, json_object
+from ._conninfo import parameters
+from ._errors import CheckoutError, MigrationError, Unavailable, json_object, translated
 from ._release import db_folder, deployment, release
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def migrate(
 ) -> Migrated:
     """Apply what is pending, then deploy the functions of this release.
 
-    `conninfo`: a libpq URL or DSN; "" is libpq's environment. `schema`: where to
-    install, by default the first of the search_path; `create_schema` makes it if it
-    is missing. `timeout`: seconds to wait for another migration to end. Connect as
-    the owner and without a transaction pooler. Nothing happens if all is in place
-    already, but the functions are deployed always.
+    `conninfo`: a libpq URL or DSN, or SQLAlchemy's URL (`postgresql+psycopg://`); "" is
+    libpq's environment. `schema`: where to install, by default the first of the
+    search_path; `create_schema` makes it if it is missing. `timeout`: seconds to wait for
+    another migration to end. Connect as the owner and without a transaction pooler.
+    Nothing happens if all is in place already, but the functions are deployed always.
 
     Each migration has transactions of its own, so those before a failure stay, and
     the next call goes on from there. Raises MigrationError, `__cause__` being the
@@ -321,7 +321,7 @@ def _read_migrations() -> MigrationList:
 
 def _parameters(conninfo: str) -> dict[str, Any]:
     try:
-        return {**conninfo_to_dict(conninfo), "application_name": _NAME}
+        return {**parameters(conninfo), "application_name": _NAME}
     except psycopg.ProgrammingError:
         # libpq quotes the text, and with it the password.
         raise MigrationError(
@@ -432,7 +432,7 @@ def _explained(what: str) -> Iterator[None]:
     except CheckoutError:
         raise
     except psycopg.Error as exc:
-        error = error_from(exc)
+        error = translated(exc)
         if isinstance(error, Unavailable):
             raise error from exc
         raise MigrationError(

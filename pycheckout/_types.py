@@ -8,16 +8,31 @@ reason a key that is not known here is left out without a word.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 T = TypeVar("T")
 Converter = Callable[[Any], Any]
+
+
+class Answer:
+    """What a function of the database answers."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls, answer: str | bytes | Mapping[str, Any]) -> Self:
+        """The answer of the SQL function, as JSON text or as the object that a driver made of it.
+
+        For drivers other than psycopg, whose own calls return this already.
+        """
+        return build(cls, answer if isinstance(answer, Mapping) else json.loads(answer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,16 +192,15 @@ class RejectedVendor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckoutResult:
+class CheckoutResult(Answer):
     """A converted cart: what was ordered, from whom, and what was not.
 
     The first answer and every replay are built from the same rows by the same
     function: ids and amounts never differ, a status shows where the order is now.
     """
 
-    status: str
-    """converted"""
-    outcome: str
+    status: Literal["converted"]
+    outcome: Literal["complete", "partial", "rejected"]
     """complete, partial (some lines or vendors rejected), rejected (all of them)"""
     checkout_group_id: UUID
     cart_id: UUID
@@ -205,10 +219,10 @@ class CheckoutResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActiveCart:
+class ActiveCart(Answer):
     """A cart that is not converted: the same checkout may still be made."""
 
-    status: str
+    status: Literal["active", "abandoned"]
     """active, or what the host added for a cart that is not converted"""
     cart_id: UUID
     buyer_store_id: UUID
@@ -216,6 +230,248 @@ class ActiveCart:
     valid_until: datetime | None
     """Aware. None if the quote has no end."""
     totals: QuotedTotals
+    vendor_groups: tuple[CartVendorGroup, ...] = ()
+    """By vendor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CartLine:
+    """A line of a cart, as it was quoted."""
+
+    id: UUID
+    product_id: UUID
+    title: str | None = None
+    category: str | None = None
+    unit: str | None = None
+    quantity: int
+    moq: int | None = None
+    """The least quantity that the vendor sells."""
+    max_qty: int | None = None
+    """The most; None: as many as there are."""
+    unit_price_cents: int
+    line_subtotal_cents: int
+    line_discounts_cents: int | None = None
+    line_total_cents: int | None = None
+    """What the buyer pays for the line; None on a net line, whose discount is in its price."""
+    applied_volume_discount: VolumeDiscount | None = None
+    warnings: tuple[CheckoutWarning, ...] = ()
+    status: str
+    """ok, not_available, or what the host added; only an ok line is ordered"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CartVendorGroup:
+    """What a cart has of one vendor."""
+
+    id: UUID | None = None
+    """The id that the vendor's order will have. None: the cart has lines of the vendor and no group."""
+    vendor_store_id: UUID
+    status: str
+    """ok, invalid, or what the host added; only of an ok group something is ordered"""
+    subtotal_cents: int
+    discounts_cents: int
+    total_cents: int
+    promo: Promo | None = None
+    warnings: tuple[CheckoutWarning, ...] = ()
+    items: tuple[CartLine, ...] = ()
+    """By id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cart(Answer):
+    """A cart as its quote stands in the database, whatever became of it."""
+
+    id: UUID
+    buyer_store_id: UUID
+    status: str
+    """active, converted, or what the host added"""
+    currency: str
+    valid_until: datetime | None = None
+    shipping_address: Mapping[str, Any] | None = None
+    subtotal_cents: int
+    discounts_cents: int
+    total_cents: int
+    vendor_groups: tuple[CartVendorGroup, ...] = ()
+    checkout_group_id: UUID | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderSummary(Answer):
+    """A vendor order without its lines, where it stands now."""
+
+    order_id: UUID
+    checkout_group_id: UUID
+    """What the buyer checked out at once: the orders of its vendors have it in common."""
+    cart_id: UUID | None = None
+    """None on an order of the earlier system"""
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    """created_pending, accepted, partially_accepted, rejected, fulfilled,
+    partially_fulfilled, hold, in_transit, delivered, closed, canceled, expired, or what the host added"""
+    currency: str | None = None
+    payment_method: str | None = None
+    shipping_address: Mapping[str, Any] | None = None
+    shipping_line: ShippingLine | None = None
+    subtotal_cents: int
+    discounts_cents: int
+    total_cents: int
+    balance_due_cents: int
+    payment_intent: PaymentIntent | None = None
+    promo: Promo | None = None
+    warnings: tuple[CheckoutWarning, ...] = ()
+    attributed_token: AttributedToken | None = None
+    line_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(OrderSummary):
+    """A vendor order with its lines, where it stands now."""
+
+    items: tuple[LineItem, ...] = ()
+    """By id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderPage(Answer):
+    """Some orders of a list, newest first."""
+
+    orders: tuple[OrderSummary, ...] = ()
+    after: str | None = None
+    """What `orders.list(after=...)` takes to go on; None: there are no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedLine:
+    """A line that a change of its order ended."""
+
+    line_item_id: UUID
+    product_id: UUID | None = None
+    qty: int
+    total_cents: int
+    status: str
+    """rejected, fulfilled"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderChange(Answer):
+    """Where an order stands after a change, and the lines that the change ended."""
+
+    order_id: UUID
+    checkout_group_id: UUID
+    cart_id: UUID | None = None
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    currency: str | None = None
+    subtotal_cents: int
+    discounts_cents: int
+    total_cents: int
+    balance_due_cents: int
+    payment_intent: PaymentIntent | None = None
+    items: tuple[ChangedLine, ...] = ()
+    """Of a replay: none of an order, the line of a line."""
+    reason: str | None = None
+    replayed: bool = False
+    """Whether it had been so before, and this call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockLevel(Answer):
+    """Stock of a product, summed over its slots."""
+
+    product_id: UUID
+    available_qty: int
+    """Units that a checkout can take."""
+    reserved_qty: int
+    """Units that open order lines hold."""
+    slots: int
+    """How many rows the available units are spread over, for products that many order at once."""
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockLevels(Answer):
+    """Stock of several products."""
+
+    levels: tuple[StockLevel, ...] = ()
+    """By product."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenVerdict(Answer):
+    """Whether an ad token counts."""
+
+    reason: str | None = None
+    """Why it does not: malformed, unknown_key, bad_signature and so on, as docs/ads.md lists them; None: it counts."""
+    claims: Mapping[str, Any] | None = None
+    """What the token says; None if it does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogEntry(Answer):
+    """Events of one type that wait to be published, tried equally often."""
+
+    event_type: str
+    attempt_count: int
+    events: int
+    aggregates: int
+    """About how many orders or checkouts they are of."""
+    oldest_at: datetime
+    last_error: str | None = None
+    leased: int
+    """How many a relay has just now."""
+    parked: int
+    """How many are parked, and hold the younger events of their aggregates back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter(Answer):
+    """An event that a broker refused too often. It waits for `outbox.replay` or `outbox.discard`."""
+
+    event_id: UUID
+    event_type: str
+    aggregate_type: str
+    aggregate_id: UUID
+    attempt_count: int
+    error: str
+    parked_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Answer):
+    """A rule that rows of the database break."""
+
+    invariant: str
+    """Which one: docs/guarantees.md."""
+    id: str
+    """Of what: an order, a line, a product."""
+    expected: str | None = None
+    found: str | None = None
+
+
+def one(cls: type[T]) -> Callable[[Any], T]:
+    """What reads an answer that is one `cls`."""
+
+    def read(answer: Any) -> T:
+        return build(cls, answer)
+
+    read.answer = cls.__name__  # type: ignore[attr-defined]
+    return read
+
+
+def several(cls: type[T]) -> Callable[[Any], tuple[T, ...]]:
+    """What reads an answer that is a list of `cls`."""
+
+    def read(answer: Any) -> tuple[T, ...]:
+        return tuple(build(cls, each) for each in answer)
+
+    read.answer = f"tuple[{cls.__name__}, ...]"  # type: ignore[attr-defined]
+    return read
 
 
 def build(cls: type[T], data: Mapping[str, Any]) -> T:

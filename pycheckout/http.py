@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -32,12 +32,30 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _http_docs as docs
+from ._checkout import (
+    AdTokenPolicy,
+    AsyncCheckout,
+    Checkout,
+    CheckoutCalls,
+    ReservationPolicy,
+    execute,
+    execute_async,
+    result,
+    result_async,
+)
 from ._connection import AsyncPool, Pool
-from ._errors import CheckoutError
-from ._execute import execute, execute_async, result, result_async
-from ._types import ActiveCart, CheckoutResult, ShippingLine
+from ._errors import CheckoutError, OrderNotFound
+from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
 
-__all__ = ["CheckoutRequest", "ShippingChoice", "checkout_router"]
+__all__ = [
+    "ChangeRequest",
+    "CheckoutRequest",
+    "Party",
+    "ShippingChoice",
+    "checkout_router",
+    "install_error_handlers",
+    "order_router",
+]
 
 logger = logging.getLogger("pycheckout")
 
@@ -68,6 +86,7 @@ class CheckoutRequest:
 
 
 _Line: TypeAlias = ShippingLine | Mapping[str, Any] | None
+Hook: TypeAlias = Callable[[Any, CheckoutResult], Awaitable[None] | None]
 ShippingCallback: TypeAlias = Callable[[UUID, CheckoutRequest], _Line | Awaitable[_Line]]
 
 
@@ -75,9 +94,10 @@ def checkout_router(
     *,
     buyer: Callable[..., Any],
     pool: Pool | AsyncPool | Callable[..., Any],
-    reservation_policy: str = "partial",
-    ad_token_policy: str = "drop",
+    reservation_policy: ReservationPolicy = "partial",
+    ad_token_policy: AdTokenPolicy = "drop",
     shipping_line: ShippingCallback | None = None,
+    on_checkout: Hook | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
 ) -> APIRouter:
@@ -96,6 +116,11 @@ def checkout_router(
     where there is one, plain (then in a thread) or async. It has to answer the same
     for the same cart, or a retry under one key is another request. Raise InvalidRequest
     for a code that does not exist. Without it, code and title are stored alone.
+
+    `on_checkout(conn, result)`: writes rows of the host's that commit with the orders, on the connection whose
+    transaction the checkout is: async with an async pool, plain with another (in a thread). Called where `replayed` is
+    false, perhaps more than once, of which one call is committed: nothing outside the database belongs there. Its
+    exception rolls the checkout back, and goes to the host's handlers.
 
     Every error of these routes is problem+json (RFC 9457), `type` being `problem_base`
     and the error's code; the host's other routes stay as they are, and so does an
@@ -144,9 +169,16 @@ def checkout_router(
             "request_id": _request_id(request),
         }
         if _is_async(connections):
-            answer = await execute_async(connections, **arguments)
-        else:
+            if on_checkout is None:
+                answer = await execute_async(connections, **arguments)
+            else:
+                hook = _async_hook(on_checkout)
+                answer = await CheckoutCalls.execute.before_commit_async(hook, connections, **arguments)
+        elif on_checkout is None:
             answer = await run_in_threadpool(execute, connections, **arguments)
+        else:
+            call = CheckoutCalls.execute.before_commit
+            answer = await run_in_threadpool(call, _plain_hook(on_checkout), connections, **arguments)
         if answer.replayed:
             return _json(200, answer, {"Idempotent-Replayed": "true"})
         # Relative to the request's own URL: right behind any prefix that a proxy takes away.
@@ -169,6 +201,157 @@ def checkout_router(
         return _json(200, answer, {})
 
     return router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """Who asks for an order: its buyer or its vendor, one of the two."""
+
+    buyer_store_id: UUID | None = None
+    vendor_store_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequest:
+    """The body of a change that takes a reason."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(json_schema_extra=docs.text(500))]
+    """told in the event"""
+
+
+def order_router(
+    *,
+    party: Callable[..., Any],
+    pool: Pool | AsyncPool | Callable[..., Any],
+    problem_base: str = "urn:pycheckout:problem:",
+    max_body_bytes: int = 65536,
+) -> APIRouter:
+    """A router to read orders and to change them.
+
+    `GET /orders`, `GET /orders/{order_id}`, `POST /orders/{order_id}/cancel`,
+    `POST /orders/{order_id}/lines/{line_id}/release` and `.../fulfil`.
+
+    `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
+    An order of another buyer or vendor is not found. Lines are released and fulfilled by their vendor alone (403). Each
+    change is a transaction of its own, committed before the answer, and made again it changes nothing. `pool`,
+    `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    """
+    problems = _Problems(problem_base)
+    router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
+
+    async def the_pool() -> Any:
+        return pool
+
+    async def the_party(asks: Annotated[Any, Depends(party)]) -> Party:
+        if not isinstance(asks, Party) or (asks.buyer_store_id is None) == (asks.vendor_store_id is None):
+            raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+        return asks
+
+    async def vendor(asks: Annotated[Party, Depends(the_party)]) -> Party:
+        if asks.vendor_store_id is None:
+            raise HTTPException(403, "only the vendor may")
+        return asks
+
+    Asks: TypeAlias = Annotated[Party, Depends(the_party)]
+    Vendor: TypeAlias = Annotated[Party, Depends(vendor)]
+    Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+
+    def answers(*which: int) -> dict[int | str, dict[str, Any]]:
+        return docs.order_responses(problems.document, *which, 401, 403, 422, 500, 503)
+
+    @router.get("/orders", response_model=OrderPage, responses=answers(), summary="Orders, newest first")
+    async def list_orders(
+        request: Request,
+        asks: Asks,
+        connections: Connections,
+        status: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
+        after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
+        most: Annotated[int, Query(description="1 to 200 orders.")] = 50,
+    ) -> Response:
+        """Of the buyer or the vendor who asks, without their lines."""
+        given = {"statuses": status, "after": after, "most": most, "request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
+
+    @router.get("/orders/{order_id}", response_model=Order, responses=answers(404), summary="An order with its lines")
+    async def read_order(request: Request, asks: Asks, connections: Connections, order_id: UUID) -> Response:
+        """Where it stands now."""
+        found = await _orders(connections, "get", order_id, **asdict(asks), request_id=_request_id(request))
+        return _json(200, found, {})
+
+    @router.post("/orders/{order_id}/cancel", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    async def cancel_order(
+        request: Request, asks: Asks, connections: Connections, order_id: UUID, body: ChangeRequest
+    ) -> Response:
+        """Cancels an order that nobody has begun to deliver."""
+        await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
+        request_id = _request_id(request)
+        return _json(200, await _orders(connections, "cancel", order_id, reason=body.reason, request_id=request_id), {})
+
+    async def of_vendor(connections: Any, asks: Party, order_id: UUID, line_id: UUID) -> None:
+        order = await _orders(connections, "get", order_id, **asdict(asks))
+        if all(line.line_item_id != line_id for line in order.items):
+            raise OrderNotFound("this order has no such line")
+
+    path = "/orders/{order_id}/lines/{line_id}"
+
+    @router.post(f"{path}/release", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    async def release_line(
+        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID, body: ChangeRequest
+    ) -> Response:
+        """Rejects a line that was not delivered."""
+        await of_vendor(connections, asks, order_id, line_id)
+        request_id = _request_id(request)
+        return _json(200, await _orders(connections, "release", line_id, reason=body.reason, request_id=request_id), {})
+
+    @router.post(f"{path}/fulfil", response_model=OrderChange, responses=answers(404, 409))
+    async def fulfil_line(
+        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID
+    ) -> Response:
+        """Marks a line as delivered. It has no body."""
+        await of_vendor(connections, asks, order_id, line_id)
+        return _json(200, await _orders(connections, "fulfil", line_id, request_id=_request_id(request)), {})
+
+    return router
+
+
+async def _orders(connections: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    if _is_async(connections):
+        return await getattr(AsyncCheckout(connections).orders, name)(*args, **kwargs)
+    return await run_in_threadpool(getattr(Checkout(connections).orders, name), *args, **kwargs)
+
+
+def _plain_hook(hook: Hook) -> Callable[[Any, CheckoutResult], None]:
+    def plain(conn: Any, result: CheckoutResult) -> None:
+        if not result.replayed and hook(conn, result) is not None:
+            raise TypeError("on_checkout of a plain pool must be a plain function")
+
+    return plain
+
+
+def _async_hook(hook: Hook) -> Callable[[Any, CheckoutResult], Awaitable[None]]:
+    async def awaited(conn: Any, result: CheckoutResult) -> None:
+        if not result.replayed:
+            called = hook(conn, result)
+            if called is None:
+                raise TypeError("on_checkout of an async pool must be an async function")
+            await called
+
+    return awaited
+
+
+def install_error_handlers(app: FastAPI, *, problem_base: str = "urn:pycheckout:problem:") -> None:
+    """Answer each CheckoutError of the host's own routes with the problem+json of the checkout's routes.
+
+    A handler that the host has for one of them, or installs afterwards, goes first.
+    """
+    problems = _Problems(problem_base)
+
+    async def handle(request: Request, exc: Exception) -> Response:
+        return problems.of(exc)
+
+    app.exception_handlers.setdefault(CheckoutError, handle)
 
 
 def _is_async(pool: Pool | AsyncPool) -> TypeGuard[AsyncPool]:
@@ -210,7 +393,7 @@ def _request_id(request: Request) -> str | None:
     return given[:128] if given else None
 
 
-def _json(status: int, answer: CheckoutResult | ActiveCart, headers: Mapping[str, str]) -> Response:
+def _json(status: int, answer: Answer, headers: Mapping[str, str]) -> Response:
     # Written as it is, not checked against the model: what is committed must not become an error.
     return Response(to_json(answer), status, {**_HEADERS, **headers}, "application/json")
 
@@ -251,7 +434,7 @@ class _Problems:
             return self.response(self.document(exc.status_code, exc.code, errors=exc.errors))
         if isinstance(exc, HTTPException):
             return self._of_the_host(exc)
-        if isinstance(exc, CheckoutError) and (exc.http_status < 500 or exc.retryable):
+        if isinstance(exc, CheckoutError) and exc.http_status != 500:
             return self._of_the_checkout(exc)
         _report(exc)
         return self.response(self.document(500, exc.code if isinstance(exc, CheckoutError) else "internal_error"))
@@ -271,7 +454,7 @@ class _Problems:
             # The lines that are short, without what is left of them: stock is nobody's business.
             context["items"] = [{name: line[name] for name in docs.ITEM if name in line} for line in lines]
         document = self.document(exc.http_status, exc.code, errors=errors, context=context)
-        return self.response(document, {"Retry-After": docs.RETRY_AFTER.get(exc.code, "1")} if exc.retryable else None)
+        return self.response(document, {"Retry-After": docs.RETRY_AFTER[exc.code]} if exc.http_status == 503 else None)
 
 
 _PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of a checkout"}
@@ -311,7 +494,7 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 try:
-                    if request.method == "POST":
+                    if self.body_field is not None:
                         request = await _json_request(request, max_body_bytes)
                     return await handler(request)
                 except (RequestValidationError, HTTPException, CheckoutError) as exc:

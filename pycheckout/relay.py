@@ -16,11 +16,11 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row, scalar_row
 
+from . import _conninfo
 from ._brokers import TIMEOUT, Blame, Event, Publish, blame, check_broker, connected
-from ._errors import Busy, InvalidRequest, Unavailable, error_from
+from ._errors import Busy, InvalidRequest, Unavailable, translated
 
 if TYPE_CHECKING:
     from faststream.security import BaseSecurity
@@ -47,15 +47,8 @@ _STATEMENT = 15.0  # seconds for the database to answer
 _GRACE = 3.0
 _LAST = 6.0
 
-# A connection whose other end is gone without a word is noticed within half a minute; what the URL says goes before.
-_CONNECTION = {
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-    "application_name": "pycheckout relay",
-}
+# What the URL says goes before.
+_CONNECTION = _conninfo.KEEPALIVE | {"application_name": "pycheckout relay"}
 
 
 class _BrokerGone(Exception):
@@ -98,18 +91,19 @@ class _Claim:
 class Relay:
     """Publishes events of one database to one broker; run as many as you like, they share the work.
 
-    `database` is a libpq URL or DSN, of a role that `checkout_grant_relay` was called for. `broker` is a URL:
-    `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or `rediss://` (Redis
-    Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL cannot say: SASL and
-    TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream, Redis stream or topic;
-    `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for `lease_seconds`, which
-    are prolonged while they are sent; `poll_seconds` pass before the next look at an outbox that had nothing due. An
-    event that the broker refused `max_attempts` times is parked.
+    `database` is a libpq URL or DSN, or SQLAlchemy's URL, of a role that `checkout_grant_relay` was called for.
+    `broker` is a URL: `amqp://` or `amqps://` (RabbitMQ), `nats://` or `tls://` (NATS JetStream), `redis://` or
+    `rediss://` (Redis Streams), `kafka://host:port,host:port`; `security`, from `faststream.security`, is what a URL
+    cannot say: SASL and TLS of Kafka, certificates of your own. `destination` names the exchange, JetStream stream,
+    Redis stream or topic; `source` is the CloudEvents attribute of that name. `batch` events are claimed at once, for
+    `lease_seconds`, which are prolonged while they are sent; `poll_seconds` pass before the next look at an outbox that
+    had nothing due. An event that the broker refused `max_attempts` times is parked.
 
     No transaction is open while the broker is asked, and an event is marked as published after the broker confirmed it.
     What a relay that dies had claimed is sent again once its lease has ended, under the same ids.
 
-    Raises ValueError for a URL of no broker that is known, and ModuleNotFoundError where its client is not installed.
+    Raises ValueError for a URL of no broker that is known, ModuleNotFoundError where its client is not installed, and
+    psycopg.ProgrammingError for a database that libpq cannot read.
     """
 
     def __init__(
@@ -127,7 +121,8 @@ class Relay:
         max_attempts: int = 12,
     ) -> None:
         check_broker(broker)
-        self._database = database
+        self._database: dict[str, Any] = _CONNECTION | _conninfo.parameters(database)
+        self._name = _conninfo.named(self._database)
         self._broker = broker
         self._security = security
         self._destination = destination
@@ -141,9 +136,18 @@ class Relay:
             sql.SQL(text).format(schema=prefix) for text in (_CLAIM, _EXTEND, _ACK, _FAIL, _RELEASE)
         )
         self._published = 0
+        self._drained = False
+        self._was_connected = False
+        self._progressed = 0.0
+        self._trouble = ""
         self._stopping = asyncio.Event()
         self._publish: Publish
         self._link = AsyncExitStack()
+
+    @property
+    def drained(self) -> bool:
+        """Whether `run(until_empty=True)` ended because nothing was due any more."""
+        return self._drained
 
     def stop(self) -> None:
         """Let `run` return within ten seconds. To be called in the thread of its event loop.
@@ -152,29 +156,46 @@ class Relay:
         """
         self._stopping.set()
 
-    async def run(self, *, until_empty: bool = False) -> int:
+    async def run(self, *, until_empty: bool = False, timeout: float = 60.0) -> int:
         """Publish until `stop()` is called, or until nothing is due; return how many events the broker took.
 
-        Without `until_empty` it looks again every `poll_seconds`. A broker or a database that is away is waited for,
-        up to 30 seconds between attempts. Raises a `CheckoutError` where waiting would not help: the functions are
-        missing, or the role may not call them; what else psycopg raises comes as it is. A relay that was stopped does
-        not run again.
+        Without `until_empty` it looks again every `poll_seconds`, and a broker or a database that is away is waited
+        for, up to 30 seconds between attempts. With it, nothing is waited for longer than `timeout` seconds without
+        an event that was published: then it raises Unavailable. So it does at once where the database will have no
+        session with it (no such database, role or host, or a wrong password). Another `CheckoutError` is raised where
+        waiting would not help either: the functions are missing, or the role may not call them; what else psycopg
+        raises comes as it is. A relay that was stopped does not run again.
         """
+        self._progressed = time.monotonic()
         work = asyncio.ensure_future(self._work(until_empty))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        others: list[asyncio.Task[Any]] = [asyncio.create_task(self._stopping.wait())]
+        if until_empty:
+            others.append(asyncio.create_task(self._without_progress(timeout)))
         try:
-            await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work, *others], return_when=asyncio.FIRST_COMPLETED)
+            gave_up = not work.done() and not self._stopping.is_set()
+            self._stopping.set()
             await asyncio.wait([work], timeout=_LAST)
         finally:
-            stopping.cancel()
-            work.cancel()
+            for each in [work, *others]:
+                each.cancel()
             await asyncio.wait([work], timeout=_GRACE)
         if work.done() and not work.cancelled():
-            return work.result()
-        logger.warning("stopped in the middle of something that hangs: what was claimed comes back when its lease ends")
+            work.result()
+        else:
+            logger.warning(
+                "stopped in the middle of something that hangs: what was claimed comes back when its lease ends"
+            )
+        if gave_up and not self._drained:
+            raise Unavailable(f"nothing was published for {timeout:.0f} s: {self._trouble or 'no answer'}")
         return self._published
 
-    async def _work(self, until_empty: bool) -> int:
+    async def _without_progress(self, timeout: float) -> None:
+        """Return once nothing was published for that long."""
+        while (left := self._progressed + timeout - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+    async def _work(self, until_empty: bool) -> None:
         pause = 1.0
         while not self._stopping.is_set():
             try:
@@ -183,34 +204,45 @@ class Relay:
                         claimed = await self._round(conn)
                         pause = 1.0
                         if not claimed and until_empty:
-                            return self._published
+                            self._drained = True
+                            return
                         if not claimed:
                             await self._sleep(self._poll_seconds)
             except _BrokerGone as exc:
-                logger.warning("the broker %s, next try in %.0f s: %s", exc.state, pause, exc)
+                self._trouble = f"the broker {exc.state}: {exc}"
             except psycopg.Error as exc:
-                error = error_from(exc)
-                if error is None:
-                    raise
-                if not isinstance(error, Busy | Unavailable):
-                    raise error from exc
-                logger.warning("the database cannot be reached, next try in %.0f s: %s", pause, type(error).__name__)
+                self._trouble = self._waits_for(exc)
             else:
                 continue
+            logger.warning("%s; next try in %.0f s", self._trouble, pause)
             await self._sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        return self._published
+
+    def _waits_for(self, exc: psycopg.Error) -> str:
+        """What is wrong with the database, if waiting may mend it; raises what it is otherwise."""
+        error = translated(exc)
+        if error is None:
+            raise exc
+        if not isinstance(error, Busy | Unavailable):
+            raise error from exc
+        # Its message alone: a DETAIL may quote a row.
+        state = "cannot be reached" if exc.sqlstate is None else "cannot go on"
+        trouble = f"{self._name} {state}: {' '.join(error.message.split())}"
+        # A host that it has once found is away: the server of names may be.
+        if _conninfo.refused(exc) or (_conninfo.unknown_host(exc) and not self._was_connected):
+            raise Unavailable(trouble) from exc
+        return trouble
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A session of the database, in which each statement is its own transaction, and a link to the broker."""
-        options: dict[str, Any] = _CONNECTION | conninfo_to_dict(self._database)
         conn = await psycopg.AsyncConnection.connect(
             # Behind a transaction pooler a prepared statement may be missing on the next backend.
-            **options,
+            **self._database,
             autocommit=True,
             prepare_threshold=None,
         )
+        self._was_connected = True
         try:
             async with self._link:
                 await self._reconnect()
@@ -275,6 +307,7 @@ class Relay:
         acked = await self._call(conn, self._ack, (claim.id, confirmed))
         claim.marked |= set(confirmed)
         self._published += len(confirmed)
+        self._progressed, self._trouble = time.monotonic(), ""
         logger.info("%d events published", len(confirmed))
         if acked < len(confirmed):
             logger.warning("%d events had another claim when they were confirmed", len(confirmed) - acked)
@@ -288,7 +321,7 @@ class Relay:
             try:
                 await self._call(conn, self._fail, (claim.id, event.id, error, self._max_attempts))
             except psycopg.Error as exc:
-                if not isinstance(error_from(exc), InvalidRequest):
+                if not isinstance(translated(exc), InvalidRequest):
                     raise
                 logger.warning("event %s had another claim when it was refused", event.id)
             claim.marked.add(event.id)

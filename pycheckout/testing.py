@@ -5,9 +5,11 @@ or `-p pycheckout.testing`. A template database is migrated once a test process;
 test that asks for `pycheckout_dsn` gets a clone of it, and `checkout_audit()` has to
 find nothing in that clone when the test is over.
 
-The server is the one that PYCHECKOUT_TEST_DATABASE_URL names, by the URL of a role
-that may create databases, or else an embedded PostgreSQL that ends with the tests.
-Databases whose names begin with `pycheckout_service_` are made and dropped there.
+The server is the one that PYCHECKOUT_TEST_DATABASE_URL names, by the URL or DSN of a
+role that may create databases, or else an embedded PostgreSQL that ends with the tests.
+Databases whose names begin with `pycheckout_service_` are made and dropped there, under
+names of the run's own, so that runs may share a server; what a killed run left behind,
+the next one drops.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import psycopg
@@ -27,7 +28,8 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from ._execute import put_cart
+from . import _conninfo
+from ._checkout import put_cart
 from ._migrate import migrate
 
 __all__ = [
@@ -39,6 +41,21 @@ __all__ = [
     "pycheckout_server",
     "pycheckout_template",
 ]
+
+_PREFIX = "pycheckout_service_"
+
+# A run's databases are its template and one of that name with something behind it.
+_LEFT_BEHIND = """
+select made.datname
+  from pg_database as made
+ where starts_with(made.datname, 'pycheckout_service_')
+   and pg_has_role(made.datdba, 'usage')
+   and not exists (select
+                     from pg_stat_activity as session
+                    where session.datid = made.oid
+                       or (starts_with(session.application_name, 'pycheckout_service_')
+                           and starts_with(made.datname, session.application_name)))
+"""
 
 ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
 
@@ -87,10 +104,9 @@ def pycheckout_template(
     pycheckout_server: str, pycheckout_prepare: Callable[[str], object], pytestconfig: pytest.Config
 ) -> Iterator[str]:
     """The name of the migrated database that each test's is cloned from."""
-    # The same name each time, so that a run replaces what a killed one left behind.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    name = "pycheckout_service_" + re.sub(r"\W+", "_", f"{pytestconfig.rootpath.name}_{worker}".lower())[-40:]
-    with _database(pycheckout_server, name) as dsn:
+    project = re.sub(r"\W+", "_", pytestconfig.rootpath.name.lower(), flags=re.ASCII)[:25]
+    name = f"{_PREFIX}{project}_{uuid4().hex[:12]}"
+    with _alive(pycheckout_server, name), _database(pycheckout_server, name) as dsn:
         migrate(dsn)
         pycheckout_prepare(dsn)
         yield name
@@ -172,14 +188,27 @@ def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
 
 
 @contextmanager
+def _alive(server: str, name: str) -> Iterator[None]:
+    """A session that says, for the length of the block, that this run is alive; it drops what dead runs left."""
+    params = _conninfo.parameters(server) | {"application_name": name}
+    with psycopg.connect(**params, autocommit=True) as session:
+        for (left,) in session.execute(_LEFT_BEHIND).fetchall():
+            # Another run may just be dropping it, too.
+            with suppress(psycopg.Error):
+                session.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(left)))
+        yield
+
+
+@contextmanager
 def _database(server: str, name: str, template: str = "template0") -> Iterator[str]:
     """A database of this name for the length of the block, instead of one that may be there; its URL."""
     drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
     create = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-    with psycopg.connect(server, autocommit=True) as admin:
+    params = _conninfo.parameters(server)
+    with psycopg.connect(**params, autocommit=True) as admin:
         admin.execute(drop)
         admin.execute(create)
         try:
-            yield urlsplit(server)._replace(path=f"/{name}").geturl()
+            yield _conninfo.url(params | {"dbname": name})
         finally:
             admin.execute(drop)

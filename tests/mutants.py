@@ -76,8 +76,14 @@ EQUIVALENT: dict[str, str] = {
     "checkout_uuid: now() for clock_timestamp()": "Not compiled on PostgreSQL 18, which has uuidv7().",
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
     "inventory_lock_product: never not found": "All slots of no product are none.",
+    "inventory_take: where stock.slots = 1 and": (
+        "A split product has no units in its own row: inventory_items_split_stock_in_slots."
+    ),
+    "outbox_lock_claimed: and event.claim_id is not distinct from outbox_lock_claimed.claim_id": (
+        "The statement after it asks again: a row more is locked, and no other is returned."
+    ),
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
-    "0001_baseline: primary key of checkout_groups": "Migration 0031 drops the table that 0001 made.",
+    "0001_baseline: primary key of checkout_groups": "Migration 0032 drops the table that 0001 made.",
 }
 
 _TEST_SECONDS = 90
@@ -209,9 +215,16 @@ def locked_conditions(source: Source) -> Found:
         start = _query_start(source, lock.start())
         clauses = r"\bwhere\b|\band\b|\border\s+by\b|\blimit\b|\bgroup\s+by\b"
         joints = list(source.top_level(clauses, start, lock.start()))
+
+        def joint_text(joint: re.Match[str], after: re.Match[str]) -> str:
+            return source.text[joint.start() : after.start()].strip()
+
         for joint, after in zip(joints, [*joints[1:], lock], strict=True):
             if joint[0] == "and":
                 yield source.text[joint.start() : after.start()], [source.edit(joint.start(), after.start())]
+            elif joint[0] == "where" and after[0] == "and" and not re.search(r"\bid\b|_id\b", joint_text(joint, after)):
+                # not the key: that stands in the join
+                yield f"{joint_text(joint, after)} and", [source.edit(joint.end(), after.end())]
     for found in source.finditer(r"\b(where|and)\s+(?:\w+\.)?buyer_store_id\s*=\s*[\w.()]+"):
         if not re.search(_LOCK, source.code[found.end() : source.code.index(";", found.end())]):
             yield found[0], [source.edit(*found.span(), "where true" if found[1] == "where" else "")]

@@ -1,6 +1,7 @@
 """Build the sdist and the wheel of the commit that is checked out, and see that users get something that works.
 
     python tests/release.py               into dist/ (make release)
+    python tests/release.py --look        only say whether this is a state to release; needs nothing but Python and git
     python tests/release.py --rehearse    what CI does: also for a version that CHANGELOG.md calls unreleased; on the
                                           versions of requirements.lock, not on today's; dist/ stays as it is
 
@@ -13,6 +14,7 @@ import argparse
 import datetime
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,22 +27,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from pycheckout._release import release  # noqa: E402
 
 
 class Refused(Exception):
     """Why there is no release."""
 
 
+def release() -> str:
+    """The version, read without importing anything: nothing need be installed to refuse a release."""
+    [version] = re.findall(r'^RELEASE = "([^"]+)"$', (ROOT / "db/deploy.py").read_text(), re.MULTILINE)
+    return str(version)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="also for an unreleased version; dist/ stays as it is")
+    parser.add_argument("--look", action="store_true", help="build nothing")
     args = parser.parse_args()
     try:
         if refusals := list(unfit(ROOT, release(), rehearsal=args.rehearse)):
             raise Refused("\n".join(refusals))
+        if args.look:
+            return
         with tempfile.TemporaryDirectory(prefix="pycheckout-release-") as temporary:
             # The demo's server, which is not root, passes through.
             folder = Path(temporary)

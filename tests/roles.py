@@ -12,6 +12,8 @@ PASSWORD = "of-a-test"
 
 # What a role may be given, and what runs with its owner's rights.
 ENTRY_POINTS = {
+    "ad_token_check",
+    "cart_get",
     "cart_purge",
     "cart_put",
     "checkout_audit",
@@ -23,11 +25,16 @@ ENTRY_POINTS = {
     "checkout_result",
     "checkout_version",
     "inventory_adjust",
+    "inventory_changes_purge",
+    "inventory_get",
     "inventory_restock",
     "inventory_set",
+    "inventory_set_many",
     "inventory_split",
+    "order_get",
     "order_line_fulfil",
     "order_line_release",
+    "orders_list",
     "outbox_ack",
     "outbox_claim",
     "outbox_discard",

@@ -236,11 +236,13 @@ def test_a_cart_that_the_earlier_system_converted_goes_by_the_end_of_its_quote(d
 PURGES = {
     "cart_purge": "cart_records",
     "checkout_requests_purge": "checkout_requests",
+    "inventory_changes_purge": "inventory_changes",
     "outbox_purge": "outbox_events",
 }
 AGE = {
     "cart_purge": ["alter table cart_records disable trigger user", "update cart_records set converted_at = {}"],
     "checkout_requests_purge": ["update checkout_requests set created_at = {}"],
+    "inventory_changes_purge": ["update inventory_changes set created_at = {}"],
     "outbox_purge": [
         "delete from outbox_events where event_type = 'checkout.converted'",
         "update outbox_events set published_at = {0}, created_at = {0}",
@@ -257,9 +259,11 @@ def aged(db, add_cart, checkout_sql):
         for days in range(5, 0, -1):
             cart = add_cart(stock=0)
             answer = checkout_sql(db, cart, key=f"k{days}")
+            db.execute("select inventory_restock(gen_random_uuid(), 1, %s)", [f"k{days}"])
             keys.append({"cart_purge": cart.id, "outbox_purge": answer["checkout_group_id"]}.get(purge, f"k{days}"))
         for change in AGE[purge]:
-            table, column = PURGES[purge], {"checkout_requests_purge": "idempotency_key"}.get(purge, "id")
+            columns = {"checkout_requests_purge": "idempotency_key", "inventory_changes_purge": "change_key"}
+            table, column = PURGES[purge], columns.get(purge, "id")
             ranks = f"(select count(*) from {table} as older where older.{column} >= {table}.{column})"
             db.execute(change.format(f"now() - make_interval(days => {ranks}::int)"))
         return keys
@@ -342,6 +346,10 @@ FILL = {
     "checkout_requests_purge": """
         insert into checkout_requests (buyer_store_id, idempotency_key, request_hash, cart_id, created_at)
         select gen_random_uuid(), number, '', gen_random_uuid(), now() + (number * 7919 % {0} - 99.5) * interval '1 min'
+          from generate_series(1, {0}) as number""",
+    "inventory_changes_purge": """
+        insert into inventory_changes (product_id, change_key, delta, created_at)
+        select gen_random_uuid(), number, 1, now() + (number * 7919 % {0} - 99.5) * interval '1 min'
           from generate_series(1, {0}) as number""",
     "outbox_purge": """
         insert into outbox_events

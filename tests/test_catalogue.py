@@ -101,13 +101,16 @@ def test_a_plan_that_is_forced_is_not_compiled(functions):
     """A scan or a sort that is there although it is switched off looks so dear that PostgreSQL 15 to 17 compile it."""
     forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
     forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
-    assert forced.keys() == {"checkout_execute", "checkout_result", "outbox_claim"}
+    reading = {"cart_get", "checkout_result", "inventory_get", "order_get", "orders_list"}
+    assert forced.keys() == reading | {"checkout_execute", "outbox_claim"}
     assert all("jit=off" in settings for settings in forced.values())
 
 
 def test_steps_that_entry_points_share_are_planned_alike(functions):
     """A session plans a statement once, under the settings of whoever comes first."""
     assert functions["checkout_execute"]["settings"] == functions["checkout_result"]["settings"]
+    assert set(functions["checkout_result"]["settings"]) <= set(functions["cart_get"]["settings"])
+    assert functions["order_get"]["settings"] == functions["orders_list"]["settings"]
 
 
 def test_no_sql_function_is_planned_anew_in_every_checkout(functions, db, add_cart, checkout_sql):

@@ -9,12 +9,18 @@ from uuid import uuid4
 import jwt
 import psycopg
 import pytest
+from brokers import running
 from command import PROGRAM, ROOT, environment, plain, run_command, run_in_terminal
 from many import add_orders
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from roles import PASSWORD
+from typer.main import get_command
+from typer.testing import CliRunner
 
 import pycheckout
+from checks import values
 from factories import ADDRESS
+from pycheckout._commands import app
 from pycheckout._release import deployment
 
 DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -115,6 +121,33 @@ def test_a_refusal_is_a_line_with_its_remedy(run, dsn):
     assert "short" not in refused.stderr
 
 
+def test_keys_are_listed_without_their_secrets_and_answer_in_json(run, dsn):
+    secret = "a secret of more than thirty-two bytes"
+
+    def key(*command):
+        done = run("signing-key", *command, "--database", dsn, "--json", env={"AD_KEY": secret})
+        assert done.returncode == 0, done.stderr
+        assert secret not in done.stdout
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert key("list") == []
+    assert key("put", "k2", "--secret-env", "AD_KEY", "--accepts-unnamed") == [{"kid": "k2", "active": True}]
+    assert key("put", "k1", "--secret-env", "AD_KEY") == [{"kid": "k1", "active": True}]
+    assert key("retire", "k2") == [{"kid": "k2", "active": False}]
+    listed = key("list")
+    assert [(each["kid"], each["active"], each["accepts_unnamed"]) for each in listed] == [
+        ("k1", True, False),
+        ("k2", False, True),
+    ]
+    assert listed[0]["retired_at"] is None and listed[1]["retired_at"] is not None
+    assert set(listed[0]) == {"kid", "active", "accepts_unnamed", "created_at", "retired_at"}
+    refused = run("signing-key", "retire", "k3", "--database", dsn, "--json")
+    assert (refused.returncode, json.loads(refused.stderr)["error"]["code"]) == (1, "invalid_request")
+    shown = run("signing-key", "list", "--database", dsn).stdout.splitlines()
+    assert shown[0].split() == ["kid", "active", "accepts", "unnamed", "created", "at", "retired", "at"]
+    assert shown[1].split()[:3] == ["k1", "yes", "no"]
+
+
 @pytest.mark.parametrize("path", ["nowhere", "."])
 def test_a_secret_that_cannot_be_read_is_wrong_usage(run, tmp_path, path):
     refused = run("signing-key", "put", "k1", "--secret-file", str(tmp_path / path))
@@ -135,7 +168,7 @@ def test_the_demo_names_the_package_that_it_lacks():
 def test_a_server_that_is_not_there_is_said_in_a_line(run):
     refused = run("audit", "--database", "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2")
 
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert refused.stderr.startswith("pycheckout: ")
     assert "Traceback" not in refused.stderr
 
@@ -155,8 +188,8 @@ def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(r
     assert run("audit", "--database", dsn, env=elsewhere | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 0
     assert run("audit", env=elsewhere | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 0
     assert run("audit", env=libpq).returncode == 0
-    assert run("audit", env=libpq | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 1
-    assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 1
+    assert run("audit", env=libpq | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 4
+    assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 4
 
 
 @pytest.mark.parametrize(
@@ -169,6 +202,86 @@ def test_a_database_that_is_no_url_is_said_without_repeating_it(run, command):
     assert refused.returncode == 1
     assert "not a libpq URL" in refused.stderr
     assert "hunter2" not in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["signing-key", "list"]],
+)
+def test_a_url_of_sqlalchemy_is_one_too(run, dsn, command):
+    """One DATABASE_URL serves all."""
+    done = run(*command, env={"PYCHECKOUT_DATABASE_URL": dsn.replace("postgresql://", "postgresql+psycopg://")})
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "grant"),
+    [
+        (["doctor"], None),
+        (["audit"], None),
+        (["signing-key", "list"], None),
+        (["show", str(uuid4()), "--buyer", str(uuid4())], "checkout_grant"),
+        (["relay", "--broker", "redis://127.0.0.1:{redis}", "--drain"], "checkout_grant_relay"),
+        (["order", "fulfil", str(uuid4())], "checkout_grant_orders"),
+        (["outbox", "purge", "--older-than", "1 day"], "checkout_grant_relay"),
+    ],
+)
+def test_a_role_that_may_not_is_told_which_may(run, dsn, db, new_role, command, grant):
+    """ "permission denied for table _yoyo_migration" helps nobody."""
+    role = new_role(" it's")
+    own = make_conninfo(dsn, user=role, password=PASSWORD)
+    [owner] = values(db, "select current_user")
+    if "{redis}" in " ".join(command):
+        with running("redis") as broker:
+            refused = run(*[word.format(redis=broker.port) for word in command], "--database", own)
+    else:
+        refused = run(*command, "--database", own)
+
+    assert refused.returncode == 1
+    [denied, hint] = refused.stderr.splitlines()[-2:]
+    assert denied.startswith("pycheckout: permission denied for ")
+    assert f'Role "{role}" may not do this: connect as "{owner}"' in hint
+    if grant is None:
+        assert "checkout_grant" not in hint
+    else:
+        [call] = re.findall(r"let the owner call (.*)\.$", hint)
+        assert call.startswith(f'select "{grant}"(')
+        db.execute(call)
+        assert values(db, "select 1 from checkout_roles where role_name = %s", role) != []
+
+
+def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_database):
+    url = empty_database()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    with psycopg.connect(url) as conn:
+        conn.execute("create table public.vendor_orders (of_the_host integer)")
+    env = {"PGOPTIONS": "-c search_path=public,checkout"}
+
+    for command in (["doctor"], ["audit"], ["signing-key", "list"], ["outbox", "backlog"]):
+        done = run(*command, "--database", url, env=env)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    missing = run("doctor", "--database", url)
+    assert "is not installed in this schema, but in checkout" in missing.stdout
+
+
+def test_a_role_that_may_not_use_the_schema_is_told_so(run, empty_database, new_role):
+    url = empty_database()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    own = make_conninfo(url, user=new_role(), password=PASSWORD)
+
+    refused = run("doctor", "--database", own, "--schema", "checkout")
+
+    assert refused.returncode == 1
+    owner = conninfo_to_dict(url)["user"]
+    assert f'remedy: Connect as "{owner}": this role may not use schema checkout.' in refused.stdout
+
+
+def test_what_is_not_installed_is_said_so(run, empty_database):
+    refused = run("audit", "--database", empty_database())
+
+    assert refused.returncode == 1
+    assert "hint: Run `pycheckout migrate`" in refused.stderr
 
 
 # migrate
@@ -258,7 +371,7 @@ def test_execute_checks_a_cart_out_and_shows_it_as_a_table(execute, add_cart, db
     lines = done.stdout.splitlines()
     assert lines[0] == f"cart {cart.id}: complete"
     assert len(re.findall(r"^order \S{36} +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
-    assert re.search(r"^  Product 1\.1 +1 +15.00 +pending *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  Product 1\.1 +1 +15.00 +15.00 +pending *$", done.stdout, re.MULTILINE)
     assert lines[-1] == "quoted 60.00 USD, confirmed 60.00 USD"
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
 
@@ -272,6 +385,80 @@ def test_execute_answers_in_json_what_the_function_answers_and_replays(execute, 
 
     assert again == first | {"replayed": True}
     assert db.execute(result, (cart.buyer_store_id, cart.id)).fetchone() == (again,)
+
+
+def test_an_output_that_lacks_a_letter_gets_another_and_the_exit_code_is_the_checkouts(execute, add_cart):
+    """rich#212: a traceback and exit code 1, and the cart was converted."""
+    cart = add_cart(vendors=1, lines=1, items={(0, 0): {"title": "Crème brûlée \u20ac"}})
+
+    done = execute(cart, env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  Cr?me br?l?e ?" in done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_nobody_can_read_fails_no_checkout(dsn, add_cart, db, options):
+    """A full disk, or a reader that has gone."""
+    cart = add_cart()
+    command = [PROGRAM, "execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id)]
+    command += ["--key", "k1", "--payment-method", "ach", "--address", json.dumps(ADDRESS), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+
+    assert done.returncode == 0
+    assert done.stderr == "pycheckout: it is done, but could not be printed: No space left on device\n"
+    assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
+
+
+@pytest.mark.parametrize("source", ["stdin", "file", "argument"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "env", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_json_is_utf_8_whatever_the_locale(dsn, add_cart, tmp_path, source, encoding, env):
+    """jira-skill#113: mojibake in a cart that nobody can change any more."""
+    cart = add_cart()
+    address = ADDRESS | {"line1": "Straße der Œuvre 1 \u20ac"}
+    written = json.dumps(address, ensure_ascii=False).encode(encoding)
+    (tmp_path / "address").write_bytes(written)
+    value = {"stdin": b"@-", "file": b"@" + bytes(tmp_path / "address"), "argument": written}[source]
+    command = [PROGRAM, "execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id)]
+    command += ["--key", "k", "--payment-method", "ach", "--json", "--address", value]
+    done = subprocess.run(command, env=environment(env), input=written, capture_output=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["shipping_address"] == address
+
+
+def test_json_in_another_encoding_is_wrong_usage(run, dsn, add_cart, tmp_path):
+    cart = add_cart()
+    (tmp_path / "address").write_bytes(json.dumps({"line1": "Straße"}, ensure_ascii=False).encode("latin-1"))
+    command = ["execute", "--database", dsn, "--buyer", str(cart.buyer_store_id), "--cart", str(cart.id), "--key", "k"]
+
+    refused = run(*command, "--payment-method", "ach", "--address", f"@{tmp_path / 'address'}")
+
+    assert refused.returncode == 2
+    assert "no JSON (UnicodeDecodeError)" in refused.stderr
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53400", "58030"])
+def test_a_server_without_disk_or_memory_is_4_like_one_that_is_away(execute, add_cart, db, sqlstate):
+    db.execute(f"""
+        create function fail_here() returns trigger language plpgsql
+        as $$ begin raise exception 'could not extend file' using errcode = '{sqlstate}'; end $$;
+        create trigger fail_here before insert on vendor_orders for each statement execute function fail_here()
+    """)
+    cart = add_cart()
+
+    refused = execute(cart, "--json")
+    db.execute("drop trigger fail_here on vendor_orders")
+
+    assert refused.returncode == 4
+    assert json.loads(refused.stderr)["error"]["code"] == "unavailable"
+    assert execute(cart).returncode == 0
 
 
 def test_every_option_of_execute_reaches_the_function(execute, add_cart, tmp_path):
@@ -372,6 +559,26 @@ def test_show_tells_of_a_cart_before_and_after_its_checkout(run, dsn, db, add_ca
     assert (machine["outcome"], machine["cart_id"]) == ("rejected", str(cart.id))
 
 
+def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, execute, add_cart):
+    """The reason stood among the states, and 8.00 below an order of 0.00."""
+    cart = add_cart(vendors=1, lines=1, unit_price_cents=800)
+    [order] = json.loads(execute(cart, "--json").stdout)["vendor_orders"]
+    db.execute("select vendor_order_cancel(%s, 'out of season')", (order["order_id"],))
+
+    lines = run("show", str(cart.id), "--database", dsn).stdout.splitlines()
+
+    assert re.split(r"  +", lines[2].strip()) == [
+        "orders and lines",
+        "qty",
+        "quoted (USD)",
+        "total (USD)",
+        "status",
+        "reason",
+    ]
+    assert re.split(r"  +", lines[3].strip()) == [f"order {order['order_id']}", "0.00", "canceled"]
+    assert re.split(r"  +", lines[4].strip()) == ["Product 1.1", "1", "8.00", "0.00", "rejected", "out of season"]
+
+
 def test_show_finds_no_cart_that_is_not_there_nor_another_buyers(run, dsn, add_cart):
     cart = add_cart()
 
@@ -431,7 +638,32 @@ def test_an_audit_shows_a_thousand_findings_and_says_how_many_more(run, dsn, db)
 
 # Help, completion, documentation
 
-COMMANDS = ["migrate", "rollback", "doctor", "signing-key", "execute", "show", "demo", "audit", "relay"]
+COMMANDS = [
+    "migrate",
+    "rollback",
+    "doctor",
+    "grant",
+    "revoke",
+    "signing-key",
+    "execute",
+    "show",
+    "demo",
+    "order",
+    "stock",
+    "audit",
+    "relay",
+    "outbox",
+    "purge",
+    "erase",
+]
+
+
+def every_command():
+    """The words of each command, those of groups too."""
+    group = get_command(app)
+    for name, command in group.commands.items():
+        yield [name]
+        yield from ([name, each] for each in getattr(command, "commands", {}))
 
 
 def options(help_text):
@@ -444,12 +676,31 @@ def test_the_help_names_every_command_and_each_has_its_own(run):
     top = run("--help").stdout
     for command in COMMANDS:
         assert re.search(rf"^│ {command} +[A-Z].*[.a-z]", top, re.MULTILINE), command
-        own = run(command, "--help")
-        assert own.returncode == 0
-        assert options(own.stdout)
-        for option, says in options(own.stdout).items():
-            assert len(says.split()) >= 4, (command, option, says)
+    assert {words[0] for words in every_command()} == {*COMMANDS}
     assert "Exit codes: 0 done;" in top
+
+
+def shown_help(words):
+    done = CliRunner().invoke(app, [*words, "--help"], env={"TERMINAL_WIDTH": "120", "COLUMNS": "120"})
+    assert done.exit_code == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", [[], *every_command()], ids=" ".join)
+def test_help_reads_as_a_person_expects(words):
+    """No type beside a flag, no braces, and names of values in capitals: `--help <bool>` reads as if it took one."""
+    shown = shown_help(words)
+    [usage] = re.findall(r"^ Usage: (.*?) *$", shown, re.MULTILINE)
+    assert re.fullmatch(r"[A-Za-z -]+( \[OPTIONS\]| \[ARGS\]\.\.\.| [A-Z]+(\.\.\.)?)*", usage), usage
+    assert not re.search(r"<[a-z]|\{", shown), shown
+    assert options(shown)["--help"] == "Show this message and exit."
+    for option, says in options(shown).items():
+        value, _, sentence = says.partition("  ")
+        if sentence:
+            assert re.fullmatch(r"[A-Z]+(\|@FILE)?|[a-z|]+|[A-Z]+ \[.*x.*\]", value), (option, value)
+        assert len((sentence or value).split()) >= 3, (option, says)
+    for argument, says in re.findall(r"^│[ *]+([A-Z]+) +(.+?) *│$", shown, re.MULTILINE):
+        assert len(says.split()) >= 3, argument
 
 
 @pytest.mark.parametrize("command", [["--nonsense"], ["nonsense"], ["show"], ["audit", "--since"]])
@@ -482,9 +733,9 @@ def test_bash_completes_commands_and_options(run):
     assert "--reservation-policy" in completions("pycheckout", "execute", "--re")
 
 
-def test_the_page_documents_every_command_option_and_exit_code(run):
-    for command in (*COMMANDS, "signing-key put", "signing-key retire"):
-        assert f"`pycheckout {command}" in DOCS, command
-        for option in options(run(*command.split(), "--help").stdout):
-            assert option == "--help" or f"`{option}" in DOCS, (command, option)
+def test_the_page_documents_every_command_option_and_exit_code():
+    for words in every_command():
+        assert f"`pycheckout {' '.join(words)}" in DOCS, words
+        for option in options(shown_help(words)):
+            assert option == "--help" or f"`{option}" in DOCS, (words, option)
     assert re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "3", "4"]

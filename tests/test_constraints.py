@@ -26,6 +26,7 @@ DUPLICATES = {
     "idx_cart_records_checkout_group_id": ("cart_records", {"id": OTHER_ID}),
     "idx_outbox_events_conversion": ("outbox_events", {"id": OTHER_ID}),
     "inventory_baseline_pkey": ("inventory_baseline", {}),
+    "inventory_changes_pkey": ("inventory_changes", {"delta": "delta + 1"}),
     "inventory_holds_pkey": ("inventory_holds", {}),
     "inventory_items_pkey": ("inventory_items", {}),
     "inventory_slots_pkey": ("inventory_slots", {}),
@@ -63,6 +64,7 @@ def filled(connect, add_cart, checkout_sql):
     conn = connect()
     conn.execute("select inventory_split(%s, 2)", (cart.items[0].product_id,))
     checkout_sql(conn, cart)
+    conn.execute("select inventory_restock(%s, 1, 'k')", (cart.items[1].product_id,))
     conn.execute("select ad_signing_key_put('k1', %s)", (bytes(32),))
     conn.execute("select checkout_grant(current_user)")
     conn.execute("insert into cart_change_permits values (%s)", (cart.id,))

@@ -24,10 +24,13 @@ from pycheckout import (
     NotInstalled,
     OrderNotFound,
     OrderStateConflict,
+    PoolerConflict,
+    ReadOnlyServer,
     SnapshotImmutable,
     Unavailable,
+    error_from,
 )
-from pycheckout._errors import BY_SQLSTATE, error_from
+from pycheckout._errors import BY_SQLSTATE, translated
 
 DB = Path(__file__).parents[1] / "db"
 
@@ -46,6 +49,8 @@ PROMISES = {
     OrderStateConflict: ("order_state_conflict", 409, False),
     Busy: ("busy", 503, True),
     Unavailable: ("unavailable", 503, True),
+    ReadOnlyServer: ("read_only_server", 503, False),
+    PoolerConflict: ("pooler_conflict", 500, False),
     NotInstalled: ("not_installed", 500, False),
     MigrationError: ("migration_failed", 500, False),
 }
@@ -70,7 +75,7 @@ def test_table_holds_exactly_the_codes_that_the_sql_raises():
 
 def test_every_sqlstate_of_the_table_arrives_as_its_class(db):
     for sqlstate, kind in BY_SQLSTATE.items():
-        error = error_from(raised(db, sqlstate, '{"cart_id": "c1"}', "Do this."))
+        error = translated(raised(db, sqlstate, '{"cart_id": "c1"}', "Do this."))
 
         assert type(error) is kind
         assert (error.sqlstate, error.message) == (sqlstate, "in words")
@@ -79,25 +84,45 @@ def test_every_sqlstate_of_the_table_arrives_as_its_class(db):
 
 @pytest.mark.parametrize(
     ("sqlstate", "kind"),
-    [("08000", Unavailable), ("08006", Unavailable), ("08P01", Unavailable), ("OC999", CheckoutError)],
+    [("08000", Unavailable), ("08006", Unavailable), ("OC999", CheckoutError)],
 )
 def test_codes_beyond_the_table_go_by_their_class(db, sqlstate, kind):
-    error = error_from(raised(db, sqlstate))
+    error = translated(raised(db, sqlstate))
 
     assert type(error) is kind
     assert error.sqlstate == sqlstate
 
 
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "53400", "58030"])
+def test_a_server_without_disk_memory_or_connections_may_be_asked_again(db, sqlstate):
+    assert type(translated(raised(db, sqlstate))) is Unavailable
+
+
 def test_errors_that_are_not_ours_are_left_alone(db):
-    assert error_from(raised(db, "22012")) is None
-    assert error_from(raised(db, "23505")) is None
-    assert error_from(psycopg.ProgrammingError("a mistake of the caller")) is None
+    assert translated(raised(db, "22012")) is None
+    assert translated(raised(db, "23505")) is None
+    assert translated(psycopg.ProgrammingError("a mistake of the caller")) is None
     # An earlier statement of the caller's failed.
-    assert error_from(psycopg.errors.PipelineAborted("pipeline aborted")) is None
+    assert translated(psycopg.errors.PipelineAborted("pipeline aborted")) is None
+
+
+def test_errors_of_another_driver_get_their_class():
+    """asyncpg has sqlstate, message, detail and hint as attributes."""
+    error = error_from("OC010", "short", detail='{"cart_id": "c1"}', hint="Order less.")
+
+    assert type(error) is InsufficientInventory
+    assert (error.sqlstate, error.message, error.detail, error.hint) == (
+        "OC010",
+        "short",
+        {"cart_id": "c1"},
+        "Order less.",
+    )
+    assert type(error_from("40001", "could not serialize")) is Busy
+    assert error_from("23505", "duplicate key") is None
 
 
 def test_no_answer_at_all_is_unavailable():
-    error = error_from(psycopg.OperationalError("the connection is lost"))
+    error = translated(psycopg.OperationalError("the connection is lost"))
 
     assert type(error) is Unavailable
     assert error.sqlstate is None
@@ -105,7 +130,7 @@ def test_no_answer_at_all_is_unavailable():
 
 @pytest.mark.parametrize("detail", ["Key (id)=(1) already exists.", "[1]", "", "{"])
 def test_detail_that_is_no_json_object_is_empty(db, detail):
-    assert error_from(raised(db, "40001", detail)).detail == {}
+    assert translated(raised(db, "40001", detail)).detail == {}
 
 
 def test_classes_keep_their_promises():

@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 import pycheckout
 from checks import values
 from factories import ADDRESS, request_of
-from pycheckout._errors import error_from, failed_inside
+from pycheckout._errors import failed_inside, translated
 
 KEY = """
     create table host_stores (id uuid primary key);
@@ -220,4 +220,4 @@ def test_errors_that_no_function_of_ours_raised_keep_their_class(db):
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select host_function()")
     assert not failed_inside(caught.value)
-    assert type(error_from(caught.value)) is pycheckout.NotInstalled
+    assert type(translated(caught.value)) is pycheckout.NotInstalled

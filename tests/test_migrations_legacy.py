@@ -732,3 +732,4 @@ def test_a_million_orders_migrate_while_the_host_reads_and_writes(legacy, capsys
 
     assert value(conn, "select count(*) from vendor_orders where cart_id is null") == 4
     assert max(waited for waited, _ in probes.waits.values()) < 0.25
+    assert max(seconds for seconds, _ in probes.longest.values()) < 0.25

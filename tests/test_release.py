@@ -2,10 +2,12 @@
 
 import datetime
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from release import Refused, git, run, unfit
+from release import ROOT, Refused, git, run, unfit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -89,6 +91,25 @@ def test_the_number_of_a_release_is_not_used_twice(checkout):
 
     [refusal] = unfit(root, "0.2.0", rehearsal=False)
     assert "v0.2.0 is a tag of another commit" in refusal
+
+
+def test_make_refuses_before_it_installs_anything(checkout):
+    """Three minutes of installing, and then: no."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    root = checkout("## 0.1.0, unreleased")
+    for name in ("Makefile", "db/deploy.py", "tests/release.py"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    commit(root)
+    (root / "new.txt").write_text("not committed")
+    # A Python that has nothing installed, and a pip that cannot.
+    command = ["make", "release", "PIP=false", f"PYTHON={sys.executable} -I -S"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode != 0
+    assert "no release of " in done.stderr and "new.txt" in done.stderr
+    assert not (root / ".venv").exists()
 
 
 def test_a_program_that_fails_is_told_with_what_it_said(tmp_path):

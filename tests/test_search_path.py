@@ -21,6 +21,7 @@ create table {schema}.cart_records (id uuid);
 create table {schema}.checkout_requests (id uuid);
 create table {schema}.checkout_releases (id uuid);
 create table {schema}.inventory_items (id uuid);
+create table {schema}.inventory_changes (id uuid);
 create table {schema}.vendor_orders (id uuid);
 create table {schema}.ad_signing_keys (id uuid);
 create table {schema}.checkout_roles (id uuid);
@@ -61,14 +62,21 @@ CALLS = {
     "checkout_grant_relay": "(%(role)s)",
     "checkout_revoke": "(%(role)s)",
     "checkout_apply_grants": "(%(role)s, 'checkout')",
+    "cart_get": "(%(buyer)s, %(cart)s)",
     "cart_purge": "('1 day')",
     "cart_put": "(%(quote)s)",
     "inventory_split": "(%(product)s, 3)",
     "inventory_restock": "(%(product)s, 1)",
     "inventory_set": "(%(product)s, 50)",
-    "inventory_adjust": "(%(product)s, -1)",
+    "inventory_adjust": "(%(product)s, -1, 'k')",
+    "inventory_changes_purge": "('1 day')",
+    "inventory_get": "(array[%(product)s]::uuid[])",
+    "inventory_set_many": "(%(levels)s)",
     "ad_signing_key_put": "('k1', %(secret)s)",
     "ad_signing_key_retire": "('k0')",
+    "ad_token_check": "(%(token)s, %(buyer)s)",
+    "order_get": "(%(order)s, %(order_buyer)s)",
+    "orders_list": "(%(order_buyer)s, most => 1)",
     "vendor_order_cancel": "(%(order)s, 'why')",
     "order_line_release": "(%(line)s, 'why')",
     "order_line_fulfil": "(%(line)s)",
@@ -109,8 +117,11 @@ def arguments(db, add_cart, checkout_sql):
         "product": cart.items[0].product_id,
         "quote": Jsonb(quote),
         "secret": KEY,
+        "token": token(),
         "role": db.info.user,
+        "levels": Jsonb([{"product_id": str(cart.items[0].product_id), "available": 9}]),
         "order": ordered.groups[0].id,
+        "order_buyer": ordered.buyer_store_id,
         "line": ordered.items[0].id,
         "claim": events[0]["claim_id"],
         "event": events[0]["id"],

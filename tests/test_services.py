@@ -24,6 +24,8 @@ from checks import values
 from examples.django.shop import DeliveryNote as DjangoNote
 from factories import request_of
 from pycheckout import _http_docs as http_docs
+from pycheckout._embedded import embedded_server
+from races import wait_until
 from web import body, headers, serving
 
 ROOT = Path(__file__).parents[1]
@@ -222,15 +224,28 @@ def test_opentelemetry_sees_the_statement_and_no_argument(dsn, add_cart):
 def run_pytest(server, tmp_path):
     """run_pytest(source): a service's test file under pytest, in a process of its own."""
 
-    def run_pytest(source, *options):
+    def start(source, *options, url=None):
         (tmp_path / "test_service.py").write_text(source, encoding="utf-8")
-        env = os.environ | {"PYCHECKOUT_TEST_DATABASE_URL": server.dsn(), "PYTHONPATH": str(ROOT)}
+        env = os.environ | {"PYCHECKOUT_TEST_DATABASE_URL": url or server.dsn(), "PYTHONPATH": str(ROOT)}
         env.pop("PYTEST_XDIST_WORKER", None)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *options]
         command.append(str(tmp_path))
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
+    def run_pytest(source, *options, **kwargs):
+        process = start(source, *options, **kwargs)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    run_pytest.start = start
     return run_pytest
+
+
+def databases(server):
+    """Those of the plugin."""
+    with psycopg.connect(server.dsn()) as conn:
+        return set(values(conn, "select datname from pg_database where starts_with(datname, 'pycheckout_service_')"))
 
 
 def test_the_plugin_as_shown(run_pytest, server):
@@ -238,8 +253,7 @@ def test_the_plugin_as_shown(run_pytest, server):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
-    with psycopg.connect(server.dsn()) as conn:
-        assert values(conn, "select datname from pg_database where datname ~ 'service_test_the_plugin_as_shown'") == []
+    assert {name for name in databases(server) if "the_plugin_as_shown" in name} == set()
 
 
 ISOLATED = """
@@ -277,6 +291,74 @@ def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, m
     assert "1 passed" in run_pytest(source).stdout
 
 
+WAITS = """
+import sys
+import psycopg
+
+def test_waits(pycheckout_dsn):
+    with psycopg.connect(pycheckout_dsn) as conn:
+        print("here", conn.info.dbname, flush=True)
+        sys.stdin.readline()
+        assert conn.execute("select 1").fetchone() == (1,)
+"""
+
+
+def until_here(process):
+    """The database of a test that waits."""
+    for line in process.stdout:
+        if line.startswith("here "):
+            return line.split()[1]
+    raise AssertionError(process.stderr.read())
+
+
+def test_two_runs_of_one_project_share_a_server(run_pytest, server):
+    """They dropped each other's databases."""
+    first = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
+    second = None
+    try:
+        one = until_here(first)
+        second = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
+        other = until_here(second)
+        for process in (first, second):
+            output, errors = process.communicate("\n", timeout=120)
+            assert process.returncode == 0, output + errors
+    finally:
+        for process in filter(None, (first, second)):
+            process.kill()
+            process.communicate()
+    assert one != other
+    assert databases(server) & {one, other} == set()
+
+
+def test_what_a_killed_run_left_behind_is_dropped_by_the_next(run_pytest, server):
+    killed = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
+    left = until_here(killed)
+    killed.kill()
+    killed.communicate()
+    template = left.removesuffix("_t")
+    with psycopg.connect(server.dsn(), autocommit=True) as conn:
+        of_the_dead = "select from pg_stat_activity where datname = %s or application_name = %s"
+        wait_until(lambda: not conn.execute(of_the_dead, (left, template)).fetchall())
+    assert left in databases(server)
+
+    assert run_pytest(recipe("Test it")).returncode == 0
+    assert {name for name in databases(server) if name.startswith(template)} == set()
+
+
+@pytest.mark.parametrize("form", ["url", "dsn", "sqlalchemy"])
+def test_the_plugin_takes_a_server_on_a_socket(run_pytest, form):
+    """ "not a libpq URL": the path was put where the host had been."""
+    with embedded_server(fsync=False) as server:
+        url = {
+            "url": f"postgresql:///postgres?host={server.socket_dir}&port={server.port}&user={server.user}",
+            "dsn": f"host={server.socket_dir} port={server.port} user={server.user} dbname=postgres",
+            "sqlalchemy": f"postgresql+psycopg://{server.user}@/postgres?host={server.socket_dir}&port={server.port}",
+        }[form]
+        done = run_pytest(recipe("Test it"), url=url)
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 # What the client must do
 
 
@@ -288,8 +370,9 @@ def test_the_table_names_every_code_under_its_status():
         for code in re.findall(r"`(\w+)`", codes)
     }
 
-    from_checkout = {kind.code: kind.http_status for kind in pycheckout.CheckoutError.__subclasses__()}
-    elsewhere = {"order_not_found", "order_state_conflict", "migration_failed"}
+    kinds = [*pycheckout.CheckoutError.__subclasses__(), pycheckout.ReadOnlyServer]
+    from_checkout = {kind.code: kind.http_status for kind in kinds}
+    elsewhere = {"migration_failed"}
     assert set(told) == (set(http_docs.DETAILS) | set(from_checkout) | {"unauthorized", "forbidden"}) - elsewhere
     for code, status in from_checkout.items():
         assert code in elsewhere or told[code] == {status}

@@ -355,7 +355,7 @@ def test_put_cart_writes_a_quote_that_can_be_ordered(db, add_stock, caplog):
     assert active == pycheckout.result(db, cart["buyer_store_id"], cart["id"])
     assert (active.status, active.valid_until) == ("active", cart["valid_until"])
     assert active.totals.quoted == pycheckout.Amounts(subtotal_cents=500, discounts_cents=50, total_cents=450)
-    assert (caplog.records[0].operation, caplog.records[0].cart_id) == ("put_cart", str(cart["id"]))
+    assert (caplog.records[0].operation, caplog.records[0].cart_id) == ("quotes.put", str(cart["id"]))
 
     result = pycheckout.execute(
         db,

@@ -14,31 +14,32 @@ declare
   v_tables constant text[] := '{cart_records,cart_vendor_groups,cart_items,vendor_orders,order_line_items,payment_intents,inventory_items,outbox_events}';
   v_relations constant text[] := '{checkout_ledger,checkout_objects,checkout_groups_changed,checkout_groups_archive,inventory_slots,'
     'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
-    'checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog}';
+    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog}';
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- `make functions-hash` writes the names between the braces.
-  v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_public,'
-    'ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_line_discount_cents, cart_open,'
-    'cart_part_refuse_change, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read, cart_read_groups,'
-    'cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_value_problem, cart_write, checkout_address,'
-    'checkout_apply_grants, checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key,'
-    'checkout_bound_lock_waits, checkout_build_result, checkout_check_arguments, checkout_check_key, checkout_column_type,'
-    'checkout_comment, checkout_convert, checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents,'
-    'checkout_cutoff, checkout_describe_orders, checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart,'
-    'checkout_function_private, checkout_grant, checkout_grant_operators, checkout_grant_orders, checkout_grant_quotes,'
-    'checkout_grant_relay, checkout_group_note_change, checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare,'
-    'checkout_is_blank, checkout_is_ours, checkout_lock_cart, checkout_migration_check, checkout_migration_close,'
-    'checkout_migration_dependants, checkout_migration_lock, checkout_migration_open, checkout_migration_pin, checkout_migration_undo,'
-    'checkout_migration_wait, checkout_place_orders, checkout_privileges, checkout_quoted_totals, checkout_raise_invalid,'
-    'checkout_raise_nothing_to_order, checkout_raise_rows, checkout_register_role, checkout_request_hash, checkout_requests_purge,'
-    'checkout_result, checkout_revoke, checkout_shipping_line, checkout_table_private, checkout_timestamp, checkout_uuid,'
-    'checkout_validate_amounts, checkout_validate_cart, checkout_version, inventory_adjust, inventory_lock_available,'
-    'inventory_lock_product, inventory_raise_full, inventory_reserve, inventory_restock, inventory_return, inventory_set,'
-    'inventory_split, inventory_suffices, inventory_take, inventory_take_slot, inventory_write_available, order_check_reason,'
-    'order_describe, order_emit_event, order_end_lines, order_line_end, order_line_fulfil, order_line_release, order_lock,'
-    'order_raise_state, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed,'
-    'outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel,'
-    'vendor_order_take_cart}';
+  v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
+    'ad_token_public, ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_get,'
+    'cart_line_discount_cents, cart_open, cart_part_refuse_change, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found,'
+    'cart_read, cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups,'
+    'cart_value_problem, cart_write, checkout_address, checkout_apply_grants, checkout_attribution, checkout_audit,'
+    'checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits, checkout_build_result,'
+    'checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
+    'checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents, checkout_cutoff, checkout_describe_orders,'
+    'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
+    'checkout_grant_operators, checkout_grant_orders, checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change,'
+    'checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank, checkout_is_ours, checkout_lock_cart,'
+    'checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
+    'checkout_migration_open, checkout_migration_pin, checkout_migration_undo, checkout_migration_wait, checkout_place_orders,'
+    'checkout_privileges, checkout_quoted_totals, checkout_raise_invalid, checkout_raise_nothing_to_order, checkout_raise_rows,'
+    'checkout_register_role, checkout_request_hash, checkout_requests_purge, checkout_result, checkout_revoke, checkout_shipping_line,'
+    'checkout_table_private, checkout_timestamp, checkout_uuid, checkout_validate_amounts, checkout_validate_cart, checkout_version,'
+    'inventory_adjust, inventory_changes_purge, inventory_get, inventory_lock_available, inventory_lock_product, inventory_raise_full,'
+    'inventory_read_levels, inventory_reserve, inventory_restock, inventory_return, inventory_set, inventory_set_many, inventory_split,'
+    'inventory_suffices, inventory_take, inventory_take_slot, inventory_was_changed, inventory_write_available, order_check_reason,'
+    'order_describe, order_emit_event, order_end_lines, order_get, order_line_end, order_line_fulfil, order_line_release, order_lock,'
+    'order_place, order_raise_state, order_read_place, order_show, orders_list, outbox_ack, outbox_claim, outbox_discard,'
+    'outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release,'
+    'outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
   v_is_fresh boolean;
   v_is_ours boolean;
   v_missing text;

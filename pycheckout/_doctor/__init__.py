@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from .._conninfo import choose_schema
 from .._errors import version_numbers
 from .._migrate import pending_migrations
 from .._release import deployment, release
@@ -49,6 +50,14 @@ _HAS = """
 select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as functions,
        to_regprocedure('checkout_privileges()') is not null as privileges
 """
+_ELSEWHERE = """
+select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'usage') as usable,
+       pg_get_userbyid(routine.proowner)::text as owner
+  from pg_proc as routine
+  join pg_namespace as namespace on namespace.oid = routine.pronamespace
+ where routine.proname = 'checkout_version'
+ order by usable, schema
+"""
 _RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
 _DEPLOYED = """
 select deployed.name, routine.prosrc as body
@@ -63,18 +72,11 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
     In one transaction, because behind a pooler a search_path would not outlive it.
     """
     with conn.transaction():
-        if schema is not None:
-            conn.execute("select set_config('search_path', quote_ident(%s), true)", (schema,))
+        choose_schema(conn, schema, local=True)
         [has] = conn.execute(_HAS).fetchall()
         found = [*_pooler(conn)]
         if not has["functions"]:
-            missing = Finding(
-                check="not_installed",
-                subject="pycheckout",
-                problem="is not installed in this schema",
-                remedy=f"{_MIGRATE}, or name another schema with --schema",
-            )
-            return [*found, missing]
+            return [*found, _missing(conn)]
         found += _release(conn)
         for check in _CHECKS:
             # Without what it asks, the functions are outdated: a finding already.
@@ -83,6 +85,21 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
                 params = {"backlog": backlog} if b"%(backlog)s" in query else None
                 found += (Finding(check=check, **row) for row in conn.execute(query, params).fetchall())
         return found
+
+
+def _missing(conn: psycopg.Connection[dict[str, Any]]) -> Finding:
+    """That it is not here; where it is, if it is anywhere, and whether this role would find it there."""
+    elsewhere = conn.execute(_ELSEWHERE).fetchall()
+    names = ", ".join(row["schema"] for row in elsewhere)
+    remedy = f"{_MIGRATE}, or name another schema with --schema"
+    if shut := [row for row in elsewhere if not row["usable"]]:
+        remedy = f'Connect as "{shut[0]["owner"]}": this role may not use schema {shut[0]["schema"]}.'
+    return Finding(
+        check="not_installed",
+        subject="pycheckout",
+        problem=f"is not installed in this schema{f', but in {names}' if names else ''}",
+        remedy=remedy,
+    )
 
 
 def _pooler(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:

@@ -147,7 +147,7 @@ def totals(
     orders = [order for result in results for order in result.vendor_orders]
     items = [item for order in orders for item in order.items]
     reasons = Counter(vendor.reason for result in results for vendor in result.rejected_vendors)
-    outcomes = Counter(result.outcome for result in results)
+    outcomes: Counter[str] = Counter(result.outcome for result in results)
     query = (
         "select reason, sum(n::int)::int from outbox_events, jsonb_each_text(payload #> %s) as e (reason, n) group by 1"
     )

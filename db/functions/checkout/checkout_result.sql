@@ -32,12 +32,14 @@ begin
     'buyer_store_id', v_cart.buyer_store_id,
     'currency', v_cart.currency,
     'valid_until', checkout_timestamp(v_cart.valid_until),
-    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart)));
+    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart)),
+    'vendor_groups', cart_show_groups(v_cart.id));
 end;
 $$;
 
 revoke execute on function checkout_result(uuid, uuid) from public;
 
 comment on function checkout_result(uuid, uuid) is
-  'What became of a buyer''s cart: the result of its checkout (replayed = true), or its status while it is not converted. '
+  'What became of a buyer''s cart: the result of its checkout (replayed = true), or its status and, as '
+  'cart_get shows them, its groups and items while it is not converted. '
   'Locks nothing, writes nothing. Raises OC001 if the buyer has no such cart.';

@@ -1,4 +1,4 @@
--- depends: pycheckout_0029_views
+-- depends: pycheckout_0030_inventory_changes
 -- transactional: false
 -- cost: none
 --

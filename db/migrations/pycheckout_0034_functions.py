@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0032_inventory_baseline"}
+__depends__ = {"pycheckout_0033_inventory_baseline"}
 
-FUNCTIONS_HASH = "d99ad4ad457a2aac5ab09010ca9627355fb4ad419cfd87918da462572bca72fb"
+FUNCTIONS_HASH = "f968a2dec02ce0e3f095f668ddad58762c3b6d0605161ae93f248b9bc1cda35b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

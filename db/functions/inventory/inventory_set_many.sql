@@ -1,0 +1,49 @@
+-- inventory_set_many: sets the available units of many products, all of them or none.
+
+create or replace function inventory_set_many(levels jsonb)
+returns bigint
+language plpgsql
+security definer
+set search_path from current
+set jit = off
+as $$
+declare
+  v_wanted record;
+  v_product_id uuid;
+  v_now timestamptz;
+  v_rows bigint;
+begin
+  v_wanted := inventory_read_levels(inventory_set_many.levels);
+
+  -- a loop, because each product must be locked before the next one is
+  foreach v_product_id in array v_wanted.product_ids loop
+    if (inventory_lock_product(v_product_id)).slots is null then   -- it has no row yet
+      perform inventory_lock_available(v_product_id);
+    end if;
+  end loop;
+  v_now := clock_timestamp();
+
+  update inventory_items as stock
+     set available_qty = case when stock.slots = 1 then wanted.available else 0 end,
+         updated_at = v_now
+    from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
+   where stock.product_id = wanted.product_id;
+  get diagnostics v_rows = row_count;
+
+  -- as inventory_write_available spreads them
+  update inventory_slots as stock
+     set available_qty = wanted.available / item.slots + case when stock.slot <= wanted.available % item.slots then 1 else 0 end,
+         updated_at = v_now
+    from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
+    join inventory_items as item on item.product_id = wanted.product_id and item.slots > 1
+   where stock.product_id = wanted.product_id;
+  return v_rows;
+end;
+$$;
+
+revoke execute on function inventory_set_many(jsonb) from public;
+
+comment on function inventory_set_many(jsonb) is
+  'Sets the available units of up to 10000 products, given as [{product_id, available}], as inventory_set does of one, all or none, and returns '
+  'how many it set. Waits for checkouts of them; locks them in (product_id, slot) order until the commit. Raises OC005 with the path of what is '
+  'wrong: an entry that is none, a product that is there twice, a number below 0 or too large.';

@@ -1,0 +1,158 @@
+"""A quote in Python, whose sums are made here, once, by who quotes.
+
+Each field is that of the quote's JSON in docs/quotes.md and docs/quote.schema.json. What is None is left out. Whether a
+quote is right, `quotes.put` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ._types import CheckoutWarning, Promo, VolumeDiscount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of a quote.
+
+    Net, its discount is in `unit_price_cents`. Gross, `line_discounts_cents` comes off its subtotal, and
+    `line_total_cents` is what is left.
+    """
+
+    id: UUID | str | None = None
+    """The id of the order's line; None: the database makes one."""
+    product_id: UUID | str
+    title: str = ""
+    """The name on the order."""
+    category: str = ""
+    unit: str | None = None
+    """What one of `quantity` is; None: the column's first."""
+    quantity: int
+    """1 or more."""
+    moq: int = 1
+    """The least quantity that the vendor sells."""
+    max_qty: int | None = None
+    """The most; None: as many as there are."""
+    unit_price_cents: int
+    """Of one, in minor units of the quote's currency."""
+    line_discounts_cents: int | None = None
+    """What comes off the whole line, in minor units; None: a net line."""
+    applied_volume_discount: VolumeDiscount | None = None
+    """Describes a price; it is never taken off again."""
+    warnings: Sequence[CheckoutWarning] = ()
+    """For the buyer; copied to the order."""
+    status: str = "ok"
+    """Only an ok line is ordered."""
+
+    @property
+    def line_subtotal_cents(self) -> int:
+        """Quantity times price."""
+        return self.quantity * self.unit_price_cents
+
+    @property
+    def line_total_cents(self) -> int | None:
+        """Subtotal less discounts; None on a net line."""
+        return None if self.line_discounts_cents is None else self.line_subtotal_cents - self.line_discounts_cents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorGroup:
+    """What a quote has of one vendor. Its sums are over its ok lines."""
+
+    id: UUID | str | None = None
+    """The id of the vendor's order; None: the database makes one."""
+    vendor_store_id: UUID | str
+    status: str = "ok"
+    """Only of an ok group something is ordered."""
+    promo: Promo | None = None
+    """`promo.amount_cents` comes off the group's total."""
+    warnings: Sequence[CheckoutWarning] = ()
+    """For the buyer; copied to the order."""
+    items: Sequence[Line]
+
+    @property
+    def subtotal_cents(self) -> int:
+        """Of the ok lines, before discounts."""
+        return sum(line.line_subtotal_cents for line in self._ok)
+
+    @property
+    def line_discounts_cents(self) -> int:
+        """What the ok lines' own discounts take off."""
+        return sum(line.line_discounts_cents or 0 for line in self._ok)
+
+    @property
+    def promo_discount_cents(self) -> int:
+        """What the promotion takes off."""
+        return (self.promo.amount_cents or 0) if self.promo else 0
+
+    @property
+    def discounts_cents(self) -> int:
+        """Of lines and promotion."""
+        return self.line_discounts_cents + self.promo_discount_cents
+
+    @property
+    def total_cents(self) -> int:
+        """What the buyer pays this vendor."""
+        return self.subtotal_cents - self.discounts_cents
+
+    @property
+    def _ok(self) -> list[Line]:
+        return [line for line in self.items if line.status == "ok"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What `quotes.put` writes. Its sums are over its ok groups."""
+
+    id: UUID | str
+    """The cart's id, a UUIDv7 best, so that indexes grow at their right end."""
+    buyer_store_id: UUID | str
+    currency: str
+    """ISO 4217, three capital letters: says what a minor unit is."""
+    valid_until: datetime
+    """Aware. From then on it cannot be checked out."""
+    shipping_address: Mapping[str, Any] | None = None
+    """A first guess; the checkout confirms one."""
+    ad_tokens: Sequence[str] | None = None
+    """Signed tokens of the ads that the buyer saw or clicked: docs/ads.md."""
+    vendor_groups: Sequence[VendorGroup]
+
+    @property
+    def subtotal_cents(self) -> int:
+        """Before discounts."""
+        return sum(group.subtotal_cents for group in self._ok)
+
+    @property
+    def discounts_cents(self) -> int:
+        """Of lines and promotions."""
+        return sum(group.discounts_cents for group in self._ok)
+
+    @property
+    def total_cents(self) -> int:
+        """What the buyer pays."""
+        return sum(group.total_cents for group in self._ok)
+
+    @property
+    def _ok(self) -> list[VendorGroup]:
+        return [group for group in self.vendor_groups if group.status == "ok"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `cart_put` takes, sums included; `quotes.put` takes the quote itself."""
+        written = _written(self)
+        assert isinstance(written, dict)
+        return written
+
+
+def _written(value: object) -> object:
+    if isinstance(value, Quote | VendorGroup | Line | Promo | VolumeDiscount | CheckoutWarning):
+        names = [field.name for field in fields(value)]
+        names += [name for name, of in vars(type(value)).items() if isinstance(of, property) and name[0] != "_"]
+        found = {name: _written(getattr(value, name)) for name in names}
+        return {name: each for name, each in found.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_written(each) for each in value]
+    return value

@@ -1,0 +1,6 @@
+from django.db import models
+
+
+class Note(models.Model):
+    order = models.ForeignKey("pycheckout.VendorOrder", models.PROTECT)
+    text = models.TextField()

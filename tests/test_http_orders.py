@@ -1,0 +1,144 @@
+"""Orders over HTTP: who may see them, who may change them, and what a second call answers."""
+
+from typing import Annotated
+from uuid import UUID, uuid4
+
+import httpx
+import jsonschema
+import pytest
+from fastapi import FastAPI, Header
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from checks import values
+from pycheckout.http import Party, order_router
+from web import serving
+
+
+def party(
+    buyer: Annotated[UUID | None, Header()] = None, vendor: Annotated[UUID | None, Header()] = None
+) -> Party | None:
+    return Party(buyer_store_id=buyer, vendor_store_id=vendor) if buyer or vendor else None
+
+
+@pytest.fixture(params=["async", "sync"])
+def client(request, dsn):
+    opened = ConnectionPool(dsn, open=True) if request.param == "sync" else AsyncConnectionPool(dsn, open=False)
+
+    async def pool():
+        if request.param == "async":
+            await opened.open()
+        return opened
+
+    host = FastAPI()
+    host.include_router(order_router(party=party, pool=pool))
+    with serving(host) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+    if request.param == "sync":
+        opened.close()
+
+
+@pytest.fixture
+def order(db, add_cart, checkout):
+    return checkout(db, add_cart(vendors=1, lines=2)).vendor_orders[0]
+
+
+@pytest.fixture
+def buyer(db, order):
+    return {"buyer": str(values(db, "select buyer_store_id from vendor_orders")[0])}
+
+
+@pytest.fixture
+def vendor(order):
+    return {"vendor": str(order.vendor_store_id)}
+
+
+def refused(response, status, code):
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    return response.json()
+
+
+def test_buyer_and_vendor_see_their_orders_and_nobody_else(client, order, buyer, vendor):
+    for asks in (buyer, vendor):
+        [listed] = client.get("/orders", headers=asks).json()["orders"]
+        read = client.get(f"/orders/{order.order_id}", headers=asks).json()
+        assert listed["order_id"] == read["order_id"] == str(order.order_id)
+        assert len(read["items"]) == 2 == listed["line_count"]
+    for asks in ({"buyer": str(uuid4())}, {"vendor": str(uuid4())}):
+        assert client.get("/orders", headers=asks).json()["orders"] == []
+        refused(client.get(f"/orders/{order.order_id}", headers=asks), 404, "order_not_found")
+        cancel = client.post(f"/orders/{order.order_id}/cancel", headers=asks, json={"reason": "mine"})
+        refused(cancel, 404, "order_not_found")
+    refused(client.get("/orders"), 401, "unauthorized")
+    refused(client.get("/orders", headers=buyer | vendor), 401, "unauthorized")
+
+
+def test_lists_go_on_where_the_page_before_ended(client, db, add_cart, checkout, order, buyer):
+    buyer_id = UUID(buyer["buyer"])
+    for key in ("k2", "k3"):
+        checkout(db, add_cart(vendors=1, lines=1, buyer_store_id=buyer_id), key=key)
+    seen, after = [], None
+    while True:
+        page = client.get("/orders", headers=buyer, params={"most": 1} | ({"after": after} if after else {})).json()
+        seen += [each["order_id"] for each in page["orders"]]
+        after = page["after"]
+        if after is None:
+            break
+    assert len(seen) == len(set(seen)) == 3
+    assert client.get("/orders", headers=buyer, params={"status": "canceled"}).json()["orders"] == []
+    refused(client.get("/orders", headers=buyer, params={"most": 1000}), 422, "invalid_request")
+    refused(client.get("/orders", headers=buyer, params={"after": "x"}), 422, "invalid_request")
+    refused(client.get("/orders", headers=buyer, params={"status": "eaten"}), 422, "invalid_request")
+
+
+def test_cancel_is_told_once_and_answered_again(client, db, order, buyer):
+    path = f"/orders/{order.order_id}/cancel"
+    first = client.post(path, headers=buyer, json={"reason": "ordered twice"}).json()
+    again = client.post(path, headers=buyer, json={"reason": "ordered twice"}).json()
+
+    assert (first["status"], first["total_cents"], first["replayed"]) == ("canceled", 0, False)
+    assert again["replayed"] is True
+    assert values(db, "select count(*) from outbox_events where event_type = 'vendor_order.canceled'") == [1]
+    refused(client.post(path, headers=buyer, json={}), 422, "invalid_request")
+    refused(client.post(path, headers=buyer, json={"reason": " "}), 422, "invalid_request")
+    refused(client.post(path, headers=buyer, content="{"), 415, "unsupported_media_type")
+
+
+def test_lines_are_their_vendors(client, order, buyer, vendor):
+    line, other = (item.line_item_id for item in order.items)
+    base = f"/orders/{order.order_id}/lines"
+
+    refused(client.post(f"{base}/{line}/fulfil", headers=buyer), 403, "forbidden")
+    refused(client.post(f"{base}/{line}/release", headers=buyer, json={"reason": "x"}), 403, "forbidden")
+    refused(client.post(f"{base}/{uuid4()}/fulfil", headers=vendor), 404, "order_not_found")
+    assert client.post(f"{base}/{line}/fulfil", headers=vendor).json()["status"] == "partially_fulfilled"
+    assert client.post(f"{base}/{line}/fulfil", headers=vendor).json()["replayed"] is True
+    released = client.post(f"{base}/{other}/release", headers=vendor, json={"reason": "broken"}).json()
+    assert (released["status"], released["reason"]) == ("fulfilled", "broken")
+    told = refused(
+        client.post(f"/orders/{order.order_id}/cancel", headers=vendor, json={"reason": "late"}),
+        409,
+        "order_state_conflict",
+    )
+    assert told["context"]["status"] == "fulfilled" and "accepted" in told["context"]["allowed"]
+
+
+def test_answers_are_what_the_document_says(client, order, buyer, vendor):
+    document = client.get("/openapi.json").json()
+    line = order.items[0].line_item_id
+    made = [
+        client.get("/orders", headers=buyer),
+        client.get(f"/orders/{order.order_id}", headers=buyer),
+        client.post(f"/orders/{order.order_id}/lines/{line}/release", headers=vendor, json={"reason": "broken"}),
+        client.post(f"/orders/{order.order_id}/lines/{line}/fulfil", headers=vendor),
+        client.post(f"/orders/{order.order_id}/cancel", headers=buyer, json={"reason": "late"}),
+    ]
+    paths = {path: operation for path, methods in document["paths"].items() for operation in methods.values()}
+    for response in made:
+        route = "/" + "/".join(
+            ("{order_id}" if part == str(order.order_id) else "{line_id}" if part == str(line) else part)
+            for part in response.request.url.path.strip("/").split("/")
+        )
+        told = paths[route]["responses"][str(response.status_code)]["content"]
+        [content] = told.values()
+        jsonschema.validate(response.json(), content["schema"] | {"components": document["components"]})
