@@ -702,9 +702,14 @@ WANTED |= {f"{status} by the host, then {status}" for status in ("rejected", "fu
 
 
 @pytest.mark.breaks_invariants  # what its host has ended stays; after every step the audit names just that
+@pytest.mark.timeout(900)
 def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
     """A property-based state machine against a model."""
-    met = machine(70, 50, derandomize=True)
+    met = Counter()
+    for _ in range(5):  # what is drawn depends on the modules that are loaded, and one round may miss something
+        met += machine(70, 50, derandomize=not met)
+        if met.keys() >= WANTED:
+            break
     print(dict(met))
     assert met.keys() >= WANTED, WANTED - met.keys()
 
