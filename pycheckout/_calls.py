@@ -126,10 +126,13 @@ class Call(Generic[P, T]):
         named = self._as(function, [_CONN.replace(annotation="AsyncConn"), *self._parameters], name)
         return named
 
+    def statement(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, Sent]:
+        """What is sent, for whoever sends it: the statement, and a text or None for each of its placeholders."""
+        return self._query(None), self._define(None, *args, **kwargs)
+
     def answer(self, conn: Conn, *args: P.args, **kwargs: P.kwargs) -> Any:
         """What the database answers, as JSON has it, without a log record."""
-        sent = self._define(None, *args, **kwargs)
-        return run(conn, self._query(None), sent, Attempts(replays=self._replays is True))
+        return run(conn, *self.statement(*args, **kwargs), Attempts(replays=self._replays is True))
 
     def before_commit(
         self, hook: Callable[[psycopg.Connection[Any], T], None], conn: Conn, *args: P.args, **kwargs: P.kwargs

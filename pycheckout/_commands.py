@@ -31,7 +31,7 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from . import _audit, _conninfo, _doctor
-from ._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy
+from ._checkout import AdTokenPolicy, CheckoutCalls, OrderCalls, ReservationPolicy, StockCalls
 from ._errors import CheckoutError, NotInstalled, translated
 from ._migrate import Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
@@ -409,9 +409,12 @@ def _calls(
 
     def define(function: Callable[..., Statement]) -> Callable[..., Statement]:
         def command(database: str, schema: str | None, as_json: bool, **arguments: Any) -> None:
-            query, params = function(**arguments)
+            with _refusals(as_json):
+                query, params = function(**arguments)
             with _connected(database, schema, as_json, grant) as conn:
-                rows = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
+                answers = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
+                # the calls of services answer with JSON as text
+                rows = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
                 while batches and (more := _deleted(conn, query, params)):
                     rows[0]["deleted"] += more
             with _told():
@@ -482,7 +485,7 @@ def _order_show(
     if buyer is None and vendor is None:
         whose = "coalesce((select vendor_store_id from vendor_orders where id = %s::uuid), gen_random_uuid())"
         return f"select order_get(%s::uuid, null, {whose})", (order, order)
-    return "select order_get(%s::uuid, %s::uuid, %s::uuid)", (order, buyer, vendor)
+    return OrderCalls.get.statement(order, buyer_store_id=buyer, vendor_store_id=vendor)
 
 
 @_calls(orders, "list", grant="checkout_grant_orders", columns=_ORDER)
@@ -500,26 +503,27 @@ def _order_list(
     most: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
 ) -> Statement:
     """Show the orders of a buyer or a vendor, newest first."""
-    query = "select orders_list(%s::uuid, %s::uuid, %s::text[], %s::text, %s::integer)"
-    return query, (buyer, vendor, status or None, after, most)
+    return OrderCalls.list.statement(
+        buyer_store_id=buyer, vendor_store_id=vendor, statuses=status or None, after=after, most=most
+    )
 
 
 @_calls(orders, "cancel", grant="checkout_grant_orders")
 def _order_cancel(order: Order, reason: Reason) -> Statement:
     """Cancel an order: its stock is available again, and nothing of it is to be paid."""
-    return "select vendor_order_cancel(%s::uuid, %s::text)", (order, reason)
+    return OrderCalls.cancel.statement(order, reason=reason)
 
 
 @_calls(orders, "release", grant="checkout_grant_orders")
 def _order_release(line: Line, reason: Reason) -> Statement:
     """Reject a line of an order: its stock is available again, and its amounts come off the order."""
-    return "select order_line_release(%s::uuid, %s::text)", (line, reason)
+    return OrderCalls.release.statement(line, reason=reason)
 
 
 @_calls(orders, "fulfil", grant="checkout_grant_orders")
 def _order_fulfil(line: Line) -> Statement:
     """Fulfil a line of an order: its units have left the stock."""
-    return "select order_line_fulfil(%s::uuid)", (line,)
+    return OrderCalls.fulfil.statement(line)
 
 
 @_calls(stock, "show")
@@ -533,7 +537,7 @@ def _stock_show(
 @_calls(stock, "set")
 def _stock_set(product: Product, units: Units) -> Statement:
     """Set the available units of a product, whatever was there."""
-    return "select to_json(level) from inventory_set(%s::uuid, %s::integer) as level", (product, units)
+    return StockCalls.set.statement(product, units)
 
 
 @_calls(stock, "adjust")
@@ -543,15 +547,13 @@ def _stock_adjust(
     key: ChangeKey = None,
 ) -> Statement:
     """Add units to what is available, or take some off."""
-    query = "select to_json(level) from inventory_adjust(%s::uuid, %s::integer, %s::text) as level"
-    return query, (product, by, key)
+    return StockCalls.adjust.statement(product, by, change_key=key)
 
 
 @_calls(stock, "restock")
 def _stock_restock(product: Product, units: Units, key: ChangeKey = None) -> Statement:
     """Add units that have come in."""
-    query = "select to_json(level) from inventory_restock(%s::uuid, %s::integer, %s::text) as level"
-    return query, (product, units, key)
+    return StockCalls.restock.statement(product, units, change_key=key)
 
 
 @_calls(stock, "split")
@@ -559,7 +561,7 @@ def _stock_split(
     product: Product, slots: Annotated[int, typer.Argument(metavar="SLOTS", help="From 1 to 256.")]
 ) -> Statement:
     """Spread a product that many buy at once over several rows, or merge it into one."""
-    return "select to_json(level) from inventory_split(%s::uuid, %s::integer) as level", (product, slots)
+    return StockCalls.split.statement(product, slots)
 
 
 @stock.command("import", cls=_Command)
