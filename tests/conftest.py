@@ -204,6 +204,25 @@ def pool(dsn: str) -> Iterator[ConnectionPool]:
 
 
 @pytest.fixture
+def proxy(dsn: str) -> Iterator[Any]:
+    """A proxy in front of the server that cuts connections where it is told to; all its cuts are made at the end."""
+    from proxy import proxy_to
+
+    address = conninfo_to_dict(dsn)
+    if address["host"].startswith("/"):
+        pytest.skip("the server is reached by a socket, and the proxy speaks TCP")
+    with proxy_to(address["host"], int(address["port"])) as proxy:
+        yield proxy
+        assert proxy.pending == 0, "the test ended before all its cuts were made"
+
+
+@pytest.fixture
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is tried again, not of how long it waits."""
+    monkeypatch.setattr(pycheckout._connection, "_BACKOFF", 0.005)
+
+
+@pytest.fixture
 def empty_database(server: Server, worker_id: str) -> Iterator[Callable[[], str]]:
     """empty_database(): the URL of a database that holds nothing yet, dropped at the end."""
     names: list[str] = []

@@ -6,14 +6,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from proxy import Cut, Point, proxy_to
-from psycopg.conninfo import conninfo_to_dict
+from proxy import Cut, Point
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from test_calls import GROUPS, calls
 
 from checks import row, values
 from factories import request_of
-from pycheckout import AsyncCheckout, Checkout, Unavailable, _connection
+from pycheckout import AsyncCheckout, Checkout, Unavailable
+
+pytestmark = pytest.mark.usefixtures("brief_pauses")
 
 
 @dataclass
@@ -36,22 +37,6 @@ class World:
 
     def status(self):
         return values(self.db, "select status::text from vendor_orders where id = %s", self.order_id)[0]
-
-
-@pytest.fixture(autouse=True)
-def brief_pauses(monkeypatch):
-    """How long a retry waits is not what is tested here."""
-    monkeypatch.setattr(_connection, "_BACKOFF", 0.005)
-
-
-@pytest.fixture
-def proxy(dsn):
-    address = conninfo_to_dict(dsn)
-    if address["host"].startswith("/"):
-        pytest.skip("the server is reached by a socket, and the proxy speaks TCP")
-    with proxy_to(address["host"], int(address["port"])) as proxy:
-        yield proxy
-        assert proxy.pending == 0, "the test ended before all its cuts were made"
 
 
 @pytest.fixture

@@ -14,15 +14,14 @@ from functools import partial
 
 import psycopg
 import pytest
-from proxy import Cut, Point, proxy_to
-from psycopg.conninfo import conninfo_to_dict
+from proxy import Cut, Point
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import pycheckout
 from checks import row, values
 from factories import ADDRESS
-from pycheckout import Unavailable, _connection
+from pycheckout import Unavailable
 from races import at_once, wait_until
 
 RESETS = (True, False)
@@ -34,21 +33,7 @@ ONCE = {"orders": 2, "lines": 4, "intents": 2, "events": 2, "reserved": 4}
 
 OTHERS = "datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
 
-
-@pytest.fixture(autouse=True)
-def brief_pauses(monkeypatch):
-    """How long a retry waits is not what is tested here."""
-    monkeypatch.setattr(_connection, "_BACKOFF", 0.005)
-
-
-@pytest.fixture
-def proxy(dsn):
-    address = conninfo_to_dict(dsn)
-    if address["host"].startswith("/"):
-        pytest.skip("the server is reached by a socket, and the proxy speaks TCP")
-    with proxy_to(address["host"], int(address["port"])) as proxy:
-        yield proxy
-        assert proxy.pending == 0, "the test ended before all its cuts were made"
+pytestmark = pytest.mark.usefixtures("brief_pauses")
 
 
 @pytest.fixture
