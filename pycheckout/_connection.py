@@ -265,7 +265,8 @@ def _borrowed(conn: Any, attempts: Attempts) -> Iterator[psycopg.Connection[Any]
             attempts.ours = connection.autocommit and _is_free(connection)
             yield connection
     else:
-        with conn.connection(**_waiting(conn, attempts)) as connection, _from_pool(connection, attempts):
+        with conn.connection(**_waiting(conn, attempts)) as connection:
+            attempts.ours = attempts.pooled = True
             borrow_autocommit = _can_autocommit(connection)
             if borrow_autocommit:
                 connection.autocommit = True
@@ -292,33 +293,27 @@ async def _borrowed_async(conn: Any, attempts: Attempts) -> AsyncIterator[psycop
             yield connection
     else:
         async with conn.connection(**_waiting(conn, attempts)) as connection:
-            with _from_pool(connection, attempts):
-                borrow_autocommit = _can_autocommit(connection)
+            attempts.ours = attempts.pooled = True
+            borrow_autocommit = _can_autocommit(connection)
+            if borrow_autocommit:
+                await connection.set_autocommit(True)
+            try:
+                yield connection
+                await connection.commit()
+            except psycopg.errors.ReadOnlySqlTransaction:
+                await connection.close()
+                raise
+            finally:
+                attempts.lost = connection.closed
                 if borrow_autocommit:
-                    await connection.set_autocommit(True)
-                try:
-                    yield connection
-                    await connection.commit()
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    await connection.close()
-                    raise
-                finally:
-                    attempts.lost = connection.closed
-                    if borrow_autocommit:
-                        with suppress(psycopg.Error):
-                            await connection.set_autocommit(False)
+                    with suppress(psycopg.Error):
+                        await connection.set_autocommit(False)
 
 
 def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
     """How long psycopg_pool may wait for a connection. Another pool's connection() takes no argument."""
     left = attempts.left
     return {} if left is None or not type(pool).__module__.startswith("psycopg_pool") else {"timeout": left}
-
-
-@contextmanager
-def _from_pool(connection: _AnyConnection, attempts: Attempts) -> Iterator[None]:
-    attempts.ours = attempts.pooled = True
-    yield
 
 
 _GRACE = 1.0  # seconds that a server has to say that it canceled
