@@ -14,8 +14,9 @@ declare
   v_tables constant text[] := '{cart_records,cart_vendor_groups,cart_items,vendor_orders,order_line_items,payment_intents,inventory_items,outbox_events}';
   v_relations constant text[] := '{checkout_ledger,checkout_objects,checkout_groups_changed,checkout_groups_archive,inventory_slots,'
     'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
-    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog}';
-  v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
+    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
+    'idx_order_changes_order_id_change_key,payment_events,order_history,order_money,checkout_order_number_seq}';
+  v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type,checkout_quote}';
   -- `make functions-hash` writes the names between the braces.
   v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
     'ad_token_public, ad_token_verify, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values, cart_get,'
@@ -97,7 +98,7 @@ begin
              'message', format('%s %s has a name of ours and is not ours', kind, name), 'hint', 'Rename what has a name of ours, or install into another schema.')
              order by kind, name), '[]')
       into v_found
-      from (select case relkind when 'v' then 'view' when 'i' then 'index' else 'table' end as kind, oid::regclass::text as name
+      from (select case relkind when 'v' then 'view' when 'i' then 'index' when 'S' then 'sequence' else 'table' end as kind, oid::regclass::text as name
               from pg_class where relnamespace = quote_ident(v_schema)::regnamespace and relname = any (v_relations)
              union all
             select 'type', oid::regtype::text
@@ -119,10 +120,17 @@ begin
              union all
             select 'column', format('%I.%I', attrelid::regclass, attname)
               from pg_attribute
-             where (attrelid, attname) in (values (to_regclass('inventory_items')::oid, 'slots'), (to_regclass('outbox_events'), 'next_attempt_at'),
-                                                  (to_regclass('outbox_events'), 'claim_id'), (to_regclass('outbox_events'), 'claimed_until'),
-                                                  (to_regclass('outbox_events'), 'claim_count'), (to_regclass('order_line_items'), 'reserved_qty'),
-                                                  (to_regclass('vendor_orders'), 'promo_discount_cents'))
+             where (attrelid, attname) in (
+                     select to_regclass(ours.table_name)::oid, unnest(ours.columns)
+                       from (values ('inventory_items', '{slots}'::text[]),
+                                    ('outbox_events', '{next_attempt_at,claim_id,claimed_until,claim_count}'),
+                                    ('cart_records', '{tax_included}'),
+                                    ('cart_vendor_groups', '{shipping_cents,shipping_tax_cents,shipping_line,minimum_cents,payment_terms}'),
+                                    ('cart_items', '{tax_cents,tax_lines}'),
+                                    ('vendor_orders', '{promo_discount_cents,tax_included,vendor_shipping_line,shipping_tax_cents,billing_address,'
+                                                      'purchase_order,metadata,expires_at,adjustments_cents,refund_due_cents}'),
+                                    ('order_line_items', '{reserved_qty,tax_cents,tax_lines,fulfilled_qty,released_qty,returned_qty}'),
+                                    ('payment_intents', '{payment_terms,due_at}')) as ours (table_name, columns))
                and not attisdropped) as taken (kind, name);
     v_problems := v_problems || v_found;
   end if;
@@ -215,6 +223,15 @@ begin
             join pg_attribute on attrelid = to_regclass(wanted.table_name) and attname = any (wanted.columns) and not attisdropped
            where atttypid is distinct from to_regtype(wanted.type)
            union all
+          -- a number of the host's own is drawn from its default before the INSERT
+          select jsonb_build_object('problem', 'wrong_type', 'name', 'vendor_orders.order_number', 'found', format_type(atttypid, atttypmod),
+                   'expected', 'integer or bigint, not generated',
+                   'message', format('vendor_orders.order_number is %s, and must be a plain integer or bigint', format_type(atttypid, atttypmod)),
+                   'hint', 'Rename a column of yours that only has the name.')
+            from pg_attribute
+           where attrelid = to_regclass('vendor_orders') and attname = 'order_number' and not attisdropped
+             and (atttypid not in ('integer'::regtype, 'bigint'::regtype) or attgenerated <> '')
+           union all
           select jsonb_build_object('problem', 'unreadable', 'name', 'products', 'message', format('role %s may not read products', current_user),
                    'hint', format('GRANT SELECT ON products TO %I;', current_user))
            where not v_is_fresh and not has_table_privilege(to_regclass('products'), 'select')
@@ -235,7 +252,13 @@ begin
                          ('idx_outbox_events_waiting', 'outbox_events', '{"f aggregate_id, created_at, id"}',
                           '%published_at IS NULL AND next_attempt_at >= ''-infinity''%'),
                          ('idx_outbox_events_published', 'outbox_events', '{"f created_at"}', '%published_at IS NOT NULL AND next_attempt_at IS NOT NULL%'),
-                         ('idx_cart_records_converted_at_valid_until', 'cart_records', '{"f COALESCE(converted_at, valid_until)"}', null)) as wanted (name, table_name, columns, predicate)
+                         ('idx_cart_records_converted_at_valid_until', 'cart_records', '{"f COALESCE(converted_at, valid_until)"}', null),
+                         ('idx_vendor_orders_expires_at_id', 'vendor_orders', '{"f expires_at, id"}', '%created_pending%expires_at IS NOT NULL%'),
+                         ('idx_vendor_orders_refund_due_cents', 'vendor_orders', '{"f refund_due_cents"}', 'refund_due_cents > 0'),
+                         ('idx_vendor_orders_buyer_store_id_purchase_order', 'vendor_orders', '{"f buyer_store_id, purchase_order"}',
+                          'purchase_order IS NOT NULL'),
+                         ('idx_vendor_orders_vendor_store_id_purchase_order', 'vendor_orders', '{"f vendor_store_id, purchase_order"}',
+                          'purchase_order IS NOT NULL')) as wanted (name, table_name, columns, predicate)
             join pg_class as class on class.relname = wanted.name and class.relnamespace = quote_ident(v_schema)::regnamespace
             left join pg_index as index on index.indexrelid = class.oid
            where (index.indisvalid is not false)   -- what a failed build left is built anew

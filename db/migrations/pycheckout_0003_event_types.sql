@@ -13,7 +13,9 @@ begin
   for v_value in
     select type.oid::regtype as type, wanted.label
       from (values ('event_type', 'checkout.vendor_orders_created'), ('event_type', 'checkout.converted'),
-                   ('event_type', 'vendor_order.canceled'), ('event_type', 'order_line.released'), ('event_type', 'order_line.fulfilled'),
+                   ('event_type', 'vendor_order.canceled'), ('event_type', 'vendor_order.decided'), ('event_type', 'vendor_order.adjusted'),
+                   ('event_type', 'vendor_order.expired'), ('event_type', 'vendor_order.extended'), ('event_type', 'order_line.released'),
+                   ('event_type', 'order_line.fulfilled'), ('event_type', 'order_line.returned'), ('event_type', 'payment.changed'),
                    ('aggregate_type', 'checkout_group')) as wanted (column_name, label)
       join pg_attribute as attribute on attribute.attrelid = 'outbox_events'::regclass and attribute.attname = wanted.column_name
       join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'

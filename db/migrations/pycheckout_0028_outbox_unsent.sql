@@ -18,6 +18,8 @@ begin
   update outbox_events
      set next_attempt_at = created_at
    where published_at is null and next_attempt_at is null
-     and event_type in ('checkout.vendor_orders_created', 'checkout.converted', 'vendor_order.canceled', 'order_line.released', 'order_line.fulfilled');
+     and event_type in ('checkout.vendor_orders_created', 'checkout.converted', 'vendor_order.canceled', 'vendor_order.decided',
+                        'vendor_order.adjusted', 'vendor_order.expired', 'vendor_order.extended', 'order_line.released', 'order_line.fulfilled',
+                        'order_line.returned', 'payment.changed');
 end
 $$;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0033_inventory_baseline"}
+__depends__ = {"pycheckout_0042_inventory_baseline"}
 
 FUNCTIONS_HASH = "f968a2dec02ce0e3f095f668ddad58762c3b6d0605161ae93f248b9bc1cda35b"
 

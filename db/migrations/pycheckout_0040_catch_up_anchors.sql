@@ -1,4 +1,4 @@
--- depends: pycheckout_0030_inventory_changes
+-- depends: pycheckout_0039_order_views
 -- transactional: false
 -- cost: none
 --

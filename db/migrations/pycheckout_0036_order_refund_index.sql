@@ -1,0 +1,9 @@
+-- depends: pycheckout_0035_order_deadline_index
+-- transactional: false
+-- cost: build vendor_orders
+--
+-- Orders that somebody owes money of: few, and looked for by doctor and by whoever pays it back.
+
+create index concurrently if not exists idx_vendor_orders_refund_due_cents
+    on vendor_orders (refund_due_cents)
+ where refund_due_cents > 0;

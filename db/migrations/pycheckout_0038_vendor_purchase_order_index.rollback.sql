@@ -1,0 +1,1 @@
+-- The twin of migration 0032 drops the index: the ledger knows whether it is ours.
