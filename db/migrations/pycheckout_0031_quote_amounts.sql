@@ -26,10 +26,13 @@ begin
       vendor_store_ids uuid[],
       promo_cents bigint[],
       tax_cents bigint[],
+      payment_terms jsonb[],
       below_minimum_ids uuid[],
       line_count integer,
       all_ordered boolean,
       has_minimum boolean,
+      has_more boolean,
+      shipping_cents bigint,
       totals json
     );
   end if;
@@ -49,8 +52,6 @@ begin
     ('cart_items.tax_cents', 'Tax of the whole line after its discounts, minor units; in the total unless tax is included. Null: none is said.'),
     ('cart_items.tax_lines', 'What tax_cents is made of: [{code, title, rate, amount_cents}]. Null: left out.')
   ) as said (name, comment);
-  update checkout_ledger set definition = 'tax_included'
-   where kind = 'column' and table_name = 'cart_records' and name = 'tax_included' and migration = 'pycheckout_0031_quote_amounts';
 end
 $$;
 
@@ -58,8 +59,11 @@ comment on type checkout_quote is 'A quote that was validated, for the steps tha
 comment on column checkout_quote.vendor_store_ids is 'Vendors that something is ordered from; null: none.';
 comment on column checkout_quote.promo_cents is 'The promotion''s share in the group of each, minor units.';
 comment on column checkout_quote.tax_cents is 'Tax of the ordered lines of each, minor units, whether it is in the total or not. Null: no line has tax.';
+comment on column checkout_quote.payment_terms is 'Terms of payment of each; null: due at once.';
 comment on column checkout_quote.below_minimum_ids is 'Those of them whose quote is below their minimum. Null: none.';
 comment on column checkout_quote.line_count is 'Number of lines that are ordered.';
 comment on column checkout_quote.all_ordered is 'Whether no vendor of the cart is left out.';
 comment on column checkout_quote.has_minimum is 'Whether any of them has a minimum.';
+comment on column checkout_quote.has_more is 'Whether any of them has tax or shipping.';
+comment on column checkout_quote.shipping_cents is 'What its groups charge for shipping, minor units. Null: none of them says anything of it.';
 comment on column checkout_quote.totals is 'What was quoted, as the result shows it.';

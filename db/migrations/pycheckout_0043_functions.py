@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0042_inventory_baseline"}
 
-FUNCTIONS_HASH = "f968a2dec02ce0e3f095f668ddad58762c3b6d0605161ae93f248b9bc1cda35b"
+FUNCTIONS_HASH = "72ea9d028fca2472e3fb05e01c6e3d53a77bd48e39ec7bc85933b4b71bc4d51f"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -17,7 +17,11 @@ create or replace function checkout_execute(
   payment_method text,
   shipping_line jsonb default null,
   ad_token_policy text default 'drop',
-  reservation_policy text default 'partial'
+  reservation_policy text default 'partial',
+  billing_address jsonb default null,
+  purchase_order text default null,
+  metadata jsonb default null,
+  expires_in interval default null
 )
 returns json
 language plpgsql
@@ -31,18 +35,22 @@ as $$
 declare
   v_address address_t;
   v_shipping_line jsonb;
+  v_details jsonb;
   v_request_hash bytea;
   v_cart cart_records;
   v_now timestamptz;
-  v_quote record;
+  v_quote checkout_quote;
   v_attribution jsonb;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
                                    checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
-  v_address := checkout_address(checkout_execute.shipping_address);
+  v_address := checkout_address('shipping_address', checkout_execute.shipping_address);
   v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
+  if num_nonnulls(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in) > 0 then
+    v_details := checkout_details(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in);
+  end if;
   v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
-                                          v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
+                                          v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy, v_details);
 
   v_cart := checkout_lock_cart(checkout_execute.buyer_store_id, checkout_execute.cart_id);
   v_now := clock_timestamp();   -- not now(): the lock may have been waited for
@@ -52,7 +60,7 @@ begin
     if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
       perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
     end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
-    return (checkout_build_result(v_cart, true, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, null, null)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);
@@ -60,23 +68,27 @@ begin
   if v_quote.vendor_store_ids is null then
     perform checkout_raise_nothing_to_order(v_cart.id);
   end if;
+  if num_nonnulls(v_quote.shipping_cents, v_quote.below_minimum_ids) > 0 then
+    perform checkout_validate_quote(v_cart, v_quote, v_shipping_line, checkout_execute.reservation_policy);
+  end if;
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-  return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_quote.all_ordered, v_attribution,
-                          checkout_execute.reservation_policy);
+  return checkout_convert(v_cart, v_quote, v_details, v_attribution, checkout_execute.reservation_policy);
 end;
 $$;
 
-revoke execute on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text) from public;
+revoke execute on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text, jsonb, text, jsonb, interval) from public;
 
-comment on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text) is
+comment on function checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text, jsonb, text, jsonb, interval) is
   'Checks a cart out: vendor orders, lines, payment intents, stock, attribution and two outbox events, all or nothing in '
   'the caller''s transaction. Amounts are ISO 4217 minor units (cents). Calling again, with the same key or another, '
   'returns the same result with replayed = true. ad_token_policy: drop (leave bad tokens out) or error. '
   'reservation_policy: partial (reject short lines), vendor (reject the whole vendor) or all (refuse the cart). '
+  'billing_address: null is the shipping address; purchase_order: 1 to 100 visible characters; metadata: an object, at most 16 kB and 8 levels; '
+  'expires_in: how long orders wait to be paid for (at most 366 days), null for ever; these four stand on the orders and in the result. '
   'Raises OC001 cart_not_found, OC002 cart_not_active, OC003 cart_expired, OC004 no_orderable_items, OC005 invalid_request, '
   'OC006 idempotency_key_reused, OC007 cart_inconsistent, OC008 ad_token_invalid, OC010 insufficient_inventory; DETAIL is JSON. '
   '55P03, 40001 and 40P01 are safe to retry with the same key. Call in a transaction of its own where you can: its locks '

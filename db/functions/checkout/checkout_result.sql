@@ -13,6 +13,7 @@ set jit = off
 as $$
 declare
   v_cart cart_records;
+  v_beside record;
 begin
   select cart.* into v_cart
     from cart_records as cart
@@ -24,15 +25,16 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return (checkout_build_result(v_cart, true, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, null, null)).result;
   end if;
+  v_beside := cart_owed_beside(v_cart);
   return json_build_object(
     'status', v_cart.status,
     'cart_id', v_cart.id,
     'buyer_store_id', v_cart.buyer_store_id,
     'currency', v_cart.currency,
     'valid_until', checkout_timestamp(v_cart.valid_until),
-    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart)),
+    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart, v_beside.tax_cents, v_beside.shipping_cents)),
     'vendor_groups', cart_show_groups(v_cart.id));
 end;
 $$;

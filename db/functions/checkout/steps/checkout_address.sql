@@ -3,7 +3,7 @@
 -- Fields go in by name: a host's address_t may have more of them, in another order. A member that is no field is
 -- refused rather than lost, since a misspelt "line2" would send the parcel to the wrong door.
 
-create or replace function checkout_address(address jsonb)
+create or replace function checkout_address(name text, address jsonb)
 returns address_t
 language plpgsql
 stable
@@ -14,7 +14,7 @@ declare
   v_problem text;
 begin
   if checkout_address.address is null or jsonb_typeof(checkout_address.address) <> 'object' then
-    perform checkout_raise_invalid('shipping_address', 'must be a JSON object');
+    perform checkout_raise_invalid(checkout_address.name, 'must be a JSON object');
   end if;
 
   select problem.field, problem.what into v_field, v_problem
@@ -39,15 +39,15 @@ begin
    where problem.what is not null
    limit 1;
   if found then
-    perform checkout_raise_invalid('shipping_address.' || v_field, v_problem);
+    perform checkout_raise_invalid(checkout_address.name || '.' || v_field, v_problem);
   end if;
 
   return jsonb_populate_record(null::address_t, checkout_address.address);
 end;
 $$;
 
-revoke execute on function checkout_address(jsonb) from public;
+revoke execute on function checkout_address(text, jsonb) from public;
 
-comment on function checkout_address(jsonb) is
-  'Step of checkout_execute: an address from JSON. Raises OC005 unless line1, city and country are there, each member is a '
+comment on function checkout_address(text, jsonb) is
+  'Step of checkout_execute: the address of that name from JSON. Raises OC005 unless line1, city and country are there, each member is a '
   'field of address_t, texts have at most 500 characters, and lat and lng are numbers in range.';

@@ -1,10 +1,11 @@
 -- checkout_build_result: what a converted cart became, read from its rows.
 --
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
--- by now. all_ordered is what the validation saw of the cart, null in a replay, which looks for itself. The setting keeps lat and lng the same text in every session.
+-- by now. Quote and details are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
+-- lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, all_ordered boolean, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
+  cart cart_records, replayed boolean, quote checkout_quote, details jsonb, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -12,7 +13,10 @@ as $$
 declare
   v_cart alias for cart;
   v_is_ours boolean := true;
-  v_all_ordered boolean := checkout_build_result.all_ordered;
+  v_all_ordered boolean := (checkout_build_result.quote).all_ordered;
+  v_quoted json := (checkout_build_result.quote).totals;
+  v_details jsonb := checkout_build_result.details;
+  v_beside record;
   v_orders record;
   v_rejected json := '[]'::json;
   v_outcome text;
@@ -24,24 +28,31 @@ begin
     v_is_ours := exists (select from vendor_orders as vendor_order
                            join order_line_items as line on line.order_id = vendor_order.id
                           where vendor_order.checkout_group_id = v_cart.checkout_group_id and line.cart_item_id = line.id);
+    v_beside := cart_owed_beside(v_cart);
+    v_quoted := checkout_quoted_totals(v_cart, v_beside.tax_cents, v_beside.shipping_cents);
+    select jsonb_build_object('billing_address', to_jsonb(own.billing_address), 'purchase_order', own.purchase_order, 'metadata', own.metadata) into v_details
+      from vendor_orders as own
+     where own.checkout_group_id = v_cart.checkout_group_id
+     order by own.id <> all (array(select vendor.id from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id)), own.id
+     limit 1;
   end if;
   v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours);
 
-  -- vendors whose every line fell short, and vendors of the cart without an order, by id
+  -- vendors whose every line the checkout rejected, and vendors of the cart without an order, by id
   if v_all_ordered is null then
     v_all_ordered := not exists (select from cart_vendor_groups as own
                                   where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids))
                      and not exists (select from cart_items as own
                                       where own.cart_id = v_cart.id and own.vendor_store_id <> all (v_orders.vendor_store_ids));
   end if;
-  if v_orders.short_count > 0 or not v_all_ordered then
+  if v_orders.turned_down > 0 or not v_all_ordered then
     select coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason,
                                                'warnings', vendor.warnings, 'items', vendor.items) order by vendor.vendor_store_id), '[]'),
            coalesce(json_agg(json_build_object('vendor_store_id', vendor.vendor_store_id, 'reason', vendor.reason)
                              order by vendor.vendor_store_id), '[]')
       into v_rejected, v_told
       from (
-        select vendor_order.vendor_store_id, 'insufficient_inventory' as reason,
+        select vendor_order.vendor_store_id, min(line.notes) as reason,   -- below_minimum, if any line says it
                coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
                json_agg(json_build_object(
                  'qty', line.qty,
@@ -55,7 +66,7 @@ begin
           join order_line_items as line on line.order_id = vendor_order.id
          where vendor_order.checkout_group_id = v_cart.checkout_group_id and (line.cart_item_id = line.id or not v_is_ours)
          group by vendor_order.id
-        having bool_and(line.status = 'rejected' and line.notes is not distinct from 'insufficient_inventory')
+        having bool_and(line.status = 'rejected' and order_is_checkout_note(line.notes) is true)
          union all
         select item.vendor_store_id,
                case when vendor_group.status <> 'ok' then 'vendor_invalid' else 'no_eligible_items' end,
@@ -84,16 +95,17 @@ begin
       ) as vendor;
   end if;
 
-  v_outcome := case when v_orders.short_count = 0 and json_array_length(v_rejected) = 0 then 'complete'
-                    when v_orders.short_count = v_orders.line_count then 'rejected'
+  v_outcome := case when v_orders.turned_down = 0 and json_array_length(v_rejected) = 0 then 'complete'
+                    when v_orders.turned_down = v_orders.line_count then 'rejected'
                     else 'partial' end;
-  v_totals := json_build_object('quoted', checkout_quoted_totals(v_cart), 'confirmed', v_orders.confirmed_totals);
+  v_totals := json_build_object('quoted', v_quoted, 'confirmed', v_orders.confirmed_totals);
   created := json_build_object(
     'checkout_group_id', v_cart.checkout_group_id,
     'cart_id', v_cart.id,
     'buyer_store_id', v_cart.buyer_store_id,
     'vendor_store_ids', v_orders.vendor_store_ids,
     'vendor_order_ids', v_orders.order_ids,
+    'purchase_order', v_details -> 'purchase_order',
     'rejected_vendors', v_told);
   converted := json_build_object(
     'checkout_group_id', v_cart.checkout_group_id,
@@ -102,6 +114,9 @@ begin
     'outcome', v_outcome,
     'currency', v_cart.currency,
     'payment_method', v_cart.payment_method,
+    'purchase_order', v_details -> 'purchase_order',
+    'metadata', v_details -> 'metadata',
+    'tax_included', v_cart.tax_included is true,
     'totals', v_totals,
     'vendor_orders', v_orders.event_orders,
     'attribution', json_build_object(
@@ -118,14 +133,18 @@ begin
     'shipping_address', json_strip_nulls(to_json(v_cart.shipping_address)),
     'payment_method', v_cart.payment_method,
     'shipping_line', v_cart.shipping_line,
+    'billing_address', jsonb_strip_nulls(v_details -> 'billing_address'),
+    'purchase_order', v_details -> 'purchase_order',
+    'metadata', v_details -> 'metadata',
+    'tax_included', v_cart.tax_included is true,
     'totals', v_totals,
     'vendor_orders', v_orders.orders,
     'rejected_vendors', v_rejected);
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean, boolean, jsonb) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, checkout_quote, jsonb, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean, boolean, jsonb) is
+comment on function checkout_build_result(cart_records, boolean, checkout_quote, jsonb, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and the data of both events and their instant.';

@@ -7,10 +7,8 @@
 
 create or replace function checkout_convert(
   cart cart_records,
-  vendor_store_ids uuid[],
-  promo_cents bigint[],
-  line_count integer,
-  all_ordered boolean,
+  quote checkout_quote,
+  details jsonb,
   attribution jsonb,
   reservation_policy text
 )
@@ -19,19 +17,28 @@ language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_vendors constant uuid[] := checkout_convert.vendor_store_ids;
+  v_quote alias for quote;
+  v_vendors uuid[] := (checkout_convert.quote).vendor_store_ids;
   v_stock record;
   v_taken boolean;
   v_result json;
-  v_short_line_ids uuid[];
+  v_out_line_ids uuid[] := '{}';
+  v_off record;
 begin
+  if v_quote.below_minimum_ids is not null then
+    v_vendors := array(select vendor_store_id from unnest(v_vendors) as vendor_store_id where vendor_store_id <> all (v_quote.below_minimum_ids));
+    v_out_line_ids := array(
+      select item.id from cart_items as item
+       where item.cart_id = v_cart.id and item.status = 'ok' and item.vendor_store_id = any (v_quote.below_minimum_ids));
+  end if;
+
   v_stock := inventory_suffices(v_cart.id, v_vendors);
   if v_stock.suffices then
     begin
-      v_result := checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, checkout_convert.all_ordered, '{}',
-                                        checkout_convert.attribution);
+      v_result := checkout_place_orders(v_cart, v_quote, checkout_convert.details, '{}', v_out_line_ids, checkout_convert.attribution);
       if v_stock.is_split then
-        v_taken := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, true, v_cart.converted_at) = '{}';
+        v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_quote.has_minimum, true, v_cart.converted_at);
+        v_taken := v_off.short_line_ids = '{}';
       else
         v_taken := inventory_take(v_stock.product_ids, v_stock.qtys, v_cart.converted_at);
       end if;
@@ -45,20 +52,20 @@ begin
   end if;
 
   begin
-    v_short_line_ids := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, true, v_cart.converted_at);
+    v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_quote.has_minimum, true, v_cart.converted_at);
   exception
     when no_data_found then   -- a slot was held in vain
-      v_short_line_ids := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, false, v_cart.converted_at);
+      v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_quote.has_minimum, false, v_cart.converted_at);
     when numeric_value_out_of_range then
       perform inventory_raise_full(v_cart.id, v_vendors);
   end;
-  return checkout_place_orders(v_cart, v_vendors, checkout_convert.promo_cents, checkout_convert.line_count, checkout_convert.all_ordered, v_short_line_ids,
+  return checkout_place_orders(v_cart, v_quote, checkout_convert.details, v_off.short_line_ids, v_out_line_ids || v_off.below_minimum_line_ids,
                                checkout_convert.attribution);
 end;
 $$;
 
-revoke execute on function checkout_convert(cart_records, uuid[], bigint[], integer, boolean, jsonb, text) from public;
+revoke execute on function checkout_convert(cart_records, checkout_quote, jsonb, jsonb, text) from public;
 
-comment on function checkout_convert(cart_records, uuid[], bigint[], integer, boolean, jsonb, text) is
+comment on function checkout_convert(cart_records, checkout_quote, jsonb, jsonb, text) is
   'Step of checkout_execute: writes orders and events, reserves stock, and returns the result. Raises OC010 under policy all if a '
   'line is short, and OC007 if a row of the orders breaks a constraint or a stock row can hold no more.';

@@ -1,31 +1,38 @@
 -- checkout_create_line_items: a line an orderable item, a copy of it down to the cent.
 --
--- A line that found no stock stays on the order as rejected, with the quantity and amounts that were quoted.
+-- A line that found no stock, or whose vendor fell below its minimum, stays on the order as rejected, with the quantity and
+-- amounts that were quoted.
 
-create or replace function checkout_create_line_items(cart cart_records, rejected_line_ids uuid[], attribution jsonb)
+create or replace function checkout_create_line_items(cart cart_records, short_line_ids uuid[], below_minimum_line_ids uuid[], attribution jsonb)
 returns bigint
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
   v_rows bigint;
-  v_rejected constant uuid[] := checkout_create_line_items.rejected_line_ids;
+  v_short constant uuid[] := checkout_create_line_items.short_line_ids;
+  v_below constant uuid[] := checkout_create_line_items.below_minimum_line_ids;
+  v_rejected constant uuid[] := v_short || v_below;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
   v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]'::jsonb;
+  v_below_warning constant jsonb := '[{"type": "below_minimum", "message": "Rejected: the order would have been below its vendor''s minimum."}]'::jsonb;
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
-    line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, notes, warnings, applied_volume_discount, attributed_token,
+    line_subtotal_cents, discount_cents, total_cents, tax_cents, tax_lines, reserved_qty, fulfilled_qty, released_qty, returned_qty, status, notes, warnings, applied_volume_discount, attributed_token,
     created_at, updated_at)
   select item.id, vendor.id, item.id, item.product_id, coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit,
          item.unit_price_cents, item.quantity, item.moq, item.max_qty,
          item.line_subtotal_cents,
          cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents),
          coalesce(item.line_total_cents, item.line_subtotal_cents),
-         case when item.id = any (v_rejected) then 0 else item.quantity end,
-         case when item.id = any (v_rejected) then 'rejected'::line_item_status else 'pending'::line_item_status end,
-         case when item.id = any (v_rejected) then 'insufficient_inventory' end,
-         coalesce(nullif(item.warnings, 'null'), '[]') || case when item.id = any (v_rejected) then v_short_warning else '[]' end,
+         item.tax_cents, nullif(item.tax_lines, 'null'),
+         case when item.id <> all (v_rejected) then item.quantity else 0 end, 0,
+         case when item.id <> all (v_rejected) then 0 else item.quantity end, 0,
+         case when item.id <> all (v_rejected) then 'pending'::line_item_status else 'rejected'::line_item_status end,
+         case when item.id = any (v_short) then 'insufficient_inventory' when item.id = any (v_below) then 'below_minimum' end,
+         coalesce(nullif(item.warnings, 'null'), '[]')
+         || case when item.id = any (v_short) then v_short_warning when item.id = any (v_below) then v_below_warning else '[]' end,
          nullif(item.applied_volume_discount, 'null'),
          v_attributed -> item.product_id::text,
          v_cart.converted_at, v_cart.converted_at
@@ -37,7 +44,7 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_create_line_items(cart_records, uuid[], jsonb) from public;
+revoke execute on function checkout_create_line_items(cart_records, uuid[], uuid[], jsonb) from public;
 
-comment on function checkout_create_line_items(cart_records, uuid[], jsonb) is
-  'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected, notes insufficient_inventory and nothing reserved; and returns their number.';
+comment on function checkout_create_line_items(cart_records, uuid[], uuid[], jsonb) is
+  'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected, notes insufficient_inventory or below_minimum and nothing reserved; and returns their number.';

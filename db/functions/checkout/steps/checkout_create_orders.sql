@@ -1,19 +1,18 @@
 -- checkout_create_orders: one vendor order a vendor with orderable items, its lines and its payment intent.
 --
--- An order takes the id of its vendor group: no id to invent, and a second conversion could only collide. Amounts come
--- from the snapshot: those of the group, less the rejected lines' own. The promotion's share, what the group's discount
--- has beyond the lines', is capped at what is left of the lines, since a total cannot go below zero. JSON is built before
--- the INSERT, whose select list stays free of functions that are not immutable.
+-- An order takes the id of its vendor group: no id to invent, and a second conversion could only collide. Amounts come from
+-- the snapshot. JSON is built and numbers are drawn before the INSERT, whose select list stays free of functions that are not
+-- immutable. A column order_number that numbers itself (GENERATED ALWAYS, of a host) goes on doing so.
 --
 -- A figure that does not fit, or a constraint of the host that the cart breaks, is the cart's fault and said so; the
 -- subtransaction that this takes covers the order rows alone.
 
 create or replace function checkout_create_orders(
   cart cart_records,
-  vendor_store_ids uuid[],
-  promo_cents bigint[],
-  line_count integer,
-  rejected_line_ids uuid[],
+  quote checkout_quote,
+  details jsonb,
+  short_line_ids uuid[],
+  below_minimum_line_ids uuid[],
   attribution jsonb
 )
 returns void
@@ -21,71 +20,81 @@ language plpgsql
 as $$
 declare
   v_cart alias for cart;
+  v_quote alias for quote;
+  v_details alias for details;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
   v_capped_warning constant jsonb :=
     '[{"type": "promo_capped", "message": "The promotion was larger than what is left of this order and was reduced to it."}]'::jsonb;
-  v_rejected constant uuid[] := checkout_create_orders.rejected_line_ids;
-  v_short_ids uuid[];
-  v_short_subtotals bigint[];
-  v_short_totals bigint[];
-  v_short_all boolean[];
+  v_rejected constant uuid[] := checkout_create_orders.short_line_ids || checkout_create_orders.below_minimum_line_ids;
+  v_vendors constant uuid[] := (checkout_create_orders.quote).vendor_store_ids;
+  v_numbers constant bigint[] := checkout_order_numbers(cardinality(v_vendors));
+  v_billing_address address_t;
+  v_expires_at timestamptz;
+  v_none boolean[];
+  v_subtotals bigint[];
+  v_discounts bigint[];
+  v_promos bigint[] := (checkout_create_orders.quote).promo_cents;
+  v_taxes bigint[];
+  v_transports bigint[];
+  v_transport_taxes bigint[];
+  v_totals bigint[];
+  v_capped boolean[];
   v_rows bigint;
   v_constraint text;
   v_table text;
 begin
-  if cardinality(v_rejected) > 0 then
-    select array_agg(lines.id), array_agg(lines.subtotal::bigint), array_agg(lines.total::bigint), array_agg(lines.are_all)
-      into v_short_ids, v_short_subtotals, v_short_totals, v_short_all
-      from (
-        select vendor.id,
-               sum(item.line_subtotal_cents) as subtotal,
-               sum(coalesce(item.line_total_cents, item.line_subtotal_cents)) as total,
-               not exists (select from cart_items as kept
-                            where kept.cart_id = vendor.cart_id and kept.vendor_store_id = vendor.vendor_store_id
-                              and kept.status = 'ok' and kept.id <> all (v_rejected)) as are_all
-          from cart_items as item
-          join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
-         where item.id = any (v_rejected)
-         group by vendor.id
-      ) as lines;
+  if v_details is not null then
+    v_billing_address := jsonb_populate_record(null::address_t, v_details -> 'billing_address');
+    v_expires_at := v_cart.converted_at + make_interval(secs => (v_details -> 'expires_in')::double precision);
+  end if;
+  -- Else the group's figures are the order's: an array that is null has no element.
+  if v_quote.has_more or cardinality(v_rejected) > 0 then
+    select amounts.* into v_none, v_subtotals, v_discounts, v_promos, v_taxes, v_transports, v_transport_taxes, v_totals, v_capped
+      from checkout_order_amounts(v_cart, v_quote, v_rejected) as amounts;
   end if;
 
   insert into vendor_orders (
     id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency, shipping_address, payment_method,
-    shipping_line, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents, transport_fee_cents, total_cents, balance_due_cents,
-    promo, warnings, attributed_token, created_at, updated_at)
+    shipping_line, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents, transport_fee_cents, shipping_tax_cents, tax_included,
+    total_cents, balance_due_cents, promo, warnings, vendor_shipping_line, billing_address, purchase_order, metadata, order_number, expires_at,
+    attributed_token, created_at, updated_at)
+  overriding user value
   select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
-         case when amounts.is_short then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
+         case when v_none[vendor.place] then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-         amounts.subtotal, amounts.subtotal - greatest(amounts.rest, 0),
-         checkout_create_orders.promo_cents[array_position(checkout_create_orders.vendor_store_ids, vendor.vendor_store_id)] + least(amounts.rest, 0),
-         0, 0, greatest(amounts.rest, 0), greatest(amounts.rest, 0),
+         coalesce(v_subtotals[vendor.place], vendor.subtotal_cents), coalesce(v_discounts[vendor.place], vendor.subtotal_cents - vendor.total_cents),
+         v_promos[vendor.place], coalesce(v_taxes[vendor.place], 0), coalesce(v_transports[vendor.place], 0),
+         coalesce(v_transport_taxes[vendor.place], 0), v_cart.tax_included is true,
+         coalesce(v_totals[vendor.place], vendor.total_cents), coalesce(v_totals[vendor.place], vendor.total_cents),
          nullif(vendor.promo, 'null'),
-         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when amounts.rest < 0 then v_capped_warning else '[]' end,
+         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when v_capped[vendor.place] then v_capped_warning else '[]' end,
+         nullif(vendor.shipping_line, 'null'), v_billing_address, v_details ->> 'purchase_order', v_details -> 'metadata',
+         v_numbers[vendor.place],
+         case when v_expires_at is not null and coalesce(v_totals[vendor.place], vendor.total_cents) > 0 and v_quote.payment_terms[vendor.place] is null
+              then v_expires_at end,
          v_attributed -> vendor.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
-    from cart_vendor_groups as vendor
-   cross join lateral (   -- OFFSET 0: each figure is made once, not wherever it is used
-     select v_short_all[short.place] as is_short,
-            vendor.subtotal_cents - coalesce(v_short_subtotals[short.place], 0) as subtotal,
-            vendor.total_cents - coalesce(v_short_totals[short.place], 0) as rest
-       from (select array_position(v_short_ids, vendor.id) as place) as short
-     offset 0
-   ) as amounts
-   where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (checkout_create_orders.vendor_store_ids);
+    from (   -- OFFSET 0: the place is looked for once
+      select own.id, own.vendor_store_id, own.subtotal_cents, own.total_cents, own.promo, own.warnings, own.shipping_line,
+             array_position(v_vendors, own.vendor_store_id) as place
+        from cart_vendor_groups as own
+       where own.cart_id = v_cart.id and own.vendor_store_id = any (v_vendors)
+      offset 0
+    ) as vendor;
 
   get diagnostics v_rows = row_count;
-  if v_rows <> cardinality(checkout_create_orders.vendor_store_ids) then
-    perform checkout_raise_rows(v_cart.id, 'vendor_orders', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  if v_rows <> cardinality(v_vendors) then
+    perform checkout_raise_rows(v_cart.id, 'vendor_orders', cardinality(v_vendors), v_rows);
   end if;
 
-  v_rows := checkout_create_line_items(v_cart, checkout_create_orders.rejected_line_ids, checkout_create_orders.attribution);
-  if v_rows <> checkout_create_orders.line_count then
-    perform checkout_raise_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
+  v_rows := checkout_create_line_items(v_cart, checkout_create_orders.short_line_ids, checkout_create_orders.below_minimum_line_ids,
+                                       checkout_create_orders.attribution);
+  if v_rows <> v_quote.line_count then
+    perform checkout_raise_rows(v_cart.id, 'order_line_items', v_quote.line_count, v_rows);
   end if;
-  v_rows := checkout_create_payment_intents(v_cart);
-  if v_rows <> cardinality(checkout_create_orders.vendor_store_ids) then
-    perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(checkout_create_orders.vendor_store_ids), v_rows);
+  v_rows := checkout_create_payment_intents(v_cart, v_quote);
+  if v_rows <> cardinality(v_vendors) then
+    perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(v_vendors), v_rows);
   end if;
 exception
   when numeric_value_out_of_range or string_data_right_truncation then
@@ -102,8 +111,8 @@ exception
 end;
 $$;
 
-revoke execute on function checkout_create_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) from public;
+revoke execute on function checkout_create_orders(cart_records, checkout_quote, jsonb, uuid[], uuid[], jsonb) from public;
 
-comment on function checkout_create_orders(cart_records, uuid[], bigint[], integer, uuid[], jsonb) is
+comment on function checkout_create_orders(cart_records, checkout_quote, jsonb, uuid[], uuid[], jsonb) is
   'Step of checkout_execute: writes the vendor orders of a cart with their lines and payment intents. Raises OC007 if a figure '
   'does not fit its column, a row breaks a constraint, or a trigger keeps one from being written.';

@@ -2,7 +2,7 @@
 -- checkout.converted has them, with the sums and counts that go beside them.
 --
 -- Both come from one pass over the rows, so no consumer is told other figures than the buyer. Vendors are ordered by id, and
--- lines by theirs. What was rejected for want of stock is told by the line's notes, which later states leave alone.
+-- lines by theirs. What the checkout itself rejected is told by the line's notes, which later states leave alone.
 --
 -- Of a conversion of ours, orders without a line of ours and lines that are not ours are the host's, and no part of it. What
 -- the earlier system converted has no line of ours, and is told whole.
@@ -18,7 +18,7 @@ create or replace function checkout_describe_orders(
   out order_ids uuid[],
   out confirmed_totals json,
   out line_count bigint,
-  out short_count bigint
+  out turned_down bigint
 )
 language plpgsql
 stable
@@ -31,42 +31,48 @@ begin
          json_build_object(
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
+           'tax_cents', coalesce(sum(ordered.tax_cents), 0),
+           'transport_fee_cents', coalesce(sum(ordered.transport_fee_cents), 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0),
-         coalesce(sum(lines.short_count), 0)
-    into orders, event_orders, vendor_store_ids, order_ids, confirmed_totals, line_count, short_count
+         coalesce(sum(lines.turned_down), 0)
+    into orders, event_orders, vendor_store_ids, order_ids, confirmed_totals, line_count, turned_down
     from vendor_orders as vendor_order
    cross join lateral (
      select coalesce(json_agg(line order by line.line_item_id), '[]') as items,
             coalesce(json_agg(event_line order by line.line_item_id), '[]') as event_items,
             count(*)::integer as line_count,
-            (count(*) filter (where line.status = 'rejected' and line.notes = 'insufficient_inventory'))::integer as short_count
+            (count(*) filter (where line.status = 'rejected' and order_is_checkout_note(line.notes)))::integer as turned_down
        from (
          select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
-                own.discount_cents, own.total_cents, own.status, own.name, own.category, own.unit, own.notes,
+                own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.reserved_qty, own.fulfilled_qty, own.released_qty,
+                own.returned_qty, own.status, own.name, own.category, own.unit, own.notes,
                 coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                 ad_token_public(own.attributed_token) as attributed_token
            from order_line_items as own
           where own.order_id = vendor_order.id and (own.cart_item_id = own.id or not checkout_describe_orders.is_ours)
        ) as line
       cross join lateral (
-        select line.qty, line.status, line.product_id, line.total_cents, line.line_item_id,
+        select line.qty, line.status, line.product_id, line.total_cents, line.tax_cents, line.line_item_id,
                line.attributed_token -> 'token_id' as attributed_token_id
       ) as event_line
    ) as lines
    cross join lateral (
-     select vendor_order.id as order_id, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
-            vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents,
+     select vendor_order.id as order_id, vendor_order.order_number, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
+            vendor_order.discounts_cents, vendor_order.tax_cents, vendor_order.transport_fee_cents, vendor_order.shipping_tax_cents,
+            vendor_order.total_cents, vendor_order.balance_due_cents, vendor_order.vendor_shipping_line,
+            checkout_timestamp(vendor_order.expires_at) as expires_at,
             (select intent
-               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
+               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents, payment.payment_terms,
+                            checkout_timestamp(payment.due_at) as due_at
                        from payment_intents as payment
                       where payment.order_id = vendor_order.id) as intent) as payment_intent,
             lines.items, vendor_order.promo, coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
             ad_token_public(vendor_order.attributed_token) as attributed_token
    ) as ordered
    cross join lateral (
-     select lines.event_items as items, ordered.status, ordered.order_id, ordered.total_cents, ordered.subtotal_cents, ordered.discounts_cents,
-            ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
+     select lines.event_items as items, ordered.status, ordered.order_id, ordered.order_number, ordered.total_cents, ordered.subtotal_cents,
+            ordered.discounts_cents, ordered.tax_cents, ordered.transport_fee_cents, ordered.shipping_tax_cents, ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
    where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id
      and (lines.line_count > 0 or not checkout_describe_orders.is_ours);

@@ -7,9 +7,21 @@
 --
 -- by_slot: of a split product, one slot is tried first (inventory_take_slot, which may ask for a rollback by no_data_found).
 -- Without it, all slots of every product are locked, so that nothing can be held in vain.
+--
+-- A vendor whose lines that are not short come to less than its minimum gets none of them. What that frees is offered once
+-- more, to lines that are short, or they would be told "sold out" beside stock; so nobody else falls below a minimum. Under
+-- policy vendor no vendor is left with a part of its quote.
 
-create or replace function inventory_reserve(cart_id uuid, vendor_store_ids uuid[], reservation_policy text, by_slot boolean, now timestamptz)
-returns uuid[]
+create or replace function inventory_reserve(
+  cart_id uuid,
+  vendor_store_ids uuid[],
+  reservation_policy text,
+  has_minimum boolean,
+  by_slot boolean,
+  now timestamptz,
+  out short_line_ids uuid[],
+  out below_minimum_line_ids uuid[]
+)
 language plpgsql
 as $$
 declare
@@ -18,17 +30,22 @@ declare
   v_slot integer;
   v_slots integer[];
   v_available integer[];
-  v_take integer;
-  v_rest integer;
+  v_takes integer[];
   v_held_product_ids uuid[] := '{}'::uuid[];
   v_held_line_ids uuid[] := '{}'::uuid[];
   v_held_slots integer[] := '{}'::integer[];
   v_held_qtys integer[] := '{}'::integer[];
-  v_short_line_ids uuid[] := '{}'::uuid[];
+  v_left_product_ids uuid[] := '{}'::uuid[];   -- of products that a line is short of: what is left of each slot
+  v_left_slots integer[] := '{}'::integer[];
+  v_left_qtys integer[] := '{}'::integer[];
+  v_first_holds integer;
+  v_off_line_ids uuid[];
   v_short_lines jsonb := '[]'::jsonb;
   v_rows bigint;
   v_expected bigint;
 begin
+  short_line_ids := '{}';
+  below_minimum_line_ids := '{}';
   -- a loop, because each product must be locked before the next one is
   for v_product in
     select item.product_id, array_agg(item.id order by item.id) as line_ids, array_agg(item.quantity order by item.id) as qtys,
@@ -58,38 +75,79 @@ begin
     for v_line in
       select line.id, line.qty from unnest(v_product.line_ids, v_product.qtys) as line (id, qty) order by line.id
     loop
-      if v_line.qty > coalesce((select sum(qty) from unnest(v_available) as qty), 0) then
-        v_short_line_ids := v_short_line_ids || v_line.id;
+      v_takes := inventory_spread(v_line.qty, v_available);
+      if v_takes is null then
+        short_line_ids := short_line_ids || v_line.id;
         v_short_lines := v_short_lines || jsonb_build_object(
           'cart_item_id', v_line.id, 'product_id', v_product.product_id, 'requested', v_line.qty,
           'available', coalesce((select sum(qty) from unnest(v_available) as qty), 0));
         continue;
       end if;
-      v_rest := v_line.qty;
       for i in 1 .. cardinality(v_slots) loop
-        v_take := least(v_rest, v_available[i]);
-        continue when v_take = 0;
+        continue when v_takes[i] = 0;
         v_held_product_ids := v_held_product_ids || v_product.product_id;
         v_held_line_ids := v_held_line_ids || v_line.id;
         v_held_slots := v_held_slots || v_slots[i];
-        v_held_qtys := v_held_qtys || v_take;
-        v_available[i] := v_available[i] - v_take;
-        v_rest := v_rest - v_take;
+        v_held_qtys := v_held_qtys || v_takes[i];
+        v_available[i] := v_available[i] - v_takes[i];
       end loop;
     end loop;
+    if v_product.line_ids && short_line_ids and cardinality(v_slots) > 0 then
+      v_left_product_ids := v_left_product_ids || array_fill(v_product.product_id, array[cardinality(v_slots)]);
+      v_left_slots := v_left_slots || v_slots;
+      v_left_qtys := v_left_qtys || v_available;
+    end if;
   end loop;
 
-  if cardinality(v_short_line_ids) > 0 and inventory_reserve.reservation_policy = 'all' then
-    raise exception 'not enough stock for % of the lines of cart %', cardinality(v_short_line_ids), inventory_reserve.cart_id
+  if cardinality(short_line_ids) > 0 and inventory_reserve.reservation_policy = 'all' then
+    raise exception 'not enough stock for % of the lines of cart %', cardinality(short_line_ids), inventory_reserve.cart_id
       using errcode = 'OC010',
             detail = jsonb_build_object('cart_id', inventory_reserve.cart_id, 'items', v_short_lines),
             hint = 'Change these lines and quote the cart again, or allow a partial order.';
-  elsif cardinality(v_short_line_ids) > 0 and inventory_reserve.reservation_policy = 'vendor' then
-    select array_agg(item.id order by item.id) into v_short_line_ids
+  elsif cardinality(short_line_ids) > 0 and inventory_reserve.reservation_policy = 'vendor' then
+    select array_agg(item.id order by item.id) into short_line_ids
       from cart_items as item
      where item.cart_id = inventory_reserve.cart_id and item.status = 'ok'
-       and item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (v_short_line_ids));
+       and item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (short_line_ids));
   end if;
+
+  if inventory_reserve.has_minimum and inventory_reserve.reservation_policy = 'partial' and cardinality(short_line_ids) > 0 then
+    below_minimum_line_ids := cart_lines_below_minimum(inventory_reserve.cart_id, inventory_reserve.vendor_store_ids, short_line_ids);
+    v_first_holds := cardinality(v_held_line_ids);
+    -- a loop, because what one line takes is not there for the next
+    for v_line in
+      select item.id, item.product_id, item.quantity as qty
+        from cart_items as item
+       where item.id = any (short_line_ids) and cardinality(below_minimum_line_ids) > 0
+         and item.vendor_store_id not in (select below.vendor_store_id from cart_items as below where below.id = any (below_minimum_line_ids))
+       order by item.product_id, item.id
+    loop
+      select array_agg(part.slot order by part.slot), array_agg(part.qty order by part.slot) into v_slots, v_available
+        from (
+          select each.slot, sum(each.qty)::integer as qty
+            from (
+              select rest.product_id, rest.slot, rest.qty from unnest(v_left_product_ids, v_left_slots, v_left_qtys) as rest (product_id, slot, qty)
+               union all
+              select held.product_id, held.slot, case when held.position > v_first_holds then - held.qty else held.qty end
+                from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) with ordinality as held (product_id, line_id, slot, qty, position)
+               where held.position > v_first_holds or held.line_id = any (below_minimum_line_ids)
+            ) as each
+           where each.product_id = v_line.product_id
+           group by each.slot
+        ) as part;
+      v_takes := inventory_spread(v_line.qty, v_available);
+      continue when v_takes is null;
+      short_line_ids := array_remove(short_line_ids, v_line.id);
+      for i in 1 .. cardinality(v_slots) loop
+        continue when v_takes[i] = 0;
+        v_held_product_ids := v_held_product_ids || v_line.product_id;
+        v_held_line_ids := v_held_line_ids || v_line.id;
+        v_held_slots := v_held_slots || v_slots[i];
+        v_held_qtys := v_held_qtys || v_takes[i];
+      end loop;
+    end loop;
+  end if;
+  v_off_line_ids := short_line_ids || below_minimum_line_ids;
 
   update inventory_items as stock
      set available_qty = stock.available_qty - taken.qty,
@@ -98,14 +156,14 @@ begin
     from (
       select held.product_id, sum(held.qty) as qty
         from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
-       where held.slot = 0 and held.line_id <> all (v_short_line_ids)
+       where held.slot = 0 and held.line_id <> all (v_off_line_ids)
        group by held.product_id
     ) as taken
    where stock.product_id = taken.product_id;
   get diagnostics v_rows = row_count;
   v_expected := (select count(distinct held.product_id)
        from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-      where held.slot = 0 and held.line_id <> all (v_short_line_ids));
+      where held.slot = 0 and held.line_id <> all (v_off_line_ids));
   if v_rows <> v_expected then
     perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_items', v_expected, v_rows);
   end if;
@@ -118,14 +176,14 @@ begin
       from (
         select held.product_id, held.slot, sum(held.qty) as qty
           from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
-         where held.slot > 0 and held.line_id <> all (v_short_line_ids)
+         where held.slot > 0 and held.line_id <> all (v_off_line_ids)
          group by held.product_id, held.slot
       ) as taken
      where stock.product_id = taken.product_id and stock.slot = taken.slot;
     get diagnostics v_rows = row_count;
     v_expected := (select count(distinct (held.product_id, held.slot))
          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-        where held.slot > 0 and held.line_id <> all (v_short_line_ids));
+        where held.slot > 0 and held.line_id <> all (v_off_line_ids));
     if v_rows <> v_expected then
       perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_slots', v_expected, v_rows);
     end if;
@@ -133,15 +191,13 @@ begin
     insert into inventory_holds (product_id, line_item_id, slot, qty)
     select held.product_id, held.line_id, held.slot, held.qty
       from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
-     where held.slot > 0 and held.line_id <> all (v_short_line_ids);
+     where held.slot > 0 and held.line_id <> all (v_off_line_ids);
   end if;
-
-  return v_short_line_ids;
 end;
 $$;
 
-revoke execute on function inventory_reserve(uuid, uuid[], text, boolean, timestamptz) from public;
+revoke execute on function inventory_reserve(uuid, uuid[], text, boolean, boolean, timestamptz) from public;
 
-comment on function inventory_reserve(uuid, uuid[], text, boolean, timestamptz) is
+comment on function inventory_reserve(uuid, uuid[], text, boolean, boolean, timestamptz) is
   'Step of checkout_execute: reserves stock for the lines of a cart''s ordered vendors, all or nothing a line, and returns the ids of '
-  'the lines to reject. Raises OC010 under policy all if a line is short. Locks stock in (product_id, slot) order.';
+  'the lines to reject: those that are short, and those of vendors that fall below their minimum. Raises OC010 under policy all if a line is short. Locks stock in (product_id, slot) order.';

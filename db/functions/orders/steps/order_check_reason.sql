@@ -1,5 +1,5 @@
--- order_check_reason: a reason becomes the line's notes. The word that the checkout writes there is not for others: it
--- tells what was rejected for want of stock when the order was made.
+-- order_check_reason: a reason becomes the line's notes. The words that the checkout writes there are not for others: they
+-- tell what was rejected when the order was made.
 
 create or replace function order_check_reason(reason text)
 returns void
@@ -9,7 +9,7 @@ as $$
 begin
   if order_check_reason.reason is null or checkout_is_blank(order_check_reason.reason) or length(order_check_reason.reason) > 1000 then
     perform checkout_raise_invalid('reason', 'must be a text of 1 to 1000 characters');
-  elsif order_check_reason.reason = 'insufficient_inventory' then
+  elsif order_is_checkout_note(order_check_reason.reason) then
     perform checkout_raise_invalid('reason', 'is kept for lines that the checkout itself rejected');
   end if;
 end;
@@ -19,4 +19,4 @@ revoke execute on function order_check_reason(text) from public;
 
 comment on function order_check_reason(text) is
   'Step of the order functions: raises OC005 unless the reason is a text of 1 to 1000 characters other '
-  'than insufficient_inventory, which the checkout alone writes.';
+  'than insufficient_inventory and below_minimum, which the checkout alone writes.';

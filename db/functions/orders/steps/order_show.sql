@@ -24,9 +24,14 @@ begin
        select vendor_order.id as order_id, vendor_order.checkout_group_id, vendor_order.cart_id, vendor_order.buyer_store_id,
               vendor_order.vendor_store_id, vendor_order.status, vendor_order.currency, vendor_order.payment_method,
               json_strip_nulls(to_json(vendor_order.shipping_address)) as shipping_address, vendor_order.shipping_line,
-              vendor_order.subtotal_cents, vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents,
+              json_strip_nulls(to_json(vendor_order.billing_address)) as billing_address, vendor_order.purchase_order, vendor_order.metadata,
+              vendor_order.order_number, vendor_order.tax_included,
+              vendor_order.subtotal_cents, vendor_order.discounts_cents, vendor_order.tax_cents, vendor_order.transport_fee_cents,
+              vendor_order.shipping_tax_cents, vendor_order.adjustments_cents, vendor_order.total_cents, vendor_order.balance_due_cents,
+              vendor_order.refund_due_cents, vendor_order.vendor_shipping_line, checkout_timestamp(vendor_order.expires_at) as expires_at,
               (select intent
-                 from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
+                 from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents, payment.payment_terms,
+                              checkout_timestamp(payment.due_at) as due_at
                          from payment_intents as payment
                         where payment.order_id = vendor_order.id) as intent) as payment_intent,
               vendor_order.promo, coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
@@ -38,7 +43,8 @@ begin
          select coalesce(json_agg(line order by line.line_item_id), '[]')
            from (
              select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
-                    own.discount_cents, own.total_cents, own.status, own.name, own.category, own.unit, own.notes,
+                    own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.reserved_qty, own.fulfilled_qty, own.released_qty,
+                    own.returned_qty, own.status, own.name, own.category, own.unit, own.notes,
                     coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                     ad_token_public(own.attributed_token) as attributed_token
                from order_line_items as own
