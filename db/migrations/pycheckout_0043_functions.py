@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0042_inventory_baseline"}
 
-FUNCTIONS_HASH = "72ea9d028fca2472e3fb05e01c6e3d53a77bd48e39ec7bc85933b4b71bc4d51f"
+FUNCTIONS_HASH = "81b54a5af41002f62adc323e38e1c2791f0c403757a2036ce1f6ef6a6002f9fb"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

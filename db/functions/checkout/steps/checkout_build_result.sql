@@ -36,7 +36,7 @@ begin
      order by own.id <> all (array(select vendor.id from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id)), own.id
      limit 1;
   end if;
-  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours);
+  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, checkout_build_result.replayed or (checkout_build_result.quote).has_more);
 
   -- vendors whose every line the checkout rejected, and vendors of the cart without an order, by id
   if v_all_ordered is null then

@@ -12,6 +12,7 @@
 create or replace function checkout_describe_orders(
   checkout_group_id uuid,
   is_ours boolean,
+  has_more boolean,
   out orders json,
   out event_orders json,
   out vendor_store_ids uuid[],
@@ -23,7 +24,17 @@ create or replace function checkout_describe_orders(
 language plpgsql
 stable
 as $$
+declare
+  v_tax numeric := 0;
+  v_transport numeric := 0;
 begin
+  -- by a statement of its own: two sums more would cost every checkout what few of them need
+  if checkout_describe_orders.has_more then
+    select sum(own.tax_cents), sum(own.transport_fee_cents) into v_tax, v_transport
+      from vendor_orders as own
+     where own.checkout_group_id = checkout_describe_orders.checkout_group_id
+       and (not checkout_describe_orders.is_ours or exists (select from order_line_items as line where line.order_id = own.id and line.cart_item_id = line.id));
+  end if;
   select coalesce(json_agg(ordered order by ordered.vendor_store_id), '[]'),
          coalesce(json_agg(event order by ordered.vendor_store_id), '[]'),
          coalesce(array_agg(ordered.vendor_store_id order by ordered.vendor_store_id), '{}'),
@@ -31,8 +42,8 @@ begin
          json_build_object(
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
-           'tax_cents', coalesce(sum(ordered.tax_cents), 0),
-           'transport_fee_cents', coalesce(sum(ordered.transport_fee_cents), 0),
+           'tax_cents', coalesce(v_tax, 0),
+           'transport_fee_cents', coalesce(v_transport, 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0),
          coalesce(sum(lines.turned_down), 0)
@@ -79,8 +90,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_describe_orders(uuid, boolean) from public;
+revoke execute on function checkout_describe_orders(uuid, boolean, boolean) from public;
 
-comment on function checkout_describe_orders(uuid, boolean) is
+comment on function checkout_describe_orders(uuid, boolean, boolean) is
   'Step of checkout_execute and checkout_result: the orders of an anchor in JSON as the result and as the event checkout.converted show '
   'them, amounts in cents, in a fixed order.';

@@ -1,0 +1,96 @@
+-- checkout_validate_more: judges what a quote says beyond its lines and discounts: tax, shipping, minimums, terms of payment.
+--
+-- A group's total is its lines', less the promotion's share, with shipping, and with tax unless the prices hold it. Where there is
+-- tax or shipping, the share must be what the promotion says: or a forgotten tax_included would pass for one, and a wrong
+-- tax be charged once a line is short. It takes nothing off a tax. Groups and items are brought together by grouping, not by
+-- a join, of which the planner would not know how many rows it has.
+
+create or replace function checkout_validate_more(cart cart_records, quote checkout_quote)
+returns checkout_quote
+language plpgsql
+stable
+as $$
+declare
+  v_cart alias for cart;
+  v_quote checkout_quote := checkout_validate_more.quote;
+  v_is_included constant boolean := (checkout_validate_more.cart).tax_included is true;
+  v_found jsonb;
+  v_added numeric;
+  v_tax numeric;
+begin
+  with parts as (
+    select own.vendor_store_id, own as vendor, null::uuid as item_id, 0::bigint as total, null::bigint as tax, null::jsonb as tax_lines
+      from cart_vendor_groups as own where own.cart_id = v_cart.id and own.status = 'ok'
+     union all
+    select own.vendor_store_id, null, own.id, coalesce(own.line_total_cents, own.line_subtotal_cents), own.tax_cents, nullif(own.tax_lines, 'null')
+      from cart_items as own where own.cart_id = v_cart.id and own.status = 'ok'
+  ), judged_parts as (
+    select part.*, case when part.tax < 0 or part.tax > case when v_is_included then part.total else part.tax end
+                             or part.tax_lines is not null and cart_tax_lines_cents(part.tax_lines) is distinct from part.tax
+                        then jsonb_build_object('problem', 'line_tax', 'cart_item_id', part.item_id, 'found', part.tax, 'expected',
+                               coalesce(cart_tax_lines_cents(part.tax_lines)::text,
+                                        case when v_is_included then format('0 to %s', part.total) else 'at least 0' end)) end as problem
+      from parts as part
+  ), vendors as (
+    select part.vendor_store_id, (array_agg(part.vendor) filter (where part.item_id is null))[1] as own, count(part.item_id) as lines,
+           sum(part.total) as total, sum(part.tax) as tax, min(part.problem::text)::jsonb as problem
+      from judged_parts as part
+     group by part.vendor_store_id
+    having count(*) > count(part.item_id)
+  ), owed as (
+    select vendor.*, coalesce((vendor.own).shipping_cents, 0) as shipping, coalesce((vendor.own).shipping_tax_cents, 0) as shipping_tax,
+           nullif((vendor.own).payment_terms, 'null') as terms,
+           v_is_included or num_nonnulls(vendor.tax, (vendor.own).shipping_cents, (vendor.own).shipping_tax_cents) > 0 as has_more,
+           coalesce((vendor.own).shipping_cents, 0)
+           + case when v_is_included then 0 else coalesce(vendor.tax, 0) + coalesce((vendor.own).shipping_tax_cents, 0) end as added
+      from vendors as vendor
+  ), judged as (
+    select owed.*, owed.lines > 0 as is_ordered,
+           coalesce(owed.problem, jsonb_build_object('vendor_store_id', owed.vendor_store_id) || case
+             when least((owed.own).shipping_cents, (owed.own).shipping_tax_cents, (owed.own).minimum_cents) < 0 then jsonb_build_object(
+               'problem', 'vendor_shipping', 'expected', 'at least 0',
+               'found', least((owed.own).shipping_cents, (owed.own).shipping_tax_cents, (owed.own).minimum_cents))
+             when owed.lines = 0 and owed.added <> 0 then jsonb_build_object(
+               'problem', 'vendor_without_items', 'expected', 0, 'found', owed.added)
+             when owed.has_more and (owed.own).total_cents <> owed.total + owed.added - least(cart_promo_cents((owed.own).promo), owed.total + owed.shipping)
+             then jsonb_build_object('problem', 'vendor_total', 'found', (owed.own).total_cents,
+                                     'expected', owed.total + owed.added - least(cart_promo_cents((owed.own).promo), owed.total + owed.shipping))
+             when (owed.own).total_cents not between 0 and owed.total + owed.added then jsonb_build_object(
+               'problem', 'vendor_total', 'expected', owed.total + owed.added, 'found', (owed.own).total_cents)
+             when owed.terms is not null and not cart_terms_are_right(owed.terms) then jsonb_build_object(
+               'problem', 'payment_terms', 'expected', 'a code, and net_days from 0 to 3660', 'found', owed.terms)
+           end) as problem_of_all
+      from owed
+  )
+  select min(judged.problem_of_all::text)::jsonb,
+         array_agg(judged.vendor_store_id) filter (where judged.is_ordered),
+         array_agg((judged.total + judged.added - (judged.own).total_cents)::bigint) filter (where judged.is_ordered and judged.problem_of_all is null),
+         array_agg(judged.tax::bigint) filter (where judged.is_ordered),
+         array_agg(judged.terms) filter (where judged.is_ordered),
+         array_agg(judged.vendor_store_id) filter (where judged.is_ordered and (judged.own).minimum_cents > judged.total),
+         bool_or((judged.own).minimum_cents > 0),
+         bool_or(judged.has_more),
+         sum((judged.own).shipping_cents),
+         sum(coalesce(judged.tax, 0) + judged.shipping_tax),
+         sum(judged.added)
+    into v_found, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.tax_cents, v_quote.payment_terms, v_quote.below_minimum_ids,
+         v_quote.has_minimum, v_quote.has_more, v_quote.shipping_cents, v_tax, v_added
+    from judged;
+
+  if v_found is null and v_cart.discounts_cents <> v_cart.subtotal_cents - v_cart.total_cents + v_added then
+    v_found := jsonb_build_object('problem', 'cart_discounts', 'expected', v_cart.subtotal_cents - v_cart.total_cents + v_added, 'found', v_cart.discounts_cents);
+  end if;
+  if v_found is not null then
+    perform cart_raise_inconsistent(v_cart.id, v_found);
+  end if;
+  v_quote.totals := checkout_quoted_totals(v_cart, v_tax, v_quote.shipping_cents);
+  return v_quote;
+end;
+$$;
+
+revoke execute on function checkout_validate_more(cart_records, checkout_quote) from public;
+
+comment on function checkout_validate_more(cart_records, checkout_quote) is
+  'Step of checkout_validate_amounts: the quote with tax, shipping (cents), terms and minimums of its vendors. Raises OC007, with the expected and the '
+  'found figure in DETAIL, for a tax that is negative, not the sum of its tax lines or, in a price that holds it, more than that; negative shipping or '
+  'minimum; a group''s total that leaves its promotion another share than the promotion says; terms that are none; cart discounts that do not add up.';
