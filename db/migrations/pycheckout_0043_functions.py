@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0042_inventory_baseline"}
 
-FUNCTIONS_HASH = "81b54a5af41002f62adc323e38e1c2791f0c403757a2036ce1f6ef6a6002f9fb"
+FUNCTIONS_HASH = "f1a4dae648bf0e0a5d32203abe22dca24a36aade70d634bb612d64ea8ee758f6"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

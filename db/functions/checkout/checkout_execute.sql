@@ -60,7 +60,7 @@ begin
     if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
       perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
     end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
-    return (checkout_build_result(v_cart, true, null, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, null, true, null, null)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);

@@ -1,11 +1,11 @@
 -- checkout_build_result: what a converted cart became, read from its rows.
 --
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
--- by now. Quote and details are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
+-- by now. Totals, details and the like are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
 -- lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, quote checkout_quote, details jsonb, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
+  cart cart_records, replayed boolean, quoted json, all_ordered boolean, has_more boolean, details jsonb, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -13,8 +13,8 @@ as $$
 declare
   v_cart alias for cart;
   v_is_ours boolean := true;
-  v_all_ordered boolean := (checkout_build_result.quote).all_ordered;
-  v_quoted json := (checkout_build_result.quote).totals;
+  v_all_ordered boolean := checkout_build_result.all_ordered;
+  v_quoted json := checkout_build_result.quoted;
   v_details jsonb := checkout_build_result.details;
   v_beside record;
   v_orders record;
@@ -36,7 +36,7 @@ begin
      order by own.id <> all (array(select vendor.id from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id)), own.id
      limit 1;
   end if;
-  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, checkout_build_result.replayed or (checkout_build_result.quote).has_more);
+  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, checkout_build_result.has_more);
 
   -- vendors whose every line the checkout rejected, and vendors of the cart without an order, by id
   if v_all_ordered is null then
@@ -143,8 +143,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean, checkout_quote, jsonb, jsonb) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean, checkout_quote, jsonb, jsonb) is
+comment on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and the data of both events and their instant.';

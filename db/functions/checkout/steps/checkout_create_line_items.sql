@@ -19,7 +19,7 @@ declare
 begin
   insert into order_line_items (
     id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq, max_qty,
-    line_subtotal_cents, discount_cents, total_cents, tax_cents, tax_lines, reserved_qty, fulfilled_qty, released_qty, returned_qty, status, notes, warnings, applied_volume_discount, attributed_token,
+    line_subtotal_cents, discount_cents, total_cents, tax_cents, tax_lines, reserved_qty, released_qty, status, notes, warnings, applied_volume_discount, attributed_token,
     created_at, updated_at)
   select item.id, vendor.id, item.id, item.product_id, coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit,
          item.unit_price_cents, item.quantity, item.moq, item.max_qty,
@@ -27,8 +27,8 @@ begin
          cart_line_discount_cents(item.line_discounts_cents, item.line_total_cents),
          coalesce(item.line_total_cents, item.line_subtotal_cents),
          item.tax_cents, nullif(item.tax_lines, 'null'),
-         case when item.id <> all (v_rejected) then item.quantity else 0 end, 0,
-         case when item.id <> all (v_rejected) then 0 else item.quantity end, 0,
+         case when item.id <> all (v_rejected) then item.quantity else 0 end,
+         case when item.id = any (v_rejected) then item.quantity end,
          case when item.id <> all (v_rejected) then 'pending'::line_item_status else 'rejected'::line_item_status end,
          case when item.id = any (v_short) then 'insufficient_inventory' when item.id = any (v_below) then 'below_minimum' end,
          coalesce(nullif(item.warnings, 'null'), '[]')

@@ -47,7 +47,7 @@ begin
     v_billing_address := jsonb_populate_record(null::address_t, v_details -> 'billing_address');
     v_expires_at := v_cart.converted_at + make_interval(secs => (v_details -> 'expires_in')::double precision);
   end if;
-  -- Else the group's figures are the order's: an array that is null has no element.
+  -- Else the group's figures are the order's, and these arrays stay null.
   if v_quote.has_more or cardinality(v_rejected) > 0 then
     select amounts.* into v_none, v_subtotals, v_discounts, v_promos, v_taxes, v_transports, v_transport_taxes, v_totals, v_capped
       from checkout_order_amounts(v_cart, v_quote, v_rejected) as amounts;
@@ -60,27 +60,31 @@ begin
     attributed_token, created_at, updated_at)
   overriding user value
   select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id,
-         case when v_none[vendor.place] then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
+         case when v_none is not null and v_none[array_position(v_vendors, vendor.vendor_store_id)]
+              then 'rejected'::vendor_order_status else 'created_pending'::vendor_order_status end,
          v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-         coalesce(v_subtotals[vendor.place], vendor.subtotal_cents), coalesce(v_discounts[vendor.place], vendor.subtotal_cents - vendor.total_cents),
-         v_promos[vendor.place], coalesce(v_taxes[vendor.place], 0), coalesce(v_transports[vendor.place], 0),
-         coalesce(v_transport_taxes[vendor.place], 0), v_cart.tax_included is true,
-         coalesce(v_totals[vendor.place], vendor.total_cents), coalesce(v_totals[vendor.place], vendor.total_cents),
+         case when v_totals is null then vendor.subtotal_cents else v_subtotals[array_position(v_vendors, vendor.vendor_store_id)] end,
+         case when v_totals is null then vendor.subtotal_cents - vendor.total_cents
+              else v_discounts[array_position(v_vendors, vendor.vendor_store_id)] end,
+         v_promos[array_position(v_vendors, vendor.vendor_store_id)],
+         case when v_totals is null then 0 else v_taxes[array_position(v_vendors, vendor.vendor_store_id)] end,
+         case when v_totals is null then 0 else v_transports[array_position(v_vendors, vendor.vendor_store_id)] end,
+         case when v_totals is not null then v_transport_taxes[array_position(v_vendors, vendor.vendor_store_id)] end,
+         nullif(v_cart.tax_included, false),
+         case when v_totals is null then vendor.total_cents else v_totals[array_position(v_vendors, vendor.vendor_store_id)] end,
+         case when v_totals is null then vendor.total_cents else v_totals[array_position(v_vendors, vendor.vendor_store_id)] end,
          nullif(vendor.promo, 'null'),
-         coalesce(nullif(vendor.warnings, 'null'), '[]') || case when v_capped[vendor.place] then v_capped_warning else '[]' end,
+         coalesce(nullif(vendor.warnings, 'null'), '[]')
+         || case when v_capped is not null and v_capped[array_position(v_vendors, vendor.vendor_store_id)] then v_capped_warning else '[]' end,
          nullif(vendor.shipping_line, 'null'), v_billing_address, v_details ->> 'purchase_order', v_details -> 'metadata',
-         v_numbers[vendor.place],
-         case when v_expires_at is not null and coalesce(v_totals[vendor.place], vendor.total_cents) > 0 and v_quote.payment_terms[vendor.place] is null
+         v_numbers[array_position(v_vendors, vendor.vendor_store_id)],
+         case when v_expires_at is not null and coalesce(v_totals[array_position(v_vendors, vendor.vendor_store_id)], vendor.total_cents) > 0
+                   and v_quote.payment_terms[array_position(v_vendors, vendor.vendor_store_id)] is null
               then v_expires_at end,
          v_attributed -> vendor.vendor_store_id::text,
          v_cart.converted_at, v_cart.converted_at
-    from (   -- OFFSET 0: the place is looked for once
-      select own.id, own.vendor_store_id, own.subtotal_cents, own.total_cents, own.promo, own.warnings, own.shipping_line,
-             array_position(v_vendors, own.vendor_store_id) as place
-        from cart_vendor_groups as own
-       where own.cart_id = v_cart.id and own.vendor_store_id = any (v_vendors)
-      offset 0
-    ) as vendor;
+    from cart_vendor_groups as vendor
+   where vendor.cart_id = v_cart.id and vendor.vendor_store_id = any (v_vendors);
 
   get diagnostics v_rows = row_count;
   if v_rows <> cardinality(v_vendors) then
@@ -92,7 +96,7 @@ begin
   if v_rows <> v_quote.line_count then
     perform checkout_raise_rows(v_cart.id, 'order_line_items', v_quote.line_count, v_rows);
   end if;
-  v_rows := checkout_create_payment_intents(v_cart, v_quote);
+  v_rows := checkout_create_payment_intents(v_cart, v_vendors, v_quote.payment_terms);
   if v_rows <> cardinality(v_vendors) then
     perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(v_vendors), v_rows);
   end if;

@@ -1,30 +1,30 @@
 -- checkout_create_payment_intents: one intent an order, over its total. It takes the order's id, so a second one could
 -- only collide. The payment status is the column's default. It is due by the terms of the quote; a day is 24 hours.
 
-create or replace function checkout_create_payment_intents(cart cart_records, quote checkout_quote)
+create or replace function checkout_create_payment_intents(cart cart_records, vendor_store_ids uuid[], payment_terms jsonb[])
 returns bigint
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_quote alias for quote;
+  v_vendors alias for vendor_store_ids;
+  v_terms alias for payment_terms;
   v_rows bigint;
 begin
   insert into payment_intents (id, order_id, method, amount_cents, payment_terms, due_at, created_at, updated_at)
-  select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, vendor_order.terms,
-         v_cart.converted_at + make_interval(hours => 24 * (vendor_order.terms -> 'net_days')::integer), v_cart.converted_at, v_cart.converted_at
-    from (   -- OFFSET 0: the terms are looked for once
-      select own.id, own.total_cents, nullif(v_quote.payment_terms[array_position(v_quote.vendor_store_ids, own.vendor_store_id)], 'null') as terms
-        from vendor_orders as own
-       where own.checkout_group_id = v_cart.checkout_group_id and own.cart_id = v_cart.id
-      offset 0
-    ) as vendor_order;
+  select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents,
+         case when v_terms is not null then v_terms[array_position(v_vendors, vendor_order.vendor_store_id)] end,
+         case when v_terms is not null
+              then v_cart.converted_at + make_interval(hours => 24 * (v_terms[array_position(v_vendors, vendor_order.vendor_store_id)] -> 'net_days')::integer) end,
+         v_cart.converted_at, v_cart.converted_at
+    from vendor_orders as vendor_order
+   where vendor_order.checkout_group_id = v_cart.checkout_group_id and vendor_order.cart_id = v_cart.id;
   get diagnostics v_rows = row_count;
   return v_rows;
 end;
 $$;
 
-revoke execute on function checkout_create_payment_intents(cart_records, checkout_quote) from public;
+revoke execute on function checkout_create_payment_intents(cart_records, uuid[], jsonb[]) from public;
 
-comment on function checkout_create_payment_intents(cart_records, checkout_quote) is
+comment on function checkout_create_payment_intents(cart_records, uuid[], jsonb[]) is
   'Step of checkout_execute: writes one payment intent an order, amount (cents) = order total, method as confirmed, due by the terms of its quote, and returns their number.';

@@ -25,8 +25,8 @@ language plpgsql
 stable
 as $$
 declare
-  v_tax numeric := 0;
-  v_transport numeric := 0;
+  v_tax numeric;
+  v_transport numeric;
 begin
   -- by a statement of its own: two sums more would cost every checkout what few of them need
   if checkout_describe_orders.has_more then
@@ -42,8 +42,8 @@ begin
          json_build_object(
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
-           'tax_cents', coalesce(v_tax, 0),
-           'transport_fee_cents', coalesce(v_transport, 0),
+           'tax_cents', nullif(v_tax, 0),
+           'transport_fee_cents', nullif(v_transport, 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0),
          coalesce(sum(lines.turned_down), 0)
@@ -56,8 +56,8 @@ begin
             (count(*) filter (where line.status = 'rejected' and order_is_checkout_note(line.notes)))::integer as turned_down
        from (
          select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
-                own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.reserved_qty, own.fulfilled_qty, own.released_qty,
-                own.returned_qty, own.status, own.name, own.category, own.unit, own.notes,
+                own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.fulfilled_qty, own.released_qty, own.returned_qty,
+                own.status, own.name, own.category, own.unit, own.notes,
                 coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                 ad_token_public(own.attributed_token) as attributed_token
            from order_line_items as own
@@ -70,7 +70,8 @@ begin
    ) as lines
    cross join lateral (
      select vendor_order.id as order_id, vendor_order.order_number, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
-            vendor_order.discounts_cents, vendor_order.tax_cents, vendor_order.transport_fee_cents, vendor_order.shipping_tax_cents,
+            vendor_order.discounts_cents, nullif(vendor_order.tax_cents, 0) as tax_cents, nullif(vendor_order.transport_fee_cents, 0) as transport_fee_cents,
+            vendor_order.shipping_tax_cents,
             vendor_order.total_cents, vendor_order.balance_due_cents, vendor_order.vendor_shipping_line,
             checkout_timestamp(vendor_order.expires_at) as expires_at,
             (select intent
@@ -83,7 +84,7 @@ begin
    ) as ordered
    cross join lateral (
      select lines.event_items as items, ordered.status, ordered.order_id, ordered.order_number, ordered.total_cents, ordered.subtotal_cents,
-            ordered.discounts_cents, ordered.tax_cents, ordered.transport_fee_cents, ordered.shipping_tax_cents, ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
+            ordered.discounts_cents, ordered.tax_cents, ordered.transport_fee_cents, ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
    where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id
      and (lines.line_count > 0 or not checkout_describe_orders.is_ours);

@@ -13,11 +13,13 @@ language plpgsql
 as $$
 declare
   v_cart alias for cart;
+  v_quote alias for quote;
   v_built record;
 begin
-  perform checkout_create_orders(v_cart, checkout_place_orders.quote, checkout_place_orders.details, checkout_place_orders.short_line_ids,
+  perform checkout_create_orders(v_cart, v_quote, checkout_place_orders.details, checkout_place_orders.short_line_ids,
                                  checkout_place_orders.below_minimum_line_ids, checkout_place_orders.attribution);
-  v_built := checkout_build_result(v_cart, false, checkout_place_orders.quote, checkout_place_orders.details, checkout_place_orders.attribution);
+  v_built := checkout_build_result(v_cart, false, v_quote.totals, v_quote.all_ordered, v_quote.has_more, checkout_place_orders.details,
+                                   checkout_place_orders.attribution);
   perform checkout_emit_events(v_cart, v_built.converted_at, v_built.created, v_built.converted);
   return v_built.result;
 end;

@@ -8,8 +8,8 @@ as $$
   select json_build_object(
     'subtotal_cents', (checkout_quoted_totals.cart).subtotal_cents,
     'discounts_cents', (checkout_quoted_totals.cart).discounts_cents,
-    'tax_cents', coalesce(checkout_quoted_totals.tax_cents, 0),
-    'transport_fee_cents', coalesce(checkout_quoted_totals.shipping_cents, 0),
+    'tax_cents', nullif(checkout_quoted_totals.tax_cents, 0),
+    'transport_fee_cents', nullif(checkout_quoted_totals.shipping_cents, 0),
     'total_cents', (checkout_quoted_totals.cart).total_cents);
 $$;
 
