@@ -31,7 +31,7 @@ begin
       line_count integer,
       all_ordered boolean,
       has_minimum boolean,
-      has_more boolean,
+      says_more boolean,
       shipping_cents bigint,
       totals json
     );
@@ -64,6 +64,6 @@ comment on column checkout_quote.below_minimum_ids is 'Those of them whose quote
 comment on column checkout_quote.line_count is 'Number of lines that are ordered.';
 comment on column checkout_quote.all_ordered is 'Whether no vendor of the cart is left out.';
 comment on column checkout_quote.has_minimum is 'Whether any of them has a minimum.';
-comment on column checkout_quote.has_more is 'Whether any of them has tax or shipping.';
+comment on column checkout_quote.says_more is 'Whether it says something of tax, shipping, a minimum or terms; null: no.';
 comment on column checkout_quote.shipping_cents is 'What its groups charge for shipping, minor units. Null: none of them says anything of it.';
-comment on column checkout_quote.totals is 'What was quoted, as the result shows it.';
+comment on column checkout_quote.totals is 'What was quoted, as the result shows it, if there is more to show than lines and discounts. Null: there is not.';

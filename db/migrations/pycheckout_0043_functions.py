@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0042_inventory_baseline"}
 
-FUNCTIONS_HASH = "f1a4dae648bf0e0a5d32203abe22dca24a36aade70d634bb612d64ea8ee758f6"
+FUNCTIONS_HASH = "50a34dc892791ee000c57fbdd1b119a7bc02c15aa6d27403378da241418f5257"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -46,11 +46,12 @@ begin
                                    checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
   v_address := checkout_address('shipping_address', checkout_execute.shipping_address);
   v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
+  v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
+                                          v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
   if num_nonnulls(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in) > 0 then
     v_details := checkout_details(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in);
+    v_request_hash := sha256(v_request_hash || convert_to(coalesce(checkout_canonical(v_details)::text, ''), 'UTF8'));
   end if;
-  v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
-                                          v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy, v_details);
 
   v_cart := checkout_lock_cart(checkout_execute.buyer_store_id, checkout_execute.cart_id);
   v_now := clock_timestamp();   -- not now(): the lock may have been waited for
@@ -60,7 +61,7 @@ begin
     if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
       perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
     end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
-    return (checkout_build_result(v_cart, true, null, null, true, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, null, null, null)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);

@@ -25,7 +25,7 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return (checkout_build_result(v_cart, true, null, null, true, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, null, null, null)).result;
   end if;
   v_beside := cart_owed_beside(v_cart);
   return json_build_object(
@@ -34,7 +34,8 @@ begin
     'buyer_store_id', v_cart.buyer_store_id,
     'currency', v_cart.currency,
     'valid_until', checkout_timestamp(v_cart.valid_until),
-    'totals', json_build_object('quoted', checkout_quoted_totals(v_cart, v_beside.tax_cents, v_beside.shipping_cents)),
+    'totals', json_build_object('quoted', checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents,
+                                                                v_cart.total_cents)),
     'vendor_groups', cart_show_groups(v_cart.id));
 end;
 $$;

@@ -1,11 +1,11 @@
 -- checkout_build_result: what a converted cart became, read from its rows.
 --
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
--- by now. Totals, details and the like are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
+-- by now. Totals and the like are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
 -- lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, quoted json, all_ordered boolean, has_more boolean, details jsonb, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
+  cart cart_records, replayed boolean, quoted json, all_ordered boolean, says_more boolean, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -15,7 +15,8 @@ declare
   v_is_ours boolean := true;
   v_all_ordered boolean := checkout_build_result.all_ordered;
   v_quoted json := checkout_build_result.quoted;
-  v_details jsonb := checkout_build_result.details;
+  v_more json;
+  v_says_more boolean := checkout_build_result.says_more;
   v_beside record;
   v_orders record;
   v_rejected json := '[]'::json;
@@ -29,14 +30,15 @@ begin
                            join order_line_items as line on line.order_id = vendor_order.id
                           where vendor_order.checkout_group_id = v_cart.checkout_group_id and line.cart_item_id = line.id);
     v_beside := cart_owed_beside(v_cart);
-    v_quoted := checkout_quoted_totals(v_cart, v_beside.tax_cents, v_beside.shipping_cents);
-    select jsonb_build_object('billing_address', to_jsonb(own.billing_address), 'purchase_order', own.purchase_order, 'metadata', own.metadata) into v_details
-      from vendor_orders as own
-     where own.checkout_group_id = v_cart.checkout_group_id
-     order by own.id <> all (array(select vendor.id from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id)), own.id
-     limit 1;
+    v_quoted := checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents, v_cart.total_cents);
   end if;
-  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, checkout_build_result.has_more);
+  if v_quoted is null then
+    v_quoted := json_build_object('subtotal_cents', v_cart.subtotal_cents, 'discounts_cents', v_cart.discounts_cents, 'total_cents', v_cart.total_cents);
+  end if;
+  if v_says_more is null then   -- a replay, or a quote that may say more
+    v_says_more := checkout_says_more(v_cart.checkout_group_id);
+  end if;
+  v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, v_says_more);
 
   -- vendors whose every line the checkout rejected, and vendors of the cart without an order, by id
   if v_all_ordered is null then
@@ -105,7 +107,6 @@ begin
     'buyer_store_id', v_cart.buyer_store_id,
     'vendor_store_ids', v_orders.vendor_store_ids,
     'vendor_order_ids', v_orders.order_ids,
-    'purchase_order', v_details -> 'purchase_order',
     'rejected_vendors', v_told);
   converted := json_build_object(
     'checkout_group_id', v_cart.checkout_group_id,
@@ -114,9 +115,6 @@ begin
     'outcome', v_outcome,
     'currency', v_cart.currency,
     'payment_method', v_cart.payment_method,
-    'purchase_order', v_details -> 'purchase_order',
-    'metadata', v_details -> 'metadata',
-    'tax_included', v_cart.tax_included is true,
     'totals', v_totals,
     'vendor_orders', v_orders.event_orders,
     'attribution', json_build_object(
@@ -133,18 +131,27 @@ begin
     'shipping_address', json_strip_nulls(to_json(v_cart.shipping_address)),
     'payment_method', v_cart.payment_method,
     'shipping_line', v_cart.shipping_line,
-    'billing_address', jsonb_strip_nulls(v_details -> 'billing_address'),
-    'purchase_order', v_details -> 'purchase_order',
-    'metadata', v_details -> 'metadata',
-    'tax_included', v_cart.tax_included is true,
     'totals', v_totals,
     'vendor_orders', v_orders.orders,
     'rejected_vendors', v_rejected);
+
+  if v_says_more then
+    select json_build_object('billing_address', json_strip_nulls(to_json(own.billing_address)), 'purchase_order', own.purchase_order,
+                             'metadata', own.metadata, 'tax_included', v_cart.tax_included is true) into v_more
+      from vendor_orders as own
+     where own.id = any (v_orders.order_ids)
+     order by own.promo_discount_cents is null, own.id   -- ours before any of the earlier system
+     limit 1;
+    result := checkout_json_join(result, v_more);
+    created := checkout_json_join(created, json_build_object('purchase_order', v_more -> 'purchase_order'));
+    converted := checkout_json_join(converted, json_build_object('purchase_order', v_more -> 'purchase_order', 'metadata', v_more -> 'metadata',
+                                                                 'tax_included', v_more -> 'tax_included'));
+  end if;
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb, jsonb) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb, jsonb) is
+comment on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and the data of both events and their instant.';

@@ -11,11 +11,19 @@ declare
   v_terms alias for payment_terms;
   v_rows bigint;
 begin
+  if v_terms is null then
+    insert into payment_intents (id, order_id, method, amount_cents, created_at, updated_at)
+    select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents, v_cart.converted_at, v_cart.converted_at
+      from vendor_orders as vendor_order
+     where vendor_order.checkout_group_id = v_cart.checkout_group_id and vendor_order.cart_id = v_cart.id;
+    get diagnostics v_rows = row_count;
+    return v_rows;
+  end if;
+
   insert into payment_intents (id, order_id, method, amount_cents, payment_terms, due_at, created_at, updated_at)
   select vendor_order.id, vendor_order.id, v_cart.payment_method, vendor_order.total_cents,
-         case when v_terms is not null then v_terms[array_position(v_vendors, vendor_order.vendor_store_id)] end,
-         case when v_terms is not null
-              then v_cart.converted_at + make_interval(hours => 24 * (v_terms[array_position(v_vendors, vendor_order.vendor_store_id)] -> 'net_days')::integer) end,
+         v_terms[array_position(v_vendors, vendor_order.vendor_store_id)],
+         v_cart.converted_at + make_interval(hours => 24 * (v_terms[array_position(v_vendors, vendor_order.vendor_store_id)] -> 'net_days')::integer),
          v_cart.converted_at, v_cart.converted_at
     from vendor_orders as vendor_order
    where vendor_order.checkout_group_id = v_cart.checkout_group_id and vendor_order.cart_id = v_cart.id;

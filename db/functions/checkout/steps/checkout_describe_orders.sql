@@ -7,12 +7,15 @@
 -- Of a conversion of ours, orders without a line of ours and lines that are not ours are the host's, and no part of it. What
 -- the earlier system converted has no line of ours, and is told whole.
 --
+-- Orders that say more than their lines and discounts are described by checkout_describe_whole: to write that they say
+-- nothing of it would cost every other checkout a twentieth.
+--
 -- JSON as text nests without being copied level by level; that of an event becomes jsonb once, when it is whole.
 
 create or replace function checkout_describe_orders(
   checkout_group_id uuid,
   is_ours boolean,
-  has_more boolean,
+  says_more boolean,
   out orders json,
   out event_orders json,
   out vendor_store_ids uuid[],
@@ -24,17 +27,13 @@ create or replace function checkout_describe_orders(
 language plpgsql
 stable
 as $$
-declare
-  v_tax numeric;
-  v_transport numeric;
 begin
-  -- by a statement of its own: two sums more would cost every checkout what few of them need
-  if checkout_describe_orders.has_more then
-    select sum(own.tax_cents), sum(own.transport_fee_cents) into v_tax, v_transport
-      from vendor_orders as own
-     where own.checkout_group_id = checkout_describe_orders.checkout_group_id
-       and (not checkout_describe_orders.is_ours or exists (select from order_line_items as line where line.order_id = own.id and line.cart_item_id = line.id));
+  if checkout_describe_orders.says_more then
+    select whole.* into orders, event_orders, vendor_store_ids, order_ids, confirmed_totals, line_count, turned_down
+      from checkout_describe_whole(checkout_describe_orders.checkout_group_id, checkout_describe_orders.is_ours) as whole;
+    return;
   end if;
+
   select coalesce(json_agg(ordered order by ordered.vendor_store_id), '[]'),
          coalesce(json_agg(event order by ordered.vendor_store_id), '[]'),
          coalesce(array_agg(ordered.vendor_store_id order by ordered.vendor_store_id), '{}'),
@@ -42,8 +41,6 @@ begin
          json_build_object(
            'subtotal_cents', coalesce(sum(ordered.subtotal_cents), 0),
            'discounts_cents', coalesce(sum(ordered.discounts_cents), 0),
-           'tax_cents', nullif(v_tax, 0),
-           'transport_fee_cents', nullif(v_transport, 0),
            'total_cents', coalesce(sum(ordered.total_cents), 0)),
          coalesce(sum(lines.line_count), 0),
          coalesce(sum(lines.turned_down), 0)
@@ -56,35 +53,30 @@ begin
             (count(*) filter (where line.status = 'rejected' and order_is_checkout_note(line.notes)))::integer as turned_down
        from (
          select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
-                own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.fulfilled_qty, own.released_qty, own.returned_qty,
-                own.status, own.name, own.category, own.unit, own.notes,
+                own.discount_cents, own.total_cents, own.status, own.name, own.category, own.unit, own.notes,
                 coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                 ad_token_public(own.attributed_token) as attributed_token
            from order_line_items as own
           where own.order_id = vendor_order.id and (own.cart_item_id = own.id or not checkout_describe_orders.is_ours)
        ) as line
       cross join lateral (
-        select line.qty, line.status, line.product_id, line.total_cents, line.tax_cents, line.line_item_id,
+        select line.qty, line.status, line.product_id, line.total_cents, line.line_item_id,
                line.attributed_token -> 'token_id' as attributed_token_id
       ) as event_line
    ) as lines
    cross join lateral (
      select vendor_order.id as order_id, vendor_order.order_number, vendor_order.vendor_store_id, vendor_order.status, vendor_order.subtotal_cents,
-            vendor_order.discounts_cents, nullif(vendor_order.tax_cents, 0) as tax_cents, nullif(vendor_order.transport_fee_cents, 0) as transport_fee_cents,
-            vendor_order.shipping_tax_cents,
-            vendor_order.total_cents, vendor_order.balance_due_cents, vendor_order.vendor_shipping_line,
-            checkout_timestamp(vendor_order.expires_at) as expires_at,
+            vendor_order.discounts_cents, vendor_order.total_cents, vendor_order.balance_due_cents,
             (select intent
-               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents, payment.payment_terms,
-                            checkout_timestamp(payment.due_at) as due_at
+               from (select payment.id as payment_intent_id, payment.method, payment.status, payment.amount_cents
                        from payment_intents as payment
                       where payment.order_id = vendor_order.id) as intent) as payment_intent,
             lines.items, vendor_order.promo, coalesce(nullif(vendor_order.warnings, 'null'), '[]') as warnings,
             ad_token_public(vendor_order.attributed_token) as attributed_token
    ) as ordered
    cross join lateral (
-     select lines.event_items as items, ordered.status, ordered.order_id, ordered.order_number, ordered.total_cents, ordered.subtotal_cents,
-            ordered.discounts_cents, ordered.tax_cents, ordered.transport_fee_cents, ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
+     select lines.event_items as items, ordered.status, ordered.order_id, ordered.total_cents, ordered.subtotal_cents, ordered.discounts_cents,
+            ordered.vendor_store_id, ordered.attributed_token -> 'token_id' as attributed_token_id
    ) as event
    where vendor_order.checkout_group_id = checkout_describe_orders.checkout_group_id
      and (lines.line_count > 0 or not checkout_describe_orders.is_ours);

@@ -18,7 +18,7 @@ declare
 begin
   perform checkout_create_orders(v_cart, v_quote, checkout_place_orders.details, checkout_place_orders.short_line_ids,
                                  checkout_place_orders.below_minimum_line_ids, checkout_place_orders.attribution);
-  v_built := checkout_build_result(v_cart, false, v_quote.totals, v_quote.all_ordered, v_quote.has_more, checkout_place_orders.details,
+  v_built := checkout_build_result(v_cart, false, v_quote.totals, v_quote.all_ordered, case when v_quote.says_more is null and checkout_place_orders.details is null then false end,
                                    checkout_place_orders.attribution);
   perform checkout_emit_events(v_cart, v_built.converted_at, v_built.created, v_built.converted);
   return v_built.result;

@@ -74,7 +74,6 @@ begin
   elsif v_is_their_sum and (v_found is not null or v_cart.tax_included) then
     return checkout_validate_more(v_cart, v_quote);
   elsif v_is_their_sum and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents then
-    v_quote.totals := checkout_quoted_totals(v_cart, 0, 0);
     return v_quote;
   else   -- also where no group is ok: their sum is zero then
     select coalesce(sum(vendor.subtotal_cents), 0), coalesce(sum(vendor.total_cents), 0) into v_subtotal, v_total

@@ -69,12 +69,11 @@ begin
          array_agg(judged.terms) filter (where judged.is_ordered),
          array_agg(judged.vendor_store_id) filter (where judged.is_ordered and (judged.own).minimum_cents > judged.total),
          bool_or((judged.own).minimum_cents > 0),
-         bool_or(judged.has_more),
          sum((judged.own).shipping_cents),
          sum(coalesce(judged.tax, 0) + judged.shipping_tax),
          sum(judged.added)
     into v_found, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.tax_cents, v_quote.payment_terms, v_quote.below_minimum_ids,
-         v_quote.has_minimum, v_quote.has_more, v_quote.shipping_cents, v_tax, v_added
+         v_quote.has_minimum, v_quote.shipping_cents, v_tax, v_added
     from judged;
 
   if v_found is null and v_cart.discounts_cents <> v_cart.subtotal_cents - v_cart.total_cents + v_added then
@@ -83,7 +82,8 @@ begin
   if v_found is not null then
     perform cart_raise_inconsistent(v_cart.id, v_found);
   end if;
-  v_quote.totals := checkout_quoted_totals(v_cart, v_tax, v_quote.shipping_cents);
+  v_quote.totals := checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_tax, v_quote.shipping_cents, v_cart.total_cents);
+  v_quote.says_more := true;
   return v_quote;
 end;
 $$;
