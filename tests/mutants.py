@@ -83,7 +83,7 @@ EQUIVALENT: dict[str, str] = {
         "The statement after it asks again: a row more is locked, and no other is returned."
     ),
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
-    "0001_baseline: primary key of checkout_groups": "Migration 0041 drops the table that 0001 made.",
+    "0001_baseline: primary key of checkout_groups": "Migration 0040 drops the table that 0001 made.",
 }
 
 _TEST_SECONDS = 90

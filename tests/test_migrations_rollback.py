@@ -255,7 +255,7 @@ def test_rollback_names_the_rows_by_a_query(database):
 def test_rollback_of_orders_that_the_archive_does_not_know_is_refused(database):
     """PF-168: whoever clears what would be lost, and not the orders, gets no orders without a group."""
     url = database("net")
-    apply_until(url, "0041")
+    apply_until(url, "0040")
     with connect(url) as conn:
         conn.execute("""
             insert into vendor_orders

@@ -16,7 +16,7 @@ declare
     'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
     'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
     'idx_order_changes_order_id_change_key,payment_events,order_history,order_money,checkout_order_number_seq}';
-  v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type,checkout_quote}';
+  v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- `make functions-hash` writes the names between the braces.
   v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
     'ad_token_public, ad_token_verify, cart_below_minimum, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values,'
@@ -258,9 +258,7 @@ begin
                          ('idx_cart_records_converted_at_valid_until', 'cart_records', '{"f COALESCE(converted_at, valid_until)"}', null),
                          ('idx_vendor_orders_expires_at_id', 'vendor_orders', '{"f expires_at, id"}', '%created_pending%expires_at IS NOT NULL%'),
                          ('idx_vendor_orders_refund_due_cents', 'vendor_orders', '{"f refund_due_cents"}', 'refund_due_cents > 0'),
-                         ('idx_vendor_orders_buyer_store_id_purchase_order', 'vendor_orders', '{"f buyer_store_id, purchase_order"}',
-                          'purchase_order IS NOT NULL'),
-                         ('idx_vendor_orders_vendor_store_id_purchase_order', 'vendor_orders', '{"f vendor_store_id, purchase_order"}',
+                         ('idx_vendor_orders_purchase_order_created_at_id', 'vendor_orders', '{"f purchase_order, created_at, id"}',
                           'purchase_order IS NOT NULL')) as wanted (name, table_name, columns, predicate)
             join pg_class as class on class.relname = wanted.name and class.relnamespace = quote_ident(v_schema)::regnamespace
             left join pg_index as index on index.indexrelid = class.oid

@@ -35,7 +35,7 @@ create table if not exists inventory_holds (
   primary key (product_id, line_item_id, slot)
 );
 
--- Migration 0042 fills it, when the earlier checkout has ended.
+-- Migration 0041 fills it, when the earlier checkout has ended.
 create table if not exists inventory_baseline (
   product_id uuid primary key,
   reserved_qty integer not null

@@ -19,23 +19,6 @@ begin
   execute format('alter table cart_vendor_groups add column if not exists shipping_tax_cents %s', v_cents);
   execute format('alter table cart_vendor_groups add column if not exists minimum_cents %s', v_cents);
   execute format('alter table cart_items add column if not exists tax_cents %s', checkout_column_type('cart_items', 'line_subtotal_cents'));
-
-  -- what the validation of a quote hands on to the steps that write its orders
-  if to_regtype('checkout_quote') is null then
-    create type checkout_quote as (
-      vendor_store_ids uuid[],
-      promo_cents bigint[],
-      tax_cents bigint[],
-      payment_terms jsonb[],
-      below_minimum_ids uuid[],
-      line_count integer,
-      all_ordered boolean,
-      has_minimum boolean,
-      says_more boolean,
-      shipping_cents bigint,
-      totals json
-    );
-  end if;
 end
 $$;
 
@@ -54,16 +37,3 @@ begin
   ) as said (name, comment);
 end
 $$;
-
-comment on type checkout_quote is 'A quote that was validated, for the steps that write its orders. Arrays have an element for each of vendor_store_ids.';
-comment on column checkout_quote.vendor_store_ids is 'Vendors that something is ordered from; null: none.';
-comment on column checkout_quote.promo_cents is 'The promotion''s share in the group of each, minor units.';
-comment on column checkout_quote.tax_cents is 'Tax of the ordered lines of each, minor units, whether it is in the total or not. Null: no line has tax.';
-comment on column checkout_quote.payment_terms is 'Terms of payment of each; null: due at once.';
-comment on column checkout_quote.below_minimum_ids is 'Those of them whose quote is below their minimum. Null: none.';
-comment on column checkout_quote.line_count is 'Number of lines that are ordered.';
-comment on column checkout_quote.all_ordered is 'Whether no vendor of the cart is left out.';
-comment on column checkout_quote.has_minimum is 'Whether any of them has a minimum.';
-comment on column checkout_quote.says_more is 'Whether it says something of tax, shipping, a minimum or terms; null: no.';
-comment on column checkout_quote.shipping_cents is 'What its groups charge for shipping, minor units. Null: none of them says anything of it.';
-comment on column checkout_quote.totals is 'What was quoted, as the result shows it, if there is more to show than lines and discounts. Null: there is not.';

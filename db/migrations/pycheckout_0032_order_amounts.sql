@@ -58,11 +58,10 @@ begin
     ('payment_intents.due_at', 'When it is due by its terms. Null: at once.')
   ) as said (name, comment);
 
-  -- for migrations 0034 to 0038
+  -- for migrations 0034 to 0037
   perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_order_number');
   perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_expires_at_id');
   perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_refund_due_cents');
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_buyer_store_id_purchase_order');
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_vendor_store_id_purchase_order');
+  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_purchase_order_created_at_id');
 end
 $$;

@@ -39,7 +39,7 @@ declare
   v_request_hash bytea;
   v_cart cart_records;
   v_now timestamptz;
-  v_quote checkout_quote;
+  v_quote record;
   v_attribution jsonb;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
@@ -61,7 +61,7 @@ begin
     if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
       perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
     end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
-    return (checkout_build_result(v_cart, true, null, null, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, true, null)).result;
   end if;
 
   perform checkout_validate_cart(v_cart, v_now);
@@ -69,15 +69,16 @@ begin
   if v_quote.vendor_store_ids is null then
     perform checkout_raise_nothing_to_order(v_cart.id);
   end if;
-  if num_nonnulls(v_quote.shipping_cents, v_quote.below_minimum_ids) > 0 then
-    perform checkout_validate_quote(v_cart, v_quote, v_shipping_line, checkout_execute.reservation_policy);
+  if v_quote.more is not null then
+    perform checkout_validate_quote(v_cart, cardinality(v_quote.vendor_store_ids), v_quote.more, v_shipping_line, checkout_execute.reservation_policy);
   end if;
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
-  return checkout_convert(v_cart, v_quote, v_details, v_attribution, checkout_execute.reservation_policy);
+  return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_quote.all_ordered, v_quote.more, v_details,
+                          v_attribution, checkout_execute.reservation_policy);
 end;
 $$;
 

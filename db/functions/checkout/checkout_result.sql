@@ -25,7 +25,7 @@ begin
   end if;
 
   if v_cart.status = 'converted' then
-    return (checkout_build_result(v_cart, true, null, null, null, null)).result;
+    return (checkout_build_result(v_cart, true, null, true, null)).result;
   end if;
   v_beside := cart_owed_beside(v_cart);
   return json_build_object(

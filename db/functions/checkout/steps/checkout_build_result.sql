@@ -1,11 +1,11 @@
 -- checkout_build_result: what a converted cart became, read from its rows.
 --
 -- The first answer and every replay come from here, so they cannot differ but in replayed and in where an order stands
--- by now. Totals and the like are what the checkout knows already, null in a replay, which looks for itself. The setting keeps
+-- by now. all_ordered is what the validation saw of the cart, null in a replay, which looks for itself. The setting keeps
 -- lat and lng the same text in every session.
 
 create or replace function checkout_build_result(
-  cart cart_records, replayed boolean, quoted json, all_ordered boolean, says_more boolean, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
+  cart cart_records, replayed boolean, all_ordered boolean, may_say_more boolean, attribution jsonb, out result json, out created json, out converted json, out converted_at text)
 language plpgsql
 stable
 set extra_float_digits = 1
@@ -14,9 +14,9 @@ declare
   v_cart alias for cart;
   v_is_ours boolean := true;
   v_all_ordered boolean := checkout_build_result.all_ordered;
-  v_quoted json := checkout_build_result.quoted;
+  v_quoted json;
   v_more json;
-  v_says_more boolean := checkout_build_result.says_more;
+  v_says_more boolean := false;
   v_beside record;
   v_orders record;
   v_rejected json := '[]'::json;
@@ -29,14 +29,13 @@ begin
     v_is_ours := exists (select from vendor_orders as vendor_order
                            join order_line_items as line on line.order_id = vendor_order.id
                           where vendor_order.checkout_group_id = v_cart.checkout_group_id and line.cart_item_id = line.id);
+  end if;
+  if checkout_build_result.may_say_more then
+    v_says_more := checkout_says_more(v_cart.checkout_group_id);
     v_beside := cart_owed_beside(v_cart);
     v_quoted := checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents, v_cart.total_cents);
-  end if;
-  if v_quoted is null then
+  else
     v_quoted := json_build_object('subtotal_cents', v_cart.subtotal_cents, 'discounts_cents', v_cart.discounts_cents, 'total_cents', v_cart.total_cents);
-  end if;
-  if v_says_more is null then   -- a replay, or a quote that may say more
-    v_says_more := checkout_says_more(v_cart.checkout_group_id);
   end if;
   v_orders := checkout_describe_orders(v_cart.checkout_group_id, v_is_ours, v_says_more);
 
@@ -150,8 +149,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb) from public;
+revoke execute on function checkout_build_result(cart_records, boolean, boolean, boolean, jsonb) from public;
 
-comment on function checkout_build_result(cart_records, boolean, json, boolean, boolean, jsonb) is
+comment on function checkout_build_result(cart_records, boolean, boolean, boolean, jsonb) is
   'Step of checkout_execute and checkout_result: the result of a converted cart from its rows, amounts in cents, in a '
   'fixed order, and the data of both events and their instant.';

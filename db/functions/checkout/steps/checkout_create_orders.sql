@@ -9,7 +9,10 @@
 
 create or replace function checkout_create_orders(
   cart cart_records,
-  quote checkout_quote,
+  vendor_store_ids uuid[],
+  promo_cents bigint[],
+  line_count integer,
+  more jsonb,
   details jsonb,
   short_line_ids uuid[],
   below_minimum_line_ids uuid[],
@@ -20,18 +23,18 @@ language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_quote alias for quote;
+  v_more alias for more;
   v_details alias for details;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
   v_rejected constant uuid[] := checkout_create_orders.short_line_ids || checkout_create_orders.below_minimum_line_ids;
-  v_vendors constant uuid[] := (checkout_create_orders.quote).vendor_store_ids;
+  v_vendors constant uuid[] := checkout_create_orders.vendor_store_ids;
   v_numbers constant bigint[] := checkout_order_numbers(cardinality(v_vendors));
   v_rows bigint;
   v_constraint text;
   v_table text;
 begin
-  if v_quote.says_more or v_details is not null or cardinality(v_rejected) > 0 then
-    v_rows := checkout_create_reckoned_orders(v_cart, v_quote, v_details, v_rejected, v_numbers, v_attributed);
+  if num_nonnulls(v_more, v_details) > 0 or cardinality(v_rejected) > 0 then
+    v_rows := checkout_create_reckoned_orders(v_cart, v_vendors, checkout_create_orders.promo_cents, v_more, v_details, v_rejected, v_numbers, v_attributed);
   else
     insert into vendor_orders (
       id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency, shipping_address, payment_method, shipping_line,
@@ -40,7 +43,7 @@ begin
     overriding user value
     select vendor.id, v_cart.id, v_cart.checkout_group_id, v_cart.buyer_store_id, vendor.vendor_store_id, 'created_pending',
            v_cart.currency, v_cart.shipping_address, v_cart.payment_method, v_cart.shipping_line,
-           vendor.subtotal_cents, vendor.subtotal_cents - vendor.total_cents, v_quote.promo_cents[vendor.place], 0, 0, vendor.total_cents, vendor.total_cents,
+           vendor.subtotal_cents, vendor.subtotal_cents - vendor.total_cents, checkout_create_orders.promo_cents[vendor.place], 0, 0, vendor.total_cents, vendor.total_cents,
            nullif(vendor.promo, 'null'), coalesce(nullif(vendor.warnings, 'null'), '[]'), v_numbers[vendor.place],
            v_attributed -> vendor.vendor_store_id::text, v_cart.converted_at, v_cart.converted_at
       from (select own.*, array_position(v_vendors, own.vendor_store_id) as place
@@ -54,10 +57,10 @@ begin
 
   v_rows := checkout_create_line_items(v_cart, checkout_create_orders.short_line_ids, checkout_create_orders.below_minimum_line_ids,
                                        checkout_create_orders.attribution);
-  if v_rows <> v_quote.line_count then
-    perform checkout_raise_rows(v_cart.id, 'order_line_items', v_quote.line_count, v_rows);
+  if v_rows <> checkout_create_orders.line_count then
+    perform checkout_raise_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
   end if;
-  v_rows := checkout_create_payment_intents(v_cart, v_vendors, v_quote.payment_terms);
+  v_rows := checkout_create_payment_intents(v_cart, case when (v_more -> 'has_terms')::boolean then v_more -> 'vendors' end);
   if v_rows <> cardinality(v_vendors) then
     perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(v_vendors), v_rows);
   end if;
@@ -76,8 +79,8 @@ exception
 end;
 $$;
 
-revoke execute on function checkout_create_orders(cart_records, checkout_quote, jsonb, uuid[], uuid[], jsonb) from public;
+revoke execute on function checkout_create_orders(cart_records, uuid[], bigint[], integer, jsonb, jsonb, uuid[], uuid[], jsonb) from public;
 
-comment on function checkout_create_orders(cart_records, checkout_quote, jsonb, uuid[], uuid[], jsonb) is
+comment on function checkout_create_orders(cart_records, uuid[], bigint[], integer, jsonb, jsonb, uuid[], uuid[], jsonb) is
   'Step of checkout_execute: writes the vendor orders of a cart with their lines and payment intents. Raises OC007 if a figure '
   'does not fit its column, a row breaks a constraint, or a trigger keeps one from being written.';

@@ -8,7 +8,9 @@
 
 create or replace function checkout_create_reckoned_orders(
   cart cart_records,
-  quote checkout_quote,
+  vendor_store_ids uuid[],
+  promo_cents bigint[],
+  more jsonb,
   details jsonb,
   rejected_line_ids uuid[],
   numbers bigint[],
@@ -19,7 +21,7 @@ language plpgsql
 as $$
 declare
   v_cart alias for cart;
-  v_quote alias for quote;
+  v_vendors constant jsonb := checkout_create_reckoned_orders.more -> 'vendors';
   v_details alias for details;
   v_is_included constant boolean := (checkout_create_reckoned_orders.cart).tax_included is true;
   v_billing_address constant address_t := jsonb_populate_record(null::address_t, checkout_create_reckoned_orders.details -> 'billing_address');
@@ -40,14 +42,18 @@ begin
              where own.cart_id = v_cart.id and own.status = 'ok') as item
      group by item.vendor_store_id
   ), left_over as (
-    select own.*, listed.place, listed.promo as share, lines.are_none, own.subtotal_cents - lines.off_subtotal as subtotal,
+    select own.*, listed.place, coalesce(listed.more_promo, listed.promo) as share, lines.are_none, own.subtotal_cents - lines.off_subtotal as subtotal,
            case when lines.are_none then 0 else coalesce(own.shipping_cents, 0) end as transport,
            case when lines.are_none then 0 else own.shipping_tax_cents end as transport_tax,
            case when lines.are_none then 0 else coalesce(listed.tax, 0) - lines.off_tax + coalesce(own.shipping_tax_cents, 0) end as tax,
            -- what the promotion leaves of lines and shipping
            own.total_cents - lines.off_total
            - case when v_is_included then 0 else coalesce(listed.tax, 0) + coalesce(own.shipping_tax_cents, 0) end as room
-      from unnest(v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.tax_cents) with ordinality as listed (vendor_store_id, promo, tax, place)
+      from (select each.vendor_store_id, each.place, each.promo,
+                   (v_vendors -> each.vendor_store_id::text ->> 'promo_cents')::bigint as more_promo,
+                   (v_vendors -> each.vendor_store_id::text ->> 'tax_cents')::bigint as tax
+              from unnest(checkout_create_reckoned_orders.vendor_store_ids, checkout_create_reckoned_orders.promo_cents)
+                   with ordinality as each (vendor_store_id, promo, place)) as listed
       join cart_vendor_groups as own on own.cart_id = v_cart.id and own.vendor_store_id = listed.vendor_store_id
       join lines on lines.vendor_store_id = listed.vendor_store_id
   ), reckoned as (
@@ -82,8 +88,8 @@ begin
 end;
 $$;
 
-revoke execute on function checkout_create_reckoned_orders(cart_records, checkout_quote, jsonb, uuid[], bigint[], jsonb) from public;
+revoke execute on function checkout_create_reckoned_orders(cart_records, uuid[], bigint[], jsonb, jsonb, uuid[], bigint[], jsonb) from public;
 
-comment on function checkout_create_reckoned_orders(cart_records, checkout_quote, jsonb, uuid[], bigint[], jsonb) is
+comment on function checkout_create_reckoned_orders(cart_records, uuid[], bigint[], jsonb, jsonb, uuid[], bigint[], jsonb) is
   'Step of checkout_create_orders: writes the vendor orders of a quote without the rejected lines, with tax, shipping, deadline and what the buyer noted, '
   'amounts in cents, and returns their number.';

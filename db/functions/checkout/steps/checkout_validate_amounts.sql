@@ -5,14 +5,19 @@
 -- is the promotion's share, which is never negative. The cart's own figures are the sums over its ok groups. A quote that says
 -- more than that, of tax, shipping, a minimum or terms, is judged by checkout_validate_more for that part: most quotes pay nothing for it.
 
-create or replace function checkout_validate_amounts(cart cart_records)
-returns checkout_quote
+create or replace function checkout_validate_amounts(
+  cart cart_records,
+  out vendor_store_ids uuid[],
+  out promo_cents bigint[],
+  out line_count integer,
+  out all_ordered boolean,
+  out more jsonb
+)
 language plpgsql
 stable
 as $$
 declare
   v_cart alias for cart;
-  v_quote checkout_quote;
   v_found text[];
   v_problem text;
   v_id uuid;
@@ -29,7 +34,7 @@ begin
          bool_and(judged.is_ordered is true),
          v_cart.subtotal_cents = sum(judged.subtotal_cents) filter (where judged.is_ok)
          and v_cart.total_cents = sum(judged.total_cents) filter (where judged.is_ok)
-    into v_found, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_quote.all_ordered, v_is_their_sum
+    into v_found, vendor_store_ids, promo_cents, line_count, all_ordered, v_is_their_sum
     from (
       select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
              case when vendor.total_cents between 0 and lines.total then (lines.total - vendor.total_cents)::bigint end as promo,
@@ -72,9 +77,10 @@ begin
     v_problem := v_found[2];
     v_id := v_found[3]::uuid;
   elsif v_is_their_sum and (v_found is not null or v_cart.tax_included) then
-    return checkout_validate_more(v_cart, v_quote);
+    more := checkout_validate_more(v_cart);
+    return;
   elsif v_is_their_sum and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents then
-    return v_quote;
+    return;
   else   -- also where no group is ok: their sum is zero then
     select coalesce(sum(vendor.subtotal_cents), 0), coalesce(sum(vendor.total_cents), 0) into v_subtotal, v_total
       from cart_vendor_groups as vendor where vendor.cart_id = v_cart.id and vendor.status = 'ok';
@@ -82,7 +88,7 @@ begin
                       when v_cart.total_cents <> v_total then 'cart_total'
                       when v_cart.discounts_cents <> v_subtotal - v_total then 'cart_discounts' end;
     if v_problem is null then
-      return v_quote;
+      return;
     end if;
   end if;
 
@@ -129,14 +135,13 @@ begin
        where vendor.id = v_id;
   end case;
   perform cart_raise_inconsistent(v_cart.id, jsonb_build_object('problem', v_problem) || v_what);
-  return null;   -- which never comes
 end;
 $$;
 
 revoke execute on function checkout_validate_amounts(cart_records) from public;
 
 comment on function checkout_validate_amounts(cart_records) is
-  'A cart''s quote, validated: its vendors that something is ordered from (null: none), the promotion''s share in the group of each (cents), the '
-  'number of lines, and whether no vendor of the cart is left out. Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor '
+  'The vendors of a cart that something is ordered from (null: none), the promotion''s share in the group of each (cents), the number of '
+  'lines, whether no vendor of the cart is left out, and what else the quote says (null: nothing; see checkout_validate_more). Raises OC007, with the expected and the found figure in DETAIL, for an ordered vendor '
   'without a group, a group without items that has a total, a buyer who is the vendor, a quantity below 1, a line, a vendor group or a cart '
   'whose amounts (cents) do not add up, and as checkout_validate_more does.';

@@ -5,18 +5,19 @@
 -- tax be charged once a line is short. It takes nothing off a tax. Groups and items are brought together by grouping, not by
 -- a join, of which the planner would not know how many rows it has.
 
-create or replace function checkout_validate_more(cart cart_records, quote checkout_quote)
-returns checkout_quote
+create or replace function checkout_validate_more(cart cart_records)
+returns jsonb
 language plpgsql
 stable
 as $$
 declare
   v_cart alias for cart;
-  v_quote checkout_quote := checkout_validate_more.quote;
   v_is_included constant boolean := (checkout_validate_more.cart).tax_included is true;
   v_found jsonb;
   v_added numeric;
   v_tax numeric;
+  v_shipping numeric;
+  v_more jsonb;
 begin
   with parts as (
     select own.vendor_store_id, own as vendor, null::uuid as item_id, 0::bigint as total, null::bigint as tax, null::jsonb as tax_lines
@@ -63,17 +64,17 @@ begin
       from owed
   )
   select min(judged.problem_of_all::text)::jsonb,
-         array_agg(judged.vendor_store_id) filter (where judged.is_ordered),
-         array_agg((judged.total + judged.added - (judged.own).total_cents)::bigint) filter (where judged.is_ordered and judged.problem_of_all is null),
-         array_agg(judged.tax::bigint) filter (where judged.is_ordered),
-         array_agg(judged.terms) filter (where judged.is_ordered),
-         array_agg(judged.vendor_store_id) filter (where judged.is_ordered and (judged.own).minimum_cents > judged.total),
-         bool_or((judged.own).minimum_cents > 0),
+         jsonb_build_object(
+           'vendors', jsonb_object_agg(judged.vendor_store_id, jsonb_build_object(
+             'promo_cents', judged.total + judged.added - (judged.own).total_cents, 'tax_cents', coalesce(judged.tax, 0),
+             'payment_terms', judged.terms)) filter (where judged.is_ordered and judged.problem_of_all is null),
+           'below_minimum', jsonb_agg(judged.vendor_store_id) filter (where judged.is_ordered and (judged.own).minimum_cents > judged.total),
+           'has_minimum', bool_or((judged.own).minimum_cents > 0),
+           'has_terms', bool_or(judged.terms is not null and judged.is_ordered)),
          sum((judged.own).shipping_cents),
          sum(coalesce(judged.tax, 0) + judged.shipping_tax),
          sum(judged.added)
-    into v_found, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.tax_cents, v_quote.payment_terms, v_quote.below_minimum_ids,
-         v_quote.has_minimum, v_quote.shipping_cents, v_tax, v_added
+    into v_found, v_more, v_shipping, v_tax, v_added
     from judged;
 
   if v_found is null and v_cart.discounts_cents <> v_cart.subtotal_cents - v_cart.total_cents + v_added then
@@ -82,15 +83,14 @@ begin
   if v_found is not null then
     perform cart_raise_inconsistent(v_cart.id, v_found);
   end if;
-  v_quote.totals := checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_tax, v_quote.shipping_cents, v_cart.total_cents);
-  v_quote.says_more := true;
-  return v_quote;
+  return v_more || jsonb_build_object('shipping_cents', v_shipping, 'tax_cents', v_tax);
 end;
 $$;
 
-revoke execute on function checkout_validate_more(cart_records, checkout_quote) from public;
+revoke execute on function checkout_validate_more(cart_records) from public;
 
-comment on function checkout_validate_more(cart_records, checkout_quote) is
-  'Step of checkout_validate_amounts: the quote with tax, shipping (cents), terms and minimums of its vendors. Raises OC007, with the expected and the '
+comment on function checkout_validate_more(cart_records) is
+  'Step of checkout_validate_amounts: {vendors: {<vendor_store_id>: {promo_cents, tax_cents, payment_terms}}, below_minimum: vendors whose quote is below '
+  'their minimum, has_minimum, has_terms, shipping_cents (null: none is quoted), tax_cents}, in cents. Raises OC007, with the expected and the '
   'found figure in DETAIL, for a tax that is negative, not the sum of its tax lines or, in a price that holds it, more than that; negative shipping or '
   'minimum; a group''s total that leaves its promotion another share than the promotion says; terms that are none; cart discounts that do not add up.';

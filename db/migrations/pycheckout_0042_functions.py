@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0042_inventory_baseline"}
+__depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "50a34dc892791ee000c57fbdd1b119a7bc02c15aa6d27403378da241418f5257"
+FUNCTIONS_HASH = "3e94f26981a37ff0738ac410c813bfae5cd0ddbb083280483bf4871e476d7f45"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

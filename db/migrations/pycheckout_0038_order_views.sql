@@ -1,7 +1,7 @@
--- depends: pycheckout_0038_vendor_purchase_order_index
+-- depends: pycheckout_0037_purchase_order_index
 -- cost: moment vendor_orders
 --
--- Views of what became of orders, for people, and the end of building the indexes of 0034 to 0038.
+-- Views of what became of orders, for people, and the end of building the indexes of 0034 to 0037.
 
 do $$
 begin
@@ -16,10 +16,8 @@ begin
                                  '%created_pending%expires_at IS NOT NULL%');
   perform checkout_index_confirm('pycheckout_0036_order_refund_index', 'idx_vendor_orders_refund_due_cents', 'vendor_orders', 'refund_due_cents', false,
                                  'refund_due_cents > 0');
-  perform checkout_index_confirm('pycheckout_0037_buyer_purchase_order_index', 'idx_vendor_orders_buyer_store_id_purchase_order', 'vendor_orders',
-                                 'buyer_store_id, purchase_order', false, 'purchase_order IS NOT NULL');
-  perform checkout_index_confirm('pycheckout_0038_vendor_purchase_order_index', 'idx_vendor_orders_vendor_store_id_purchase_order', 'vendor_orders',
-                                 'vendor_store_id, purchase_order', false, 'purchase_order IS NOT NULL');
+  perform checkout_index_confirm('pycheckout_0037_purchase_order_index', 'idx_vendor_orders_purchase_order_created_at_id', 'vendor_orders',
+                                 'purchase_order, created_at, id', false, 'purchase_order IS NOT NULL');
 end
 $$;
 
@@ -90,4 +88,4 @@ comment on column order_history.reason is 'Why; null: none was given.';
 comment on column order_history.key is 'Key of the change; provider and id of the payment event.';
 comment on column order_history.made_by is 'Role that the session was opened by.';
 
-do $$ begin perform checkout_migration_close('pycheckout_0039_order_views'); end $$;
+do $$ begin perform checkout_migration_close('pycheckout_0038_order_views'); end $$;
