@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "3e94f26981a37ff0738ac410c813bfae5cd0ddbb083280483bf4871e476d7f45"
+FUNCTIONS_HASH = "fb98da39e2af64f333f3dbcb7aab106ae68b0f54b566382f63b4321448d2ede8"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -48,7 +48,8 @@ begin
   v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
   v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
                                           v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
-  if num_nonnulls(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in) > 0 then
+  if checkout_execute.billing_address is not null or checkout_execute.purchase_order is not null or checkout_execute.metadata is not null
+     or checkout_execute.expires_in is not null then
     v_details := checkout_details(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in);
     v_request_hash := sha256(v_request_hash || convert_to(coalesce(checkout_canonical(v_details)::text, ''), 'UTF8'));
   end if;

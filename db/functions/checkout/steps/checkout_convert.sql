@@ -44,7 +44,7 @@ begin
   if v_stock.suffices then
     begin
       v_result := checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, checkout_convert.promo_cents, checkout_convert.line_count,
-                                        checkout_convert.all_ordered, v_more, checkout_convert.details, '{}', v_out_line_ids, checkout_convert.attribution);
+                                        checkout_convert.all_ordered, v_more, checkout_convert.details, v_out_line_ids, v_out_line_ids, checkout_convert.attribution);
       if v_stock.is_split then
         v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_has_minimum, true, v_cart.converted_at);
         v_taken := v_off.short_line_ids = '{}';
@@ -69,7 +69,8 @@ begin
       perform inventory_raise_full(v_cart.id, v_vendors);
   end;
   return checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, checkout_convert.promo_cents, checkout_convert.line_count,
-                               checkout_convert.all_ordered, v_more, checkout_convert.details, v_off.short_line_ids, v_out_line_ids || v_off.below_minimum_line_ids,
+                               checkout_convert.all_ordered, v_more, checkout_convert.details, v_off.short_line_ids || v_out_line_ids || v_off.below_minimum_line_ids,
+                               v_out_line_ids || v_off.below_minimum_line_ids,
                                checkout_convert.attribution);
 end;
 $$;

@@ -3,16 +3,15 @@
 -- A line that found no stock, or whose vendor fell below its minimum, stays on the order as rejected, with the quantity and
 -- amounts that were quoted.
 
-create or replace function checkout_create_line_items(cart cart_records, short_line_ids uuid[], below_minimum_line_ids uuid[], attribution jsonb)
+create or replace function checkout_create_line_items(cart cart_records, rejected_line_ids uuid[], below_minimum_line_ids uuid[], attribution jsonb)
 returns bigint
 language plpgsql
 as $$
 declare
   v_cart alias for cart;
   v_rows bigint;
-  v_short constant uuid[] := checkout_create_line_items.short_line_ids;
-  v_below constant uuid[] := checkout_create_line_items.below_minimum_line_ids;
-  v_rejected constant uuid[] := v_short || v_below;
+  v_rejected alias for rejected_line_ids;
+  v_below alias for below_minimum_line_ids;
   v_attributed constant jsonb := checkout_create_line_items.attribution -> 'product';
   v_short_warning constant jsonb := '[{"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}]'::jsonb;
   v_below_warning constant jsonb := '[{"type": "below_minimum", "message": "Rejected: the order would have been below its vendor''s minimum."}]'::jsonb;
@@ -30,9 +29,9 @@ begin
          case when item.id <> all (v_rejected) then item.quantity else 0 end,
          case when item.id = any (v_rejected) then item.quantity end,
          case when item.id <> all (v_rejected) then 'pending'::line_item_status else 'rejected'::line_item_status end,
-         case when item.id = any (v_short) then 'insufficient_inventory' when item.id = any (v_below) then 'below_minimum' end,
+         case when item.id = any (v_rejected) then case when item.id = any (v_below) then 'below_minimum' else 'insufficient_inventory' end end,
          coalesce(nullif(item.warnings, 'null'), '[]')
-         || case when item.id = any (v_short) then v_short_warning when item.id = any (v_below) then v_below_warning else '[]' end,
+         || case when item.id <> all (v_rejected) then '[]' when item.id = any (v_below) then v_below_warning else v_short_warning end,
          nullif(item.applied_volume_discount, 'null'),
          v_attributed -> item.product_id::text,
          v_cart.converted_at, v_cart.converted_at

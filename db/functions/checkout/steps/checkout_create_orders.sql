@@ -14,7 +14,7 @@ create or replace function checkout_create_orders(
   line_count integer,
   more jsonb,
   details jsonb,
-  short_line_ids uuid[],
+  rejected_line_ids uuid[],
   below_minimum_line_ids uuid[],
   attribution jsonb
 )
@@ -26,14 +26,14 @@ declare
   v_more alias for more;
   v_details alias for details;
   v_attributed constant jsonb := checkout_create_orders.attribution -> 'store';
-  v_rejected constant uuid[] := checkout_create_orders.short_line_ids || checkout_create_orders.below_minimum_line_ids;
+  v_rejected alias for rejected_line_ids;
   v_vendors constant uuid[] := checkout_create_orders.vendor_store_ids;
   v_numbers constant bigint[] := checkout_order_numbers(cardinality(v_vendors));
   v_rows bigint;
   v_constraint text;
   v_table text;
 begin
-  if num_nonnulls(v_more, v_details) > 0 or cardinality(v_rejected) > 0 then
+  if v_more is not null or v_details is not null or v_rejected <> '{}' then
     v_rows := checkout_create_reckoned_orders(v_cart, v_vendors, checkout_create_orders.promo_cents, v_more, v_details, v_rejected, v_numbers, v_attributed);
   else
     insert into vendor_orders (
@@ -55,7 +55,7 @@ begin
     perform checkout_raise_rows(v_cart.id, 'vendor_orders', cardinality(v_vendors), v_rows);
   end if;
 
-  v_rows := checkout_create_line_items(v_cart, checkout_create_orders.short_line_ids, checkout_create_orders.below_minimum_line_ids,
+  v_rows := checkout_create_line_items(v_cart, v_rejected, checkout_create_orders.below_minimum_line_ids,
                                        checkout_create_orders.attribution);
   if v_rows <> checkout_create_orders.line_count then
     perform checkout_raise_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);

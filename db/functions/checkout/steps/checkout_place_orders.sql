@@ -8,7 +8,7 @@ create or replace function checkout_place_orders(
   all_ordered boolean,
   more jsonb,
   details jsonb,
-  short_line_ids uuid[],
+  rejected_line_ids uuid[],
   below_minimum_line_ids uuid[],
   attribution jsonb
 )
@@ -20,9 +20,9 @@ declare
   v_built record;
 begin
   perform checkout_create_orders(v_cart, checkout_place_orders.vendor_store_ids, checkout_place_orders.promo_cents, checkout_place_orders.line_count,
-                                 checkout_place_orders.more, checkout_place_orders.details, checkout_place_orders.short_line_ids,
+                                 checkout_place_orders.more, checkout_place_orders.details, checkout_place_orders.rejected_line_ids,
                                  checkout_place_orders.below_minimum_line_ids, checkout_place_orders.attribution);
-  v_built := checkout_build_result(v_cart, false, checkout_place_orders.all_ordered, num_nonnulls(checkout_place_orders.more, checkout_place_orders.details) > 0,
+  v_built := checkout_build_result(v_cart, false, checkout_place_orders.all_ordered, checkout_place_orders.more is not null or checkout_place_orders.details is not null,
                                    checkout_place_orders.attribution);
   perform checkout_emit_events(v_cart, v_built.converted_at, v_built.created, v_built.converted);
   return v_built.result;
