@@ -45,8 +45,8 @@ def install_stops(conn: psycopg.Connection) -> None:
         -- the first thing that happens under the cart's lock; its body names its arguments by its own name
         create schema crash;
         alter function checkout_check_key set schema crash;
-        create function checkout_check_key(cart cart_records, key text, hash bytea) returns void language plpgsql
-        as $$ begin perform crash_stop('cart locked'); perform crash.checkout_check_key(cart, key, hash); end $$;
+        create function checkout_check_key(buyer uuid, cart uuid, key text, hash bytea) returns void language plpgsql
+        as $$ begin perform crash_stop('cart locked'); perform crash.checkout_check_key(buyer, cart, key, hash); end $$;
 
         create constraint trigger crash_stop_commit after insert on outbox_events deferrable initially deferred
         for each row execute function crash_stop('before the commit');

@@ -1,6 +1,6 @@
 -- checkout_check_key: refuses a key that is bound to another request.
 
-create or replace function checkout_check_key(cart cart_records, idempotency_key text, request_hash bytea)
+create or replace function checkout_check_key(buyer_store_id uuid, cart_id uuid, idempotency_key text, request_hash bytea)
 returns void
 language plpgsql
 as $$
@@ -9,19 +9,19 @@ declare
 begin
   select request.* into v_bound
     from checkout_requests as request
-   where request.buyer_store_id = (checkout_check_key.cart).buyer_store_id
+   where request.buyer_store_id = checkout_check_key.buyer_store_id
      and request.idempotency_key = checkout_check_key.idempotency_key;
 
   if found and v_bound.request_hash <> checkout_check_key.request_hash then
     raise exception 'idempotency key is already bound to another request'
       using errcode = 'OC006',
-            detail = jsonb_build_object('cart_id', (checkout_check_key.cart).id, 'bound_cart_id', v_bound.cart_id),
+            detail = jsonb_build_object('cart_id', checkout_check_key.cart_id, 'bound_cart_id', v_bound.cart_id),
             hint = 'Send the request that the key was first used for, or take a new key.';
   end if;
 end;
 $$;
 
-revoke execute on function checkout_check_key(cart_records, text, bytea) from public;
+revoke execute on function checkout_check_key(uuid, uuid, text, bytea) from public;
 
-comment on function checkout_check_key(cart_records, text, bytea) is
+comment on function checkout_check_key(uuid, uuid, text, bytea) is
   'Step of checkout_execute: raises OC006 if the buyer''s key is bound to another request.';

@@ -3,12 +3,11 @@
 -- A line that found no stock, or whose vendor fell below its minimum, stays on the order as rejected, with the quantity and
 -- amounts that were quoted.
 
-create or replace function checkout_create_line_items(cart cart_records, rejected_line_ids uuid[], below_minimum_line_ids uuid[], attribution jsonb)
+create or replace function checkout_create_line_items(cart_id uuid, rejected_line_ids uuid[], below_minimum_line_ids uuid[], attribution jsonb, now timestamptz)
 returns bigint
 language plpgsql
 as $$
 declare
-  v_cart alias for cart;
   v_rows bigint;
   v_rejected alias for rejected_line_ids;
   v_below alias for below_minimum_line_ids;
@@ -34,16 +33,16 @@ begin
          || case when item.id <> all (v_rejected) then '[]' when item.id = any (v_below) then v_below_warning else v_short_warning end,
          nullif(item.applied_volume_discount, 'null'),
          v_attributed -> item.product_id::text,
-         v_cart.converted_at, v_cart.converted_at
+         checkout_create_line_items.now, checkout_create_line_items.now
     from cart_items as item
     join cart_vendor_groups as vendor on vendor.cart_id = item.cart_id and vendor.vendor_store_id = item.vendor_store_id
-   where item.cart_id = v_cart.id and item.status = 'ok' and vendor.status = 'ok';
+   where item.cart_id = checkout_create_line_items.cart_id and item.status = 'ok' and vendor.status = 'ok';
   get diagnostics v_rows = row_count;
   return v_rows;
 end;
 $$;
 
-revoke execute on function checkout_create_line_items(cart_records, uuid[], uuid[], jsonb) from public;
+revoke execute on function checkout_create_line_items(uuid, uuid[], uuid[], jsonb, timestamptz) from public;
 
-comment on function checkout_create_line_items(cart_records, uuid[], uuid[], jsonb) is
+comment on function checkout_create_line_items(uuid, uuid[], uuid[], jsonb, timestamptz) is
   'Step of checkout_execute: writes the order lines of a cart; the rejected ones with status rejected, notes insufficient_inventory or below_minimum and nothing reserved; and returns their number.';

@@ -2,12 +2,11 @@
 --
 -- A partial unique index allows one of each kind an anchor. No NOTIFY: it would take one lock of the whole cluster at commit.
 
-create or replace function checkout_emit_events(cart cart_records, occurred_at text, created json, converted json)
+create or replace function checkout_emit_events(checkout_group_id uuid, cart_id uuid, now timestamptz, occurred_at text, created json, converted json)
 returns void
 language plpgsql
 as $$
 declare
-  v_cart alias for cart;
   v_created_id constant uuid := checkout_uuid();
   v_converted_id constant uuid := checkout_uuid();
   v_created constant jsonb := json_build_object(
@@ -20,16 +19,16 @@ declare
 begin
   -- literals, not variables: an existing database may have enum types here
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
-  values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', v_cart.checkout_group_id, v_created, v_cart.converted_at, v_cart.converted_at),
-         (v_converted_id, 'checkout.converted', 'checkout_group', v_cart.checkout_group_id, v_converted, v_cart.converted_at, v_cart.converted_at);
+  values (v_created_id, 'checkout.vendor_orders_created', 'checkout_group', checkout_emit_events.checkout_group_id, v_created, checkout_emit_events.now, checkout_emit_events.now),
+         (v_converted_id, 'checkout.converted', 'checkout_group', checkout_emit_events.checkout_group_id, v_converted, checkout_emit_events.now, checkout_emit_events.now);
   get diagnostics v_rows = row_count;
   if v_rows <> 2 then
-    perform checkout_raise_rows(v_cart.id, 'outbox_events', 2, v_rows);
+    perform checkout_raise_rows(checkout_emit_events.cart_id, 'outbox_events', 2, v_rows);
   end if;
 end;
 $$;
 
-revoke execute on function checkout_emit_events(cart_records, text, json, json) from public;
+revoke execute on function checkout_emit_events(uuid, uuid, timestamptz, text, json, json) from public;
 
-comment on function checkout_emit_events(cart_records, text, json, json) is
+comment on function checkout_emit_events(uuid, uuid, timestamptz, text, json, json) is
   'Step of checkout_execute: writes the outbox events checkout.vendor_orders_created and checkout.converted, version 1.';

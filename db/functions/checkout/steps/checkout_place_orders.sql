@@ -24,7 +24,7 @@ begin
                                  checkout_place_orders.below_minimum_line_ids, checkout_place_orders.attribution);
   v_built := checkout_build_result(v_cart, false, checkout_place_orders.all_ordered, checkout_place_orders.more is not null or checkout_place_orders.details is not null,
                                    checkout_place_orders.attribution);
-  perform checkout_emit_events(v_cart, v_built.converted_at, v_built.created, v_built.converted);
+  perform checkout_emit_events(v_cart.checkout_group_id, v_cart.id, v_cart.converted_at, v_built.converted_at, v_built.created, v_built.converted);
   return v_built.result;
 end;
 $$;
