@@ -544,8 +544,9 @@ def _events() -> str:
     text = [
         "# Events\n",
         MADE.format("schemas beside it"),
-        "What the outbox holds, a row an event, and what `data` of a published message is. How it gets to a broker:\n"
-        "[relay.md](../relay.md). The messages as an AsyncAPI document: [asyncapi.yaml](asyncapi.yaml).\n",
+        "What the outbox holds, a row an event, and Debezium publishes. A CloudEvent of the relay has the same `data`, and\n"
+        "the rest in its attributes: [relay.md](../relay.md). Both kinds of message as an AsyncAPI document:\n"
+        "[asyncapi.yaml](asyncapi.yaml).\n",
     ]
     for file in sorted((DOCS / "events").glob("*.schema.json")):
         schema = json.loads(file.read_text(encoding="utf-8"))
