@@ -544,14 +544,15 @@ def _events() -> str:
     text = [
         "# Events\n",
         MADE.format("schemas beside it"),
-        "What the outbox holds, a row an event, and Debezium publishes. A CloudEvent of the relay has the same `data`, and\n"
-        "the rest in its attributes: [relay.md](../relay.md). Both kinds of message as an AsyncAPI document:\n"
+        "What the outbox holds, a row an event, and what Debezium publishes. A CloudEvent of the relay has the same\n"
+        "`data`, and the rest as attributes: [relay.md](../relay.md). Both kinds of message as an AsyncAPI document:\n"
         "[asyncapi.yaml](asyncapi.yaml).\n",
     ]
     for file in sorted((DOCS / "events").glob("*.schema.json")):
         schema = json.loads(file.read_text(encoding="utf-8"))
         text.append(f"## {schema['title'].split(',')[0]}\n")
-        text.append(f"{schema['description']} Schema: [{file.name}]({file.name}).\n")
+        named = schema["properties"]["data"]["$id"]
+        text.append(f"{schema['description']} Schema: [{file.name}]({file.name}), of the data `{named}`.\n")
         text.append("| field | type | meaning |\n|---|---|---|")
         text += _fields(schema, "")
         text.append("")

@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from uuid import uuid4
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -239,6 +240,80 @@ def test_an_event_of_the_host_in_the_same_envelope_is_sent_in_the_same_way(db, e
     [found] = inbox.events()
     assert (found.get_type(), found.get_data()) == ("shop opened/läden", {"a": 1})
     assert found.get_dataschema() == "urn:pycheckout:event:shop%20opened%2Fl%C3%A4den:v12"
+
+
+# The consumers of docs/relay.md
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "relay.md").read_text(encoding="utf-8")
+[CONSUMERS] = re.findall(r"^### A consumer\n(.*?)^### ", PAGE, re.DOTALL | re.MULTILINE)
+# Before a consumer's own code: it dies between its COMMIT and its acknowledgement.
+DIES = "import os, signal\ndef die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)\n"
+DIES_AT = {
+    "redis": "import redis\nredis.Redis.xack = die\n",
+    "rabbitmq": "import aio_pika\naio_pika.IncomingMessage.ack = die\n",
+}
+
+
+def with_urls(text: str, broker: Broker, dsn: str) -> str:
+    """A block of the page, for this broker and this database."""
+    text = re.sub(r'"postgresql://\S+"', lambda _: repr(dsn), text)
+    return re.sub(r"(redis|amqp)://(?:[^\s\"`/]+/?)", lambda _: broker.url, text)
+
+
+@contextmanager
+def consumer(code: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        _, said = process.communicate()
+        assert said == b""
+
+
+async def has_consumer(broker: Broker) -> bool:
+    """Whether somebody reads the queue of RabbitMQ."""
+    import aio_pika
+
+    async with await aio_pika.connect(broker.url) as connection:
+        try:
+            queue = await (await connection.channel()).declare_queue("mails", passive=True)
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return False
+        return bool(queue.declaration_result.consumer_count)
+
+
+@pytest.mark.parametrize("broker", DIES_AT, indirect=True)
+def test_a_consumer_as_documented_does_each_thing_once(db, dsn, broker, add_cart, checkout_sql):
+    """Each event comes twice from the relay, and those that it had not acknowledged when it died a third time."""
+    [tables] = re.findall(r"^```sql\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
+    db.execute(tables)
+    blocks = re.findall(r"^```python\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
+    [code] = [with_urls(code, broker, dsn) for code in blocks if f"{broker.scheme}://" in code]
+    if broker.name == "redis":
+        [make_group] = re.findall(r"`(redis-cli .*?)`", CONSUMERS)
+        subprocess.run(with_urls(make_group, broker, dsn).split(), check=True, stdout=subprocess.DEVNULL)
+    vendors = checkout_sql(db, add_cart(vendors=2))["vendor_orders"]
+
+    with consumer(DIES + DIES_AT[broker.name] + code) as first:
+        if broker.name == "rabbitmq":
+            wait_until(lambda: asyncio.run(has_consumer(broker)), "nobody reads the queue", timeout=30)
+        assert drain(Relay(dsn, broker.url)) == 2
+        assert first.wait(timeout=60) == -signal.SIGKILL
+    assert values(db, "select count(*) from events_seen") == [1]
+
+    db.execute("select outbox_replay(id) from outbox_events")
+    assert drain(Relay(dsn, broker.url)) == 2
+    vendors += checkout_sql(db, add_cart(vendors=2))["vendor_orders"]
+    assert drain(Relay(dsn, broker.url)) == 2
+    with consumer(code):
+        # What came last is done, so what came before is.
+        wait_until(lambda: values(db, "select count(*) from events_seen") == [4], "events are missing", timeout=60)
+
+    assert sorted(values(db, "select vendor_store_id from mails")) == sorted(
+        UUID(order["vendor_store_id"]) for order in vendors
+    )
 
 
 # At least once
