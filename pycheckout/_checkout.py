@@ -401,15 +401,15 @@ class OutboxCalls:
 
     @call(
         """\
-select coalesce(json_agg(entry order by event_type, attempt_count), '[]')::text
+select coalesce(json_agg(entry order by oldest_at, event_type, attempt_count), '[]')::text
   from {schema}outbox_backlog as entry""",
         several(BacklogEntry),
         replays=True,
     )
     def backlog(self, **options: Unpack[CallOptions]) -> Sent:
-        """The events that nobody has published yet, by type and number of attempts; none if nothing waits.
+        """The events that nobody has published yet, by type and number of attempts, what waits longest first.
 
-        Reads only. Raises Busy, Unavailable, and NotInstalled for a role that may not look.
+        None if nothing waits. Reads only. Raises Busy, Unavailable, and NotInstalled for a role that may not look.
         """
         return ()
 
