@@ -307,9 +307,11 @@ def test_a_consumer_as_documented_does_each_thing_once(db, dsn, broker, add_cart
     assert drain(Relay(dsn, broker.url)) == 2
     vendors += checkout_sql(db, add_cart(vendors=2))["vendor_orders"]
     assert drain(Relay(dsn, broker.url)) == 2
-    with consumer(code):
+    with consumer(code) as second:
         # What came last is done, so what came before is.
         wait_until(lambda: values(db, "select count(*) from events_seen") == [4], "events are missing", timeout=60)
+        with pytest.raises(subprocess.TimeoutExpired):  # with nothing to do, longer than a client waits for an answer
+            second.wait(timeout=7)
 
     assert sorted(values(db, "select vendor_store_id from mails")) == sorted(
         UUID(order["vendor_store_id"]) for order in vendors
