@@ -20,7 +20,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -53,7 +53,7 @@ __all__ = [
 
 _PREFIX = "pycheckout_service_"
 
-# A run's databases are its template and one of that name with something behind it.
+# The names of a run's databases begin with its own.
 _LEFT_BEHIND = """
 select made.datname
   from pg_database as made
@@ -67,6 +67,7 @@ select made.datname
 """
 
 Id: TypeAlias = UUID | str
+Prepare: TypeAlias = Callable[[str], object]
 
 ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
 
@@ -105,22 +106,43 @@ def pycheckout_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def pycheckout_prepare() -> Callable[[str], object]:
-    """Called once with the URL of the migrated template. Override it to make the service's own tables there."""
-    return lambda dsn: None
+def pycheckout_prepare() -> Prepare:
+    """Called once with the URL of the migrated template, to make the service's own tables there.
+
+    Override it in a conftest.py or a test file: each function that is answered has a template of its own.
+    """
+    return _nothing
+
+
+def _nothing(dsn: str) -> None:
+    """What a service without tables of its own needs."""
 
 
 @pytest.fixture(scope="session")
-def pycheckout_template(
-    pycheckout_server: str, pycheckout_prepare: Callable[[str], object], pytestconfig: pytest.Config
-) -> Iterator[str]:
-    """The name of the migrated database that each test's is cloned from."""
+def _pycheckout_templates(pycheckout_server: str, pytestconfig: pytest.Config) -> Iterator[Callable[[Prepare], str]]:
+    """The template of a function that prepares it, made when it is first asked for."""
     project = re.sub(r"\W+", "_", pytestconfig.rootpath.name.lower(), flags=re.ASCII)[:25]
-    name = f"{_PREFIX}{project}_{uuid4().hex[:12]}"
-    with _alive(pycheckout_server, name), _database(pycheckout_server, name) as dsn:
-        migrate(dsn)
-        pycheckout_prepare(dsn)
-        yield name
+    run = f"{_PREFIX}{project}_{uuid4().hex[:12]}"
+    made: dict[Prepare, str] = {}
+
+    with _alive(pycheckout_server, run), ExitStack() as databases:
+
+        def template(prepare: Prepare) -> str:
+            if prepare not in made:
+                name = f"{run}_{len(made)}"
+                dsn = databases.enter_context(_database(pycheckout_server, name))
+                migrate(dsn)
+                prepare(dsn)
+                made[prepare] = name
+            return made[prepare]
+
+        yield template
+
+
+@pytest.fixture(scope="module")
+def pycheckout_template(_pycheckout_templates: Callable[[Prepare], str], pycheckout_prepare: Prepare) -> str:
+    """The name of the migrated database that each test's is cloned from."""
+    return _pycheckout_templates(pycheckout_prepare)
 
 
 @pytest.fixture

@@ -353,6 +353,33 @@ def test_the_plugin_takes_ids_of_the_hosts_and_has_pools(run_pytest):
     assert "pycheckout_async_pool was left open" in done.stdout
 
 
+PREPARES = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def pycheckout_prepare():
+    def prepare(dsn):
+        with psycopg.connect(dsn) as conn:
+            conn.execute("create table {table} ()")
+    return prepare
+
+def test_its_table_is_there_alone(pycheckout_dsn):
+    with psycopg.connect(pycheckout_dsn) as conn:
+        query = "select array_agg(relname::text) from pg_class where relname in ('ones', 'others') and relkind = 'r'"
+        assert conn.execute(query).fetchone() == (["{table}"],)
+"""
+
+
+def test_two_files_of_a_run_prepare_tables_of_their_own(run_pytest, tmp_path, server):
+    """The second had the tables of the first."""
+    (tmp_path / "test_others.py").write_text(PREPARES.format(table="others"), encoding="utf-8")
+
+    done = run_pytest(PREPARES.format(table="ones"), "-p", "pycheckout.testing")
+
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert {name for name in databases(server) if "two_files_of_a_run" in name} == set()
+
+
 def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")
@@ -437,14 +464,14 @@ def test_what_a_killed_run_left_behind_is_dropped_by_the_next(run_pytest, server
     left = until_here(killed)
     killed.kill()
     killed.communicate()
-    template = left.removesuffix("_t")
+    run = left.rsplit("_", 2)[0]
     with psycopg.connect(server.dsn(), autocommit=True) as conn:
         of_the_dead = "select from pg_stat_activity where datname = %s or application_name = %s"
-        wait_until(lambda: not conn.execute(of_the_dead, (left, template)).fetchall())
+        wait_until(lambda: not conn.execute(of_the_dead, (left, run)).fetchall())
     assert left in databases(server)
 
     assert run_pytest(recipe("Test it")).returncode == 0
-    assert {name for name in databases(server) if name.startswith(template)} == set()
+    assert {name for name in databases(server) if name.startswith(run)} == set()
 
 
 @pytest.mark.parametrize("form", ["url", "dsn", "sqlalchemy"])
