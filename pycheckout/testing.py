@@ -69,6 +69,13 @@ select made.datname
 Id: TypeAlias = UUID | str
 Prepare: TypeAlias = Callable[[str], object]
 
+# A database that somebody is connected to cannot be cloned.
+_LEFT_OPEN = """
+select pg_terminate_backend(pid, 5000)
+  from pg_stat_activity
+ where datname = current_database() and usename = current_user and pid <> pg_backend_pid()
+"""
+
 ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
 
 
@@ -109,7 +116,8 @@ def pycheckout_server() -> Iterator[str]:
 def pycheckout_prepare() -> Prepare:
     """Called once with the URL of the migrated template, to make the service's own tables there.
 
-    Override it in a conftest.py or a test file: each function that is answered has a template of its own.
+    Override it in a conftest.py or a test file: each function that is answered has a template of its own. Connections
+    that it leaves open, as the pool of an engine does, are ended.
     """
     return _nothing
 
@@ -133,6 +141,8 @@ def _pycheckout_templates(pycheckout_server: str, pytestconfig: pytest.Config) -
                 dsn = databases.enter_context(_database(pycheckout_server, name))
                 migrate(dsn)
                 prepare(dsn)
+                with psycopg.connect(dsn, autocommit=True) as conn:
+                    conn.execute(_LEFT_OPEN)
                 made[prepare] = name
             return made[prepare]
 

@@ -380,6 +380,28 @@ def test_two_files_of_a_run_prepare_tables_of_their_own(run_pytest, tmp_path, se
     assert {name for name in databases(server) if "two_files_of_a_run" in name} == set()
 
 
+LEAVES_OPEN = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def pycheckout_prepare():
+    left = []
+    yield lambda dsn: left.append(psycopg.connect(dsn, autocommit=True))
+    for conn in left:
+        conn.close()
+
+def test_it_is_cloned(pycheckout_dsn):
+    pass
+"""
+
+
+def test_a_connection_that_preparing_left_open_does_not_keep_tests_from_running(run_pytest):
+    """A pool of SQLAlchemy's keeps one, and "source database is being accessed by other users"."""
+    done = run_pytest(LEAVES_OPEN, "-p", "pycheckout.testing")
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")

@@ -1,0 +1,44 @@
+"""The shop's database: its own tables, made by Alembic beside pycheckout's, and something to sell."""
+
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+
+import pycheckout
+
+from .ads import KID
+from .quotes import Product
+
+POTTER = UUID("00000000-0000-4000-8000-0000000000a1")
+BAKER = UUID("00000000-0000-4000-8000-0000000000b1")
+CUP = Product(UUID("00000000-0000-4000-8000-0000000000a2"), POTTER, "Cup", 1250)
+BOWL = Product(UUID("00000000-0000-4000-8000-0000000000a3"), POTTER, "Bowl", 1900)
+BREAD = Product(UUID("00000000-0000-4000-8000-0000000000b2"), BAKER, "Bread", 480)
+UNITS = 20
+"""of each in stock"""
+
+
+def alembic_config(dsn: str) -> Config:
+    config = Config(Path(__file__).with_name("alembic.ini"))
+    config.attributes["url"] = dsn
+    return config
+
+
+def upgrade(dsn: str) -> None:
+    """Apply what is pending: `pycheckout.migrate` first, since a table of the shop may refer to one of pycheckout's."""
+    pycheckout.migrate(dsn)
+    command.upgrade(alembic_config(dsn), "head")
+
+
+def fill(dsn: str, ad_secret: bytes) -> None:
+    """Three products of two vendors, in stock, and the key that ads are signed with."""
+    with psycopg.connect(dsn) as conn:
+        conn.cursor().executemany(
+            "insert into products (id, vendor_store_id, title, unit_price_cents) values (%s, %s, %s, %s)",
+            [(each.id, each.vendor_store_id, each.title, each.unit_price_cents) for each in (CUP, BOWL, BREAD)],
+        )
+        pycheckout.Checkout(conn).stock.set_many({each.id: UNITS for each in (CUP, BOWL, BREAD)})
+        conn.execute("select ad_signing_key_put(kid => %s, secret => %s)", (KID, ad_secret))
