@@ -46,7 +46,8 @@ def run(stack: ExitStack, port: int, once: bool) -> None:
     dsn, secret = stack.enter_context(embedded_server()).dsn(), secrets.token_bytes(32)
     database.upgrade(dsn)
     database.fill(dsn, secret)
-    env = {"SHOP_DATABASE_URL": dsn, "SHOP_AD_SECRET": secret.hex()}
+    as_service, as_relay = database.roles(dsn)
+    env = {"SHOP_DATABASE_URL": as_service, "SHOP_AD_SECRET": secret.hex()}
     shop = stack.enter_context(
         program("-m", "uvicorn", "examples.shop.app:app", "--port", str(port), "--log-level", "warning", **env)
     )
@@ -57,7 +58,7 @@ def run(stack: ExitStack, port: int, once: bool) -> None:
     if has_redis:
         redis = stack.enter_context(redis_server())
         relay = ("-c", "from pycheckout.cli import main; main()", "relay")
-        stack.enter_context(program(*relay, PYCHECKOUT_DATABASE_URL=dsn, PYCHECKOUT_BROKER_URL=redis))
+        stack.enter_context(program(*relay, PYCHECKOUT_DATABASE_URL=as_relay, PYCHECKOUT_BROKER_URL=redis))
         stack.enter_context(program("-m", "examples.shop.consumer", SHOP_REDIS_URL=redis, **env))
     else:
         print("There is no redis-server: events stay in the outbox, and units_sold at 0.", flush=True)

@@ -16,8 +16,8 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, Field
 
-from pycheckout import ActiveCart, AsyncCheckout, CheckoutResult, StockLevel
-from pycheckout.http import checkout_router, install_error_handlers, order_router
+from pycheckout import ActiveCart, AsyncCheckout, CheckoutResult, InvalidRequest, ShippingLine, StockLevel
+from pycheckout.http import CheckoutRequest, checkout_router, install_error_handlers, order_router
 
 from . import ads, quotes
 from .auth import Buyer, Vendor, buyer, party
@@ -46,8 +46,21 @@ async def remember(conn: AsyncConnection, result: CheckoutResult) -> None:
     )
 
 
+SHIPPING = {"standard": ("Standard", 0), "express": ("Express", 990)}
+
+
+def shipping_line(buyer_store_id: UUID, request: CheckoutRequest) -> ShippingLine:
+    """The line that is stored: its code is the buyer's choice, its title and price are the shop's."""
+    assert request.shipping_line is not None
+    code = request.shipping_line.code
+    if code not in SHIPPING:
+        raise InvalidRequest(detail={"field": "shipping_line.code", "problem": "is not offered"})
+    title, price_cents = SHIPPING[code]
+    return ShippingLine(code=code, title=title, price_cents=price_cents)
+
+
 app = FastAPI(title="Shop", lifespan=lifespan)
-app.include_router(checkout_router(buyer=buyer, pool=pool, on_checkout=remember))
+app.include_router(checkout_router(buyer=buyer, pool=pool, shipping_line=shipping_line, on_checkout=remember))
 app.include_router(order_router(party=party, pool=pool))
 install_error_handlers(app)  # for the routes below
 

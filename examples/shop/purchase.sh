@@ -24,7 +24,7 @@ call --request PUT "$shop/carts/$cart" --header "$buyer" --data '{
 
 say 'the checkout, and the same once more, which orders nothing'
 for attempt in first second; do
-  call "$shop/checkout" --header "$buyer" --header "Idempotency-Key: $cart" --data '{"cart_id": "'$cart'", "payment_method": "ach",
+  call "$shop/checkout" --header "$buyer" --header "Idempotency-Key: $cart" --data '{"cart_id": "'$cart'", "payment_method": "ach", "shipping_line": {"code": "express"},
     "shipping_address": {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}}'; echo
 done
 

@@ -48,10 +48,10 @@ def put(shop):
 
 @pytest.fixture
 def check_out(shop):
-    def check_out(cart, key="k1"):
+    def check_out(cart, key="k1", **more):
         address = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
         body = {"cart_id": str(cart), "payment_method": "ach", "shipping_address": address}
-        return shop.post("/checkout", json=body, headers=AS_BUYER | {"Idempotency-Key": key})
+        return shop.post("/checkout", json=body | more, headers=AS_BUYER | {"Idempotency-Key": key})
 
     return check_out
 
@@ -95,6 +95,17 @@ def test_what_is_not_sold_here_is_a_problem(put, shop):
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
     assert answer.json()["errors"] == [{"field": "lines", "problem": f"{unknown.id} is not sold here"}]
     assert shop.put(f"/carts/{uuid4()}", json={"lines": []}).status_code == 401
+
+
+def test_shipping_costs_what_the_shop_says(put, check_out):
+    cart = uuid4()
+    put(cart, (CUP, 1))
+
+    refused = check_out(cart, shipping_line={"code": "rocket"})
+    answer = check_out(cart, shipping_line={"code": "express"})
+
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "shipping_line.code")
+    assert answer.json()["shipping_line"] == {"code": "express", "title": "Express", "price_cents": 990}
 
 
 def test_a_click_is_attributed_to_the_line(shop, put, check_out):
