@@ -223,7 +223,7 @@ def started(port, *options):
     return subprocess.Popen(
         [sys.executable, "-m", "examples.shop", "--port", str(port), *options],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
