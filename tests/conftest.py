@@ -71,6 +71,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_services",
     "test_shop",  # of the examples
     "test_soak",
+    "test_types",
     "test_wrapper_async",
     "test_wrapper_transactions",
 }
