@@ -45,7 +45,7 @@ def handle(conn: psycopg.Connection, event: dict[str, Any]) -> None:
     """Do what a CloudEvent is for, in the caller's transaction, unless that was done."""
     seen = "insert into seen_events (id) values (%s) on conflict do nothing"
     if conn.execute(seen, (event["id"],)).rowcount:
-        changes = sorted(sold(event["type"], event["data"]["data"]))  # rows are locked in one order
+        changes = sorted(sold(event["type"], event["data"]))  # rows are locked in one order
         conn.cursor().executemany(
             "update products set units_sold = units_sold + %s where id = %s",
             [(units, product) for product, units in changes],
