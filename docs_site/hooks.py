@@ -5,12 +5,15 @@ becomes a page of the site that shows it, so that the site needs no other host. 
 is, and `mkdocs build --strict` fails on it.
 
 Diagrams are drawn by Mermaid in the reader's browser. It comes from the package mermaidx, and with the site.
+
+The header shows the version, from db/deploy.py, and the repository, once pyproject.toml names one.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +93,16 @@ def _shows(path: str) -> str:
     if file.suffix == ".md":
         return head + text
     return head + f"# `{path}`\n\n````{_LANGUAGES.get(file.suffix, 'text')}\n{text.rstrip()}\n````\n"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    found = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, "db/deploy.py says which version this is"
+    config.site_name = f"{config.site_name} {found[1]}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if repository := project.get("urls", {}).get("Repository"):
+        config.repo_url, config.repo_name = repository, posixpath.basename(repository)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
