@@ -3,9 +3,9 @@
     python -m docs_site.look build/site                      what is cut off, what must be scrolled sideways
     python -m docs_site.look build/site --shots DIR [PAGE…]   pictures of pages as well, to look at
 
-A browser alone knows how wide a page comes out, so this is a step for people (CONTRIBUTING.md) and no test. It ends with
-1 if a page is wider than its window, or if something in it is cut off and cannot be scrolled to. What a block scrolls by
-itself is only listed: on a phone tables and code do that, on a laptop nothing should.
+A browser alone knows how wide a page comes out, so this is a step for people (CONTRIBUTING.md) and no test. It ends
+with 1 if a page is wider than its window, or if something in it is cut off and cannot be scrolled to. What a block
+scrolls by itself is only listed: on a phone tables and code do that, on a laptop nothing should.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _LOOK = """
 (async () => {
   await document.fonts.ready;
   const diagrams = () => [...document.querySelectorAll('.mermaid')];
-  for (let n = 0; n < 100 && diagrams().some(it => it.matches('pre') || !it.shadowRoot && !it.querySelector('svg')); n++)
+  const undrawn = () => diagrams().filter(it => it.matches('pre')).length;
+  for (let n = 0; n < 100 && undrawn(); n++)
     await new Promise(done => setTimeout(done, 50));
   const article = document.querySelector('article') || document.body;
   const named = it => `<${it.tagName.toLowerCase()} class="${it.className}"> ${it.textContent.trim().slice(0, 50)}`;
@@ -42,16 +43,15 @@ _LOOK = """
   const out = [], scrolled = [];
   for (const it of [...document.querySelectorAll('.md-header *, .md-tabs *, article, article *')]) {
     const box = it.getBoundingClientRect();
-    if (!box.width || !box.height || getComputedStyle(it).visibility == 'hidden' || inside(it, scrolled) || inside(it, out))
-      continue;
-    if (it.closest('.md-search, .headerlink, .md-clipboard, .md-code__nav, .md-header__topic, .md-tabs__list')) continue;
+    if (!box.width || !box.height || getComputedStyle(it).visibility == 'hidden') continue;
+    if (inside(it, scrolled) || inside(it, out)) continue;
+    if (it.closest('.md-search, .headerlink, .md-code__nav, .md-header__topic, .md-tabs__list')) continue;
     if (scrolls(it) && it.scrollWidth > it.clientWidth + 1) scrolled.push(it);
     else if (box.right > innerWidth + 1) out.push(it);
     else if (getComputedStyle(it).overflowX == 'hidden' && it.scrollWidth > it.clientWidth + 1) out.push(it);
   }
-  const undrawn = diagrams().filter(it => it.matches('pre')).length;
   return JSON.stringify({
-    title: document.title, wide: document.documentElement.scrollWidth - innerWidth, undrawn,
+    title: document.title, wide: document.documentElement.scrollWidth - innerWidth, undrawn: undrawn(),
     out: out.map(named), scrolled: scrolled.map(named), height: document.documentElement.scrollHeight,
   });
 })()
@@ -59,7 +59,7 @@ _LOOK = """
 
 
 class Browser:
-    """Chromium over its debugging pipe: requests to descriptor 3, answers from descriptor 4, each ended by a null byte."""
+    """Chromium over its debugging pipe: requests to descriptor 3, answers from 4, each ended by a null byte."""
 
     def __init__(self, program: str, profile: str) -> None:
         to_browser, self._write = os.pipe()
@@ -157,7 +157,9 @@ def main() -> int:
                 for page in pages:
                     size = {"width": width, "deviceScaleFactor": 1, "mobile": device == "phone"}
                     browser("Emulation.setDeviceMetricsOverride", height=height, **size)
-                    browser("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")  # the last palette
+                    browser(
+                        "Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage"
+                    )  # the last palette
                     browser.open(f"{origin}/{page}")
                     seen = json.loads(browser.evaluate(_LOOK))
                     faults = [f"wider than its window by {seen['wide']}"] * (seen["wide"] > 0)
