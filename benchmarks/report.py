@@ -378,7 +378,8 @@ def _rivals(pyplot: Any, results: Results) -> Any:
     """This and the client-side programs, without the floors, beside which they could not be told apart."""
     if not {"uniform", "delay-1"} <= set(results["loads"]):
         return None
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(WIDTH, 6.4))
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(WIDTH, 6.6), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)
     shown = {
         name: [each for each in results["loads"][name]["contenders"] if each["driver"] in ("execute", *RIVALS)]
         for name in ("uniform", "delay-1")

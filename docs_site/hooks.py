@@ -147,6 +147,10 @@ def _titles(nav: list[Any] | None) -> dict[str, str]:
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     # A diagram that is wider than the page is scrolled, not shrunk until nobody can read it.
-    html = re.sub(r'(<pre class="mermaid">.*?</pre>)', r'<div class="diagram">\1</div>', html, flags=re.DOTALL)
+    def diagram(found: re.Match[str]) -> str:
+        few = 1 < found[0].count("participant ") < 5
+        return f'<div class="diagram{" few" if few else ""}">{found[0]}</div>'
+
+    html = re.sub(r'<pre class="mermaid">.*?</pre>', diagram, html, flags=re.DOTALL)
     # Long names in tables break between their words.
     return _CODE_IN_CELL.sub(lambda code: re.sub(r"(::|[_./])(?=\w)", r"\1<wbr>", code[0]), html)

@@ -431,7 +431,12 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
     from pycheckout import _calls
 
     yield "## Calls\n"
-    yield f"{inspect.getdoc(pycheckout.Checkout)}\n"
+    text, said = _arguments_apart(inspect.getdoc(pycheckout.Checkout) or "", ["conn", "schema"])
+    first, *rest = text.split("\n\n", 1)
+    yield f"{first}\n"
+    yield from (f"- `{name}`: {meaning}" for name, meaning in said.items())
+    yield ""
+    yield from (f"{paragraphs}\n" for paragraphs in rest)
     yield (
         "`AsyncCheckout` has the same calls to be awaited, on an async psycopg connection or pool, or SQLAlchemy's\n"
         "AsyncConnection or AsyncSession. `pycheckout.execute(conn, ...)`, `result` and `put_cart` (`quotes.put`) are\n"

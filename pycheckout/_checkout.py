@@ -495,8 +495,10 @@ class Checkout(CheckoutCalls, SyncGroup):
     """What a service holds: the calls, on one connection or pool.
 
     `conn`: a psycopg connection or pool, a SQLAlchemy `Connection` or `Session` on psycopg, or Django's `connection`.
-    It is kept, not opened or closed. `schema`: where pycheckout is installed, if the search_path does not name it.
-    As thread-safe as what it is made of: one for a pool serves all threads.
+    `schema`: where pycheckout is installed, if the search_path does not name it.
+
+    What it is made of is kept, not opened or closed, and it is as thread-safe as that: one for a pool serves all
+    threads.
     """
 
     def __init__(self, conn: Conn, *, schema: str | None = None) -> None:
