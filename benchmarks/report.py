@@ -206,7 +206,7 @@ def plan(results: Results) -> str:
     each, work = baskets["cpu_ms"]["median"], baskets["work"]["wal_bytes"]
     return (
         f"**{cores} cores: plan with {fifties(half(baskets))} checkouts a second.** A real basket takes {each:.2f} ms"
-        f" of the server's CPU, and a server is well used at half of that. More cores: {fifties(half(baskets) / cores)}"
+        f" of the server's CPU, and half of that CPU is left for all else. More cores: {fifties(half(baskets) / cores)}"
         f" for each; more than {cores} were not measured.\n\n"
         f"- One product in **every** cart, in one row: {fifties(hot['rate']['median'] / 2)}, half of what one row gave,"
         f" however many cores there are. Split into 16 slots: {fifties(half(split))}.\n"

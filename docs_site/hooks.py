@@ -30,8 +30,7 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 # [errors.md](errors.md), also with an anchor
 _NAMED = re.compile(r"\[(?:\w+/)*([\w-]+\.md)\]\(((?:[\w.]+/)*\1)(?=[#)])")
 _LANGUAGES = {".sql": "sql", ".py": "python", ".json": "json", ".yaml": "yaml", ".toml": "toml"}
-# But not the first cell of a row, whose name stands in one line.
-_CODE_IN_CELL = re.compile(r"(?<=<code>)(?<!<tr>\n<td><code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
+_CODE_IN_CELL = re.compile(r"(?<=<code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
 # A generated page to the file or folder of the repository that it shows.
 _shown: dict[str, str] = {}
 

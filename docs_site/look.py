@@ -153,6 +153,7 @@ def main() -> int:
         browser = Browser(program, profile)
         for device, (width, height) in WIDTHS.items():
             for scheme in SCHEMES:
+                browser.open("about:blank")  # or the last page would keep its palette for the next
                 browser("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
                 for page in pages:
                     size = {"width": width, "deviceScaleFactor": 1, "mobile": device == "phone"}
