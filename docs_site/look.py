@@ -40,6 +40,8 @@ _LOOK = """
   const named = it => `<${it.tagName.toLowerCase()} class="${it.className}"> ${it.textContent.trim().slice(0, 50)}`;
   const scrolls = it => ['auto', 'scroll'].includes(getComputedStyle(it).overflowX);
   const inside = (it, found) => found.some(other => other.contains(it));
+  // Not innerWidth, which a phone widens to what it shows.
+  const width = document.documentElement.clientWidth;
   const out = [], scrolled = [];
   for (const it of [...document.querySelectorAll('.md-header *, .md-tabs *, article, article *')]) {
     const box = it.getBoundingClientRect();
@@ -47,11 +49,11 @@ _LOOK = """
     if (inside(it, scrolled) || inside(it, out)) continue;
     if (it.closest('.md-search, .headerlink, .md-code__nav, .md-header__topic, .md-tabs__list')) continue;
     if (scrolls(it) && it.scrollWidth > it.clientWidth + 1) scrolled.push(it);
-    else if (box.right > innerWidth + 1) out.push(it);
+    else if (box.right > width + 1) out.push(it);
     else if (getComputedStyle(it).overflowX == 'hidden' && it.scrollWidth > it.clientWidth + 1) out.push(it);
   }
   return JSON.stringify({
-    title: document.title, wide: document.documentElement.scrollWidth - innerWidth, undrawn: undrawn(),
+    title: document.title, wide: document.documentElement.scrollWidth - width, undrawn: undrawn(),
     out: out.map(named), scrolled: scrolled.map(named), height: document.documentElement.scrollHeight,
   });
 })()
