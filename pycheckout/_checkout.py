@@ -257,7 +257,7 @@ select {schema}orders_list(
     def cancel(self, order_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
         """Cancel an order that nobody has begun to deliver: its stock is available again, nothing is due any more.
 
-        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 500 characters, told in the event.
+        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 1000 characters, told in the event.
         Same transaction as `execute`, and tried again as that is. Raises OrderNotFound, OrderStateConflict,
         InvalidRequest, CartInconsistent if a trigger of the host keeps a row from being written, Busy, Unavailable and
         NotInstalled.

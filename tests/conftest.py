@@ -57,6 +57,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_functions_hash",
     "test_guarantees",
     "test_http",
+    "test_http_document",
     "test_http_hook",
     "test_http_orders",
     "test_killed_suite",
