@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psycopg
 
+from . import _arguments as to
 from ._connection import AsyncConn, Attempts, Conn, run, run_async
 from ._errors import CartInconsistent, CheckoutError
 from ._logging import caller
@@ -35,7 +36,8 @@ class CallOptions(TypedDict, total=False):
 
     timeout: float | None
     """Seconds that the call may take altogether: waiting for a connection of the pool and for locks, and all attempts.
-    After them it raises Unavailable. None: as long as the server and the pool allow."""
+    After them it raises Unavailable. None, or more than a year: as long as the server and the pool allow. Raises
+    InvalidRequest for what is no number."""
     request_id: str | None
     """Goes into the log record of the call, and nowhere else."""
 
@@ -45,7 +47,9 @@ class Group:
 
     def __init__(self, conn: Any, schema: str | None) -> None:
         self._conn = conn
-        self._schema = schema
+        self._schema = to.text("schema", schema)
+        if self._schema == "":
+            raise to.invalid("schema", "must be the name of a schema")
 
 
 class SyncGroup(Group):
@@ -203,7 +207,7 @@ class Call(Generic[P, T]):
         subject = None
         if self._about is not None:
             subject = args[self._place] if self._place < len(args) else kwargs.get(self._about)
-        attempts = Attempts(replays=replays, timeout=kwargs.get("timeout"))
+        attempts = Attempts(replays=replays, timeout=to.seconds("timeout", kwargs.get("timeout")))
         return _recorded(self._operation, self._about, subject, kwargs.get("request_id"), attempts)
 
 
@@ -246,7 +250,7 @@ class _Record:
 
 @contextmanager
 def _recorded(
-    operation: str, about: str | None, subject: object, request_id: str | None, attempts: Attempts
+    operation: str, about: str | None, subject: object, request_id: object, attempts: Attempts
 ) -> Iterator[_Record]:
     record = _Record(attempts)
     name = "cart_id" if about == "cart" else about
@@ -273,7 +277,7 @@ def _recorded(
                 "sqlstate": record.sqlstate,
                 "attempts": record.attempts.count,
                 "duration_ms": round(record.attempts.seconds * 1000, 3),
-                "request_id": request_id,
+                "request_id": _readable(request_id),
             }
             _log(level, operation, fields)
 
@@ -297,5 +301,14 @@ def _loggable(value: object) -> str:
     # What is no UUID may be anything, a token in the wrong place too.
     try:
         return str(UUID(str(value)))
-    except (ValueError, RecursionError):
+    except Exception:
+        return "invalid"
+
+
+def _readable(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return str(value)
+    except Exception:  # an int of 5,000 digits has no text, and by now the call may be committed
         return "invalid"

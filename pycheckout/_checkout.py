@@ -169,7 +169,7 @@ class QuoteCalls:
         cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
         InvalidRequest, Busy, Unavailable and NotInstalled.
         """
-        return (to.json_text("cart", cart.to_json() if isinstance(cart, Quote) else cart),)
+        return (to.json_text("cart", cart),)
 
     @call(
         "select {schema}cart_get(buyer_store_id => %s::uuid, cart_id => %s::uuid)::text",
@@ -317,7 +317,8 @@ class StockCalls:
 
         Transaction, attempts and errors as those of `set`.
         """
-        listed = [{"product_id": product_id, "available": units} for product_id, units in levels.items()]
+        given = to.mapping("levels", levels)
+        listed = [{"product_id": product_id, "available": units} for product_id, units in given.items()]
         return (to.json_text("levels", listed),)
 
     @call(

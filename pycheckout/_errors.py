@@ -237,6 +237,8 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "22003": InvalidRequest,  # a number out of range
     "22007": InvalidRequest,  # no instant, no interval
     "22008": InvalidRequest,  # an instant out of range
+    "22009": InvalidRequest,  # an offset from UTC out of range
+    "2201W": InvalidRequest,  # a negative number of rows
     "22P02": InvalidRequest,  # no uuid, no JSON
     "22P05": InvalidRequest,  # \u0000 in JSON
     "54000": InvalidRequest,  # JSON too large for jsonb

@@ -56,6 +56,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_frameworks",
     "test_functions_hash",
     "test_guarantees",
+    "test_hostile_calls",
     "test_http",
     "test_http_document",
     "test_http_hook",
