@@ -121,6 +121,8 @@ class Attempts:
         self.drained = False
         self.of_the_host = False
         """Whether what runs is the host's, in our transaction."""
+        self.has_hosts_rows = False
+        """Whether the host wrote in our transaction."""
         self._replays = replays
         self._began = time.monotonic()
         self._deadline = None if timeout is None else self._began + timeout
@@ -136,7 +138,7 @@ class Attempts:
 
     def begin(self) -> None:
         self.count += 1
-        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = False
+        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = self.has_hosts_rows = False
 
     def about(self, error: CheckoutError) -> CheckoutError:
         """The same error; it says what is known of a call whose answer did not come."""
@@ -177,7 +179,7 @@ def run(
                     with _bounded(connection, attempts), connection.transaction() if then else nullcontext():
                         answer = _fetch(connection, query, params)
                         if then is not None:
-                            attempts.of_the_host = True
+                            attempts.of_the_host = attempts.has_hosts_rows = True
                             then(connection, answer)
                             attempts.of_the_host = False
                         return answer
@@ -221,7 +223,7 @@ async def run_async(
                         ):
                             answer = await _fetch_async(connection, query, params)
                             if then is not None:
-                                attempts.of_the_host = True
+                                attempts.of_the_host = attempts.has_hosts_rows = True
                                 await then(connection, answer)
                                 attempts.of_the_host = False
                             return answer
@@ -249,7 +251,9 @@ def _translated(attempts: Attempts) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as exc:
-        error = translated(exc) or (refused_at_commit(exc) if attempts.ours else None)
+        error = translated(exc)
+        if error is None and attempts.ours:
+            error = refused_at_commit(exc, has_hosts_rows=attempts.has_hosts_rows)
         if error is None or (attempts.of_the_host and not isinstance(error, Busy | Unavailable)):
             raise
         raise attempts.about(error) from exc
