@@ -122,8 +122,8 @@ def checkout_router(
     `on_checkout(conn, result)`: writes rows of the host's that commit with the orders, on the connection whose
     transaction the checkout is: async with an async pool, plain with another (in a thread). Called where `replayed` is
     false, perhaps more than once, of which one call is committed: nothing outside the database belongs there. Its
-    exception rolls the checkout back, and goes to the host's handlers; so does a rule of those rows that the COMMIT finds
-    broken.
+    exception rolls the checkout back, and goes to the host's handlers; so does a rule of those rows that the COMMIT
+    finds broken.
 
     Every error of these routes is problem+json (RFC 9457), `type` being `problem_base`
     and the error's code; the host's other routes stay as they are, and so does an
