@@ -473,12 +473,12 @@ async def _version_async(connection: psycopg.AsyncConnection[Any]) -> str | None
 
 
 def _require(conn: object, connection_type: type[_AnyConnection]) -> None:
-    if isinstance(conn, connection_type):
+    if isinstance(conn, connection_type) or _frameworks.is_known(
+        conn, is_async=connection_type is psycopg.AsyncConnection
+    ):
         return
     if callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute"):
         return  # a pool
-    if _frameworks.is_known(conn, is_async=connection_type is psycopg.AsyncConnection):
-        return
     kind = f"{type(conn).__module__}.{type(conn).__qualname__}"
     if kind.startswith("asyncpg."):
         raise TypeError(
