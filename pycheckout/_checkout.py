@@ -170,7 +170,7 @@ class QuoteCalls:
         cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
         InvalidRequest, Busy, Unavailable and NotInstalled.
         """
-        return (to.json_text("cart", cart.to_json() if isinstance(cart, Quote) else cart),)
+        return (to.json_text("cart", cart),)
 
     @call(
         "select {schema}cart_get(buyer_store_id => %s::uuid, cart_id => %s::uuid)::text",
@@ -258,7 +258,7 @@ select {schema}orders_list(
     def cancel(self, order_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
         """Cancel an order that nobody has begun to deliver: its stock is available again, nothing is due any more.
 
-        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 500 characters, told in the event.
+        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 1000 characters, told in the event.
         Same transaction as `execute`, and tried again as that is. Raises OrderNotFound, OrderStateConflict,
         InvalidRequest, CartInconsistent if a trigger of the host keeps a row from being written, Busy, Unavailable and
         NotInstalled.
@@ -318,7 +318,8 @@ class StockCalls:
 
         Transaction, attempts and errors as those of `set`.
         """
-        listed = [{"product_id": product_id, "available": units} for product_id, units in levels.items()]
+        given = to.mapping("levels", levels)
+        listed = [{"product_id": product_id, "available": units} for product_id, units in given.items()]
         return (to.json_text("levels", listed),)
 
     @call(
