@@ -95,7 +95,7 @@ def test_the_command_of_the_package_installs_as_shown_and_the_sentences_after_it
     install()
     with psycopg.connect(dsn, autocommit=True) as conn:
         assert conn.execute("select * from checkout_audit()").fetchall() == []
-    install(*re.findall(r"`pycheckout migrate (--schema) (checkout) (--create-schema)`", README)[0])
+    install(*re.findall(r"`(--schema) (checkout) (--create-schema)`", README)[0])
     with psycopg.connect(dsn, options="-c search_path=checkout") as conn:
         assert conn.execute("select checkout_version() ->> 'version'").fetchone() is not None
 
