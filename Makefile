@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint check format lock functions-hash clean
+.PHONY: help demo shop test lint check format lock functions-hash clean
 
 help:
 	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
+	@echo 'make shop            the shop of examples/shop, with all that it needs; ARGS="--port 8080", ARGS=--once to have it buy'
 	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
-	@echo 'make lint            ruff, mypy, squawk and the like, over what git tracks'
+	@echo 'make lint            ruff, mypy, pyright, squawk and the like, over what git tracks'
 	@echo 'make check           lint, docs and test, as CI does'
 	@echo 'make docs            the site of docs/, into build/site; make docs-reference writes its generated pages anew'
 	@echo 'make format          let ruff format the Python files'
@@ -27,6 +28,9 @@ help:
 
 demo: $(VENV)/demo
 	@$(BIN)/python -m pycheckout.demo
+
+shop: $(VENV)/dev
+	@$(BIN)/python -m examples.shop $(ARGS)
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -159,6 +159,61 @@ def targets_text(results: Results) -> str:
     return table(["target", "wanted", "found", ""], rows)
 
 
+RIVALS = ["psycopg-pipelined", "psycopg", "psycopg-naive", "orm", "orm-naive"]
+
+
+def gains(results: Results) -> str:
+    """What a reader gets, in two sentences; empty unless both loads were run."""
+    execute = Find("execute")
+    near, far = _found(results, "uniform", execute), _found(results, "delay-1", execute)
+    times = {rival: _ratio(results, "uniform", execute, Find(rival)) for rival in RIVALS}
+    waits = {rival: _found(results, "delay-1", Find(rival)) for rival in RIVALS}
+    if near is None or far is None or None in times.values() or None in waits.values():
+        return ""
+
+    def beside(rival: str) -> str:
+        return f"{times[rival]:.1f} times"
+
+    def waited(rival: str) -> str:
+        return f"{waits[rival]['p50_ms']['median']:.0f}"  # type: ignore[index]
+
+    return (
+        f"- **{near['rate']['median']:,.0f} checkouts a second** of {near['lines']:.0f} lines for 3 vendors, on"
+        f" {results['machine']['cores']} cores that ran the clients too: {beside('psycopg-pipelined')} the rate of the"
+        f" same checkout in pipelined psycopg, {beside('psycopg')} of plain psycopg, {beside('orm')} of a well-written"
+        f" SQLAlchemy program, {beside('orm-naive')} of one that works row by row.\n"
+        f"- **{far['p50_ms']['median']:.0f} ms for a buyer** where a round trip takes 1 ms more, as between two"
+        f" machines, instead of {waited('psycopg-pipelined')}, {waited('psycopg')}, {waited('orm')} and"
+        f" {waited('orm-naive')}: the checkout is one round trip, not three to thirty-seven."
+    )
+
+
+def plan(results: Results) -> str:
+    """How many checkouts a second to plan with, before any table."""
+    cores = results["machine"]["cores"]
+    baskets, hot = _found(results, "baskets", Find("function")), _found(results, "hot-32", Find("function", hot=True))
+    split = _found(results, "hot-32", Find("function", hot=True, slots=16))
+    if baskets is None or hot is None or split is None:
+        return ""
+
+    def fifties(rate: float) -> str:
+        return f"{rate // 50 * 50:,.0f}"
+
+    def half(of: dict[str, Any]) -> float:
+        """Of what its CPU allows."""
+        return float(cores * 1000 / of["cpu_ms"]["median"] / 2)
+
+    each, work = baskets["cpu_ms"]["median"], baskets["work"]["wal_bytes"]
+    return (
+        f"**{cores} cores: plan with {fifties(half(baskets))} checkouts a second.** A real basket takes {each:.2f} ms"
+        f" of the server's CPU, and half of that CPU is left for all else. More cores: {fifties(half(baskets) / cores)}"
+        f" for each; more than {cores} were not measured.\n\n"
+        f"- One product in **every** cart, in one row: {fifties(hot['rate']['median'] / 2)}, half of what one row gave,"
+        f" however many cores there are. Split into 16 slots: {fifties(half(split))}.\n"
+        f"- WAL: {work / 1000:.0f} kB a checkout, and whole pages after each checkpoint on top."
+    )
+
+
 def text(name: str, found: dict[str, Any]) -> str:
     """One load, in Markdown."""
     title = f"### {found['title']} (`{name}`)"
@@ -253,10 +308,12 @@ def pages(results: Results) -> dict[Path, str]:
     )
     tables = "\n\n".join(text(name, found) for name, found in results["loads"].items())
     performance, operations = DOCS / "performance.md", DOCS / "operations.md"
-    page = _between(performance.read_text(encoding="utf-8"), "targets", f"{about}\n\n{targets_text(results)}")
+    page = _between(performance.read_text(encoding="utf-8"), "gains", gains(results))
+    page = _between(page, "targets", f"{about}\n\n{targets_text(results)}")
+    other = _between(operations.read_text(encoding="utf-8"), "plan", plan(results))
     return {
         performance: _between(page, "results", tables),
-        operations: _between(operations.read_text(encoding="utf-8"), "sizing", f"{about}\n\n{sizing(results)}"),
+        operations: _between(other, "sizing", f"{about}\n\n{sizing(results)}"),
     }
 
 
@@ -287,17 +344,23 @@ def plots(results: Results) -> None:
     matplotlib.rcParams |= {"axes.spines.right": False, "figure.constrained_layout.use": True}
     from matplotlib import pyplot
 
-    for name, draw in (("rates", _rates), ("hot", _hot), ("lines", _lines)):
+    for name, draw in (("rivals", _rivals), ("rates", _rates), ("hot", _hot), ("lines", _lines)):
         figure = draw(pyplot, results)
         if figure is not None:
             figure.savefig(DOCS / "benchmarks" / f"{name}.svg", metadata={"Date": None})
             pyplot.close(figure)
 
 
-def _bars(axes: Any, contenders: list[dict[str, Any]], title: str) -> None:
-    names = [TITLES[each["driver"]] for each in contenders]
-    rates = [each["rate"]["median"] for each in contenders]
-    errors = [[each["rate"][side] for each in contenders] for side in ("min", "max")]
+# A plot is as wide as a phone shows it without shrinking its letters, in inches.
+WIDTH = 5.2
+
+
+def _bars(
+    axes: Any, contenders: list[dict[str, Any]], title: str, *, figure: str = "rate", unit: str = "checkouts a second"
+) -> None:
+    names = [re.sub("(,|, by|:) ", r"\1\n", TITLES[each["driver"]]) for each in contenders]
+    rates = [each[figure]["median"] for each in contenders]
+    errors = [[each[figure][side] for each in contenders] for side in ("min", "max")]
     spread = [
         [rate - low for rate, low in zip(rates, errors[0], strict=True)],
         [high - rate for rate, high in zip(rates, errors[1], strict=True)],
@@ -308,14 +371,35 @@ def _bars(axes: Any, contenders: list[dict[str, Any]], title: str) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_title(title, loc="left")
-    axes.set_xlabel("checkouts a second")
+    axes.set_xlabel(unit)
+
+
+def _rivals(pyplot: Any, results: Results) -> Any:
+    """This and the client-side programs, without the floors, beside which they could not be told apart."""
+    if not {"uniform", "delay-1"} <= set(results["loads"]):
+        return None
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(WIDTH, 6.6), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)
+    shown = {
+        name: [each for each in results["loads"][name]["contenders"] if each["driver"] in ("execute", *RIVALS)]
+        for name in ("uniform", "delay-1")
+    }
+    _bars(above, shown["uniform"], "8 clients: more is better")
+    _bars(
+        below,
+        shown["delay-1"],
+        "1 client, 1 ms more a round trip: less is better",
+        figure="p50_ms",
+        unit="ms a checkout, median",
+    )
+    return figure
 
 
 def _rates(pyplot: Any, results: Results) -> Any:
     shown = [name for name in ("uniform", "delay-1") if name in results["loads"]]
     if not shown:
         return None
-    figure, all_axes = pyplot.subplots(len(shown), 1, figsize=(8, 3.2 * len(shown)), squeeze=False)
+    figure, all_axes = pyplot.subplots(len(shown), 1, figsize=(WIDTH, 4.6 * len(shown)), squeeze=False)
     for axes, name in zip(all_axes[:, 0], shown, strict=True):
         found = results["loads"][name]
         contenders = [each for each in found["contenders"] if each["driver"] != "simple-update"]
@@ -327,7 +411,7 @@ def _hot(pyplot: Any, results: Results) -> Any:
     shown = [name for name in ("hot-1", "hot-8", "hot-32") if name in results["loads"]]
     if not shown:
         return None
-    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 3.2))
     for name in shown:
         uniform = _found(results, name, Find("function"))
         slots = [each for each in results["loads"][name]["contenders"] if each["driver"] == "function"]
@@ -358,7 +442,7 @@ def _lines(pyplot: Any, results: Results) -> Any:
     if "lines" not in results["loads"]:
         return None
     sizes = results["loads"]["lines"]["sizes"]
-    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 3.2))
     for name, label in (("ms", "time"), ("cpu_ms", "CPU of the backend")):
         axes.plot([each["lines"] for each in sizes], [each[name] for each in sizes], marker="o", label=label)
     axes.set_xlim(left=0)

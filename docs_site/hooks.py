@@ -5,12 +5,15 @@ becomes a page of the site that shows it, so that the site needs no other host. 
 is, and `mkdocs build --strict` fails on it.
 
 Diagrams are drawn by Mermaid in the reader's browser. It comes from the package mermaidx, and with the site.
+
+The header shows the version, from db/deploy.py, and the repository, once pyproject.toml names one.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +30,7 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 # [errors.md](errors.md), also with an anchor
 _NAMED = re.compile(r"\[(?:\w+/)*([\w-]+\.md)\]\(((?:[\w.]+/)*\1)(?=[#)])")
 _LANGUAGES = {".sql": "sql", ".py": "python", ".json": "json", ".yaml": "yaml", ".toml": "toml"}
-# But not the first cell of a row, whose name stands in one line.
-_CODE_IN_CELL = re.compile(r"(?<=<code>)(?<!<tr>\n<td><code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
+_CODE_IN_CELL = re.compile(r"(?<=<code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
 # A generated page to the file or folder of the repository that it shows.
 _shown: dict[str, str] = {}
 
@@ -92,6 +94,16 @@ def _shows(path: str) -> str:
     return head + f"# `{path}`\n\n````{_LANGUAGES.get(file.suffix, 'text')}\n{text.rstrip()}\n````\n"
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    found = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, "db/deploy.py says which version this is"
+    config.site_name = f"{config.site_name} {found[1]}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if repository := project.get("urls", {}).get("Repository"):
+        config.repo_url, config.repo_name = repository, posixpath.basename(repository)
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
@@ -134,6 +146,10 @@ def _titles(nav: list[Any] | None) -> dict[str, str]:
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     # A diagram that is wider than the page is scrolled, not shrunk until nobody can read it.
-    html = re.sub(r'(<pre class="mermaid">.*?</pre>)', r'<div class="diagram">\1</div>', html, flags=re.DOTALL)
+    def diagram(found: re.Match[str]) -> str:
+        few = 1 < found[0].count("participant ") < 5
+        return f'<div class="diagram{" few" if few else ""}">{found[0]}</div>'
+
+    html = re.sub(r'<pre class="mermaid">.*?</pre>', diagram, html, flags=re.DOTALL)
     # Long names in tables break between their words.
     return _CODE_IN_CELL.sub(lambda code: re.sub(r"(::|[_./])(?=\w)", r"\1<wbr>", code[0]), html)

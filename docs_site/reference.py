@@ -36,6 +36,53 @@ SCOPES = {
     "operators": ("checkout_grant_operators", "For people who watch"),
 }
 OWNER = "For the owner"
+# What an argument means, unless a docstring says it; what it means to one function alone under "function.argument".
+ARGUMENTS = {
+    "accepts_unnamed": "Whether tokens that name no key are verified with this one too.",
+    "ad_token_policy": "`drop` leaves bad ad tokens out, `error` refuses the cart.",
+    "after": "Where the page before ended; null for the first.",
+    "available": "Units that can be ordered, as counted.",
+    "batch": "How many events at most.",
+    "buyer_store_id": "The store that buys. Take it from your authentication, never from a request.",
+    "cart": "The quote: [quotes.md](quotes.md).",
+    "cart_id": "The cart.",
+    "change_key": "1 to 255 visible characters, the same for each retry of one change, which then counts once.",
+    "checkout_audit_slice.after": "The order that the slice before ended with; null for the first.",
+    "claim_id": "What the claim answered.",
+    "delta": "Units to add, or to take if negative.",
+    "error": "What the broker said; it stands in `last_error`.",
+    "event_id": "The event.",
+    "id": "The event.",
+    "idempotency_key": "1 to 255 visible characters, new for each intent of the buyer, the same for each retry of it.",
+    "ids": "The events.",
+    "kid": "Name of the key, as the header of a token names it.",
+    "lease": "How long the events are nobody else's.",
+    "levels": "Units by product id.",
+    "line_id": "The order line.",
+    "max_attempts": "After so many refusals the event is parked.",
+    "max_rows": "How many rows at most; call again until it answers 0.",
+    "most": "Rows of a page, or of the answer.",
+    "objects": "Those alone; null for all of the scope.",
+    "older_than": "The age.",
+    "order_id": "The vendor order.",
+    "payment_method": "A value of the enum `payment_method`: `cash`, `ach`, ...",
+    "product_id": "The product.",
+    "product_ids": "The products, 10,000 at most.",
+    "qty": "Units that arrived, one or more.",
+    "reason": "1 to 500 characters; it is told in the event.",
+    "reservation_policy": "What a short line rejects: itself (`partial`), its vendor (`vendor`) or everything (`all`).",
+    "role_name": "A role of the server.",
+    "scope": "`checkout`, `quotes`, `orders`, `relay` or `operators`.",
+    "secret": "Its bytes, 32 or more.",
+    "shipping_address": "`{line1, line2, city, state, postal_code, country}`; line1, city and country are a must.",
+    "shipping_line": "`{code, title, price_cents}`, the buyer's choice as you found it; in no total.",
+    "since": "Orders and carts from then on; null for all.",
+    "slots": "Rows, 1 to 256; 1 puts the product back into one.",
+    "statuses": "Orders in these states alone; null for all.",
+    "token": "The token, as it came.",
+    "upto": "The order that the slice ends with; null for the last.",
+    "vendor_store_id": "The store that sells. Take it from your authentication, never from a request.",
+}
 # Tables in the order of a checkout; one that is not named here comes after them.
 ORDER = [
     "cart_records",
@@ -109,12 +156,25 @@ class _Catalogue:
         """A comment as Markdown: names of functions and tables, and JSON, set as code."""
         parts = _CODE.split(comment or "")
         return "".join(
-            f"`{part.strip('`')}`" if n % 2 else self._names.sub(r"`\1\2`", part.replace("<", "&lt;"))
+            f"`{part.strip('`')}`" if n % 2 else _errors_linked(self._names.sub(r"`\1\2`", part.replace("<", "&lt;")))
             for n, part in enumerate(parts)
         )
 
     def cell(self, text: str | None) -> str:
         return _cell(self.prose(text))
+
+
+def _errors_linked(text: str) -> str:
+    """With a link for each code of ours; the name behind it, which repeats it, goes."""
+    import pycheckout
+
+    def link(found: re.Match[str]) -> str:
+        kind = pycheckout.error_from(found[1], "")
+        name = kind.code if kind else ""
+        repeats = found[2] and found[2].strip() == name
+        return f"[{found[1]} {name}](errors.md#{name}){'' if repeats else found[2] or ''}" if name else found[0]
+
+    return re.sub(r"\b(OC\d{3})\b( [a-z]+(?:_[a-z]+)+)?", link, text)
 
 
 def _place(name: str) -> int:
@@ -156,6 +216,9 @@ def _functions(catalogue: _Catalogue) -> str:
             text.append(f"### {function.name}\n")
             text.append(f"```sql\n{_signature(function)}\n```\n")
             text.append(catalogue.prose(function.comment) + "\n")
+            if function.arguments:
+                names = [name for name, *_ in zip(*function.arguments, strict=True)]
+                text.append("\n".join(_meaning(function.name, name) for name in names) + "\n")
             also = [SCOPES[it][0] for it in scopes.get(function.name, [])[1:]]
             notes = [f"Granted by {_listed(also)} as well."] if also else []
             notes.append(f"Source: {_source(function.name)}.")
@@ -168,6 +231,11 @@ def _functions(catalogue: _Catalogue) -> str:
     text.append("| function | what it does |\n|---|---|")
     text += [f"| {_source(function.name)} | {catalogue.cell(function.comment)} |" for function in inner]
     return "\n".join(text) + "\n"
+
+
+def _meaning(function: str, name: str) -> str:
+    said = ARGUMENTS.get(f"{function}.{name}") or ARGUMENTS.get(name)
+    return f"- `{name}`" + (f": {said}" if said else "")
 
 
 def _signature(function: Any) -> str:
@@ -345,7 +413,10 @@ def _python() -> str:
     for name in errors:
         it = public[name]
         again = "yes" if it.retryable else ""
-        text.append(f"| `{name}` | `{it.code}` | {it.http_status} | {again} | {_said(it, whole=True)} |")
+        linked = (
+            f"[`{it.code}`](errors.md#{it.code})" if name not in ("CheckoutError", "MigrationError") else f"`{it.code}`"
+        )
+        text.append(f"| `{name}` | {linked} | {it.http_status} | {again} | {_said(it, whole=True)} |")
     text.append("")
     text.append(_directive("pycheckout", "CheckoutError"))
     text += _section("Installing", "pycheckout", install, "As a command: [cli.md](cli.md).")
@@ -360,7 +431,12 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
     from pycheckout import _calls
 
     yield "## Calls\n"
-    yield f"{inspect.getdoc(pycheckout.Checkout)}\n"
+    text, said = _arguments_apart(inspect.getdoc(pycheckout.Checkout) or "", ["conn", "schema"])
+    first, *rest = text.split("\n\n", 1)
+    yield f"{first}\n"
+    yield from (f"- `{name}`: {meaning}" for name, meaning in said.items())
+    yield ""
+    yield from (f"{paragraphs}\n" for paragraphs in rest)
     yield (
         "`AsyncCheckout` has the same calls to be awaited, on an async psycopg connection or pool, or SQLAlchemy's\n"
         "AsyncConnection or AsyncSession. `pycheckout.execute(conn, ...)`, `result` and `put_cart` (`quotes.put`) are\n"
@@ -380,12 +456,40 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
             signature = inspect.signature(getattr(group, name))
             yield f"### `{path}.{name}` {{ #{path}.{name} }}\n"
             yield "```python\n" + _written(f"{path}.{name}", signature) + "\n```\n"
-            yield _linked(inspect.getdoc(it) or "", pycheckout) + "\n"
             taken = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+            text, said = _arguments_apart(inspect.getdoc(it) or "", [each.name for each in taken])
+            first, *rest = _linked(text, pycheckout).split("\n\n", 1)
+            yield first + "\n"
             for each in taken:
                 default = "" if each.default is each.empty else f", `{each.default!r}` if it is not given"
-                yield f"- `{each.name}`: `{_plain(each.annotation)}`{default}"
-            yield ("\n" if taken else "") + f"Returns {_answer(signature.return_annotation)}.\n"
+                meaning = said.get(each.name) or ARGUMENTS.get(each.name)
+                yield f"- `{each.name}` (`{_plain(each.annotation)}`{default})" + (f": {meaning}" if meaning else "")
+            if taken:
+                yield ""
+            yield from (f"{paragraphs}\n" for paragraphs in rest)
+            yield f"Returns {_answer(signature.return_annotation)}.\n"
+
+
+# "`name`: what it is.", or "; " if the next one follows; of several, "`name` and `other` ({code}): what they are."
+_ARGUMENT = re.compile(
+    r"(?:\A|(?<=[.;])\s)(`\w+`(?:\sand\s`\w+`)*)(\s\([^)]*\))?: (.*?)(?:\.(?=\s|\Z)|;(?=\s`\w+`:))", re.DOTALL
+)
+
+
+def _arguments_apart(text: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """A docstring without the sentences that say what an argument is, and these."""
+    said: dict[str, str] = {}
+
+    def take(found: re.Match[str]) -> str:
+        of = re.findall(r"`(\w+)`", found[1])
+        if not set(of) <= set(names):
+            return found[0]
+        sentence = " ".join(found[3].split())
+        said.update(dict.fromkeys(of, sentence[:1].upper() + sentence[1:] + (found[2] or "").replace("\n", " ") + "."))
+        return ""
+
+    paragraphs = [_ARGUMENT.sub(take, paragraph).strip() for paragraph in text.split("\n\n")]
+    return "\n\n".join(filter(None, paragraphs)), said
 
 
 def _definitions(group: type) -> Iterator[tuple[str, Any]]:
@@ -431,7 +535,7 @@ def _linked(text: str, pycheckout: Any) -> str:
     def link(found: re.Match[str]) -> str:
         kind = getattr(pycheckout, found[0], None)
         of_ours = inspect.isclass(kind) and issubclass(kind, pycheckout.CheckoutError)
-        return f"[{found[0]}](errors.md)" if of_ours else found[0]
+        return f"[{found[0]}](errors.md#{kind.code})" if kind is not None and of_ours else found[0]
 
     return re.sub(r"(?<![`.\w])[A-Z]\w+(?![`\w])", link, text)
 
@@ -544,13 +648,15 @@ def _events() -> str:
     text = [
         "# Events\n",
         MADE.format("schemas beside it"),
-        "What the outbox holds, a row an event, and what `data` of a published message is. How it gets to a broker:\n"
-        "[relay.md](../relay.md). The messages as an AsyncAPI document: [asyncapi.yaml](asyncapi.yaml).\n",
+        "What the outbox holds, a row an event, and what Debezium publishes. A CloudEvent of the relay has the same\n"
+        "`data`, and the rest as attributes: [relay.md](../relay.md). Both kinds of message as an AsyncAPI document:\n"
+        "[asyncapi.yaml](asyncapi.yaml).\n",
     ]
     for file in sorted((DOCS / "events").glob("*.schema.json")):
         schema = json.loads(file.read_text(encoding="utf-8"))
         text.append(f"## {schema['title'].split(',')[0]}\n")
-        text.append(f"{schema['description']} Schema: [{file.name}]({file.name}).\n")
+        named = schema["properties"]["data"]["$id"]
+        text.append(f"{schema['description']} Schema: [{file.name}]({file.name}), of the data `{named}`.\n")
         text.append("| field | type | meaning |\n|---|---|---|")
         text += _fields(schema, "")
         text.append("")

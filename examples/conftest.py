@@ -17,7 +17,7 @@ if url := os.environ.get("TEST_DATABASE_URL"):
     os.environ.setdefault("PYCHECKOUT_TEST_DATABASE_URL", url)
 
 ROOT = Path(__file__).parents[1]
-SHOP = Path(__file__).with_name("shop.sql").read_text(encoding="utf-8")
+SHOP = Path(__file__).with_name("shop.sql").read_bytes()
 
 
 @pytest.fixture(scope="session")

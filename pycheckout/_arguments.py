@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from ._errors import InvalidRequest
+from ._quotes import Quote
 
 # What PostgreSQL takes for a uuid: any other text would never reach the function that says what is wrong.
 _UUID = re.compile(r"[0-9a-f]{4}(-?[0-9a-f]{4}){7}|\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\}", re.IGNORECASE)
@@ -39,7 +41,7 @@ def text(name: str, value: object) -> str | None:
         sendable = False
     if not sendable:
         raise invalid(name, "holds a character that PostgreSQL cannot store")
-    return value
+    return str.__str__(value)  # a subclass may say anything
 
 
 def integer(name: str, value: object) -> str | None:
@@ -48,7 +50,7 @@ def integer(name: str, value: object) -> str | None:
     # 2**63: what is beyond PostgreSQL's largest integer has too many digits to be repeated in an error.
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise invalid(name, "must be a whole number")
-    return str(value)
+    return int.__repr__(value)
 
 
 def instant(name: str, value: object) -> str | None:
@@ -65,6 +67,18 @@ def duration(name: str, value: object) -> str | None:
     if not isinstance(value, timedelta):
         raise invalid(name, f"must be a timedelta, not {type(value).__name__}")
     return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+
+
+_YEAR = 365 * 86400.0
+
+
+def seconds(name: str, value: object) -> float | None:
+    """How long something may take. What is more than a year has no end, and what is negative is over."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise invalid(name, "must be a number of seconds")
+    return None if value > _YEAR else float(max(value, 0))
 
 
 def uuids(name: str, values: object) -> str | None:
@@ -91,11 +105,19 @@ def json_text(name: str, value: object) -> str | None:
         return None
     try:
         return _encoder.encode(dict(value) if isinstance(value, Mapping) else value)
-    except (TypeError, ValueError, ArithmeticError, RecursionError) as exc:
-        raise invalid(name, f"cannot be written as JSON ({exc})") from exc
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as exc:
+        raise invalid(name, f"cannot be written as JSON ({exc!s:.200})") from exc
+
+
+def mapping(name: str, value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise invalid(name, f"must be a mapping, not {type(value).__name__}")
+    return value
 
 
 def _json_value(value: object) -> object:
+    if isinstance(value, Quote):
+        return value.to_json()
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime) and value.utcoffset() is not None:

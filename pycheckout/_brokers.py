@@ -15,23 +15,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 CONTENT_TYPE = "application/cloudevents+json"  # CloudEvents JSON event format, section 3
+_SCHEMA = "urn:pycheckout:event:{}:v{}"  # `$id` of `data` in docs/events/*.schema.json
 TIMEOUT = 10.0  # seconds for a connection to be made, and for a broker to confirm an event
 _CLOSING = 2.0  # seconds for a connection to be closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A claimed event. `payload` is JSON text as PostgreSQL writes it, so that no number changes on the way."""
+    """A claimed event. `data` is JSON text as PostgreSQL writes it, so that no number changes on the way."""
 
     id: UUID
     event_type: str
     aggregate_type: str
     aggregate_id: UUID
-    payload: str
+    data: str
+    """What the payload's envelope holds, or the whole payload of an event that has none."""
+    version: str | None
+    """Of the data, as the envelope has it; None without an envelope."""
     created_at: str
     attempt_count: int
     claim_id: UUID
@@ -48,7 +52,9 @@ class Event:
             "datacontenttype": "application/json",
             "partitionkey": str(self.aggregate_id),
         }
-        return (json.dumps(attributes)[:-1] + f', "data": {self.payload}}}').encode()
+        if self.version is not None:
+            attributes["dataschema"] = _SCHEMA.format(quote(self.event_type, safe=""), self.version)
+        return (json.dumps(attributes)[:-1] + f', "data": {self.data}}}').encode()
 
 
 Publish = Callable[[Event, bytes], Awaitable[object]]

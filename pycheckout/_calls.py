@@ -8,8 +8,7 @@ plain method on a sync group and an awaitable one on an async group, each with t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypedDict, TypeVar, overload
@@ -17,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 
+from . import _arguments as to
 from ._connection import AsyncConn, Attempts, Conn, run, run_async
 from ._errors import CartInconsistent, CheckoutError
 from ._logging import caller
@@ -35,7 +35,8 @@ class CallOptions(TypedDict, total=False):
 
     timeout: float | None
     """Seconds that the call may take altogether: waiting for a connection of the pool and for locks, and all attempts.
-    After them it raises Unavailable. None: as long as the server and the pool allow."""
+    After them it raises Unavailable. None, or more than a year: as long as the server and the pool allow. Raises
+    InvalidRequest for what is no number."""
     request_id: str | None
     """Goes into the log record of the call, and nowhere else."""
 
@@ -45,7 +46,9 @@ class Group:
 
     def __init__(self, conn: Any, schema: str | None) -> None:
         self._conn = conn
-        self._schema = schema
+        self._schema = to.text("schema", schema)
+        if self._schema == "":
+            raise to.invalid("schema", "must be the name of a schema")
 
 
 class SyncGroup(Group):
@@ -193,7 +196,7 @@ class Call(Generic[P, T]):
             query = self._queries[schema] = self._sql.replace("{schema}", prefix)
         return query
 
-    def _recorded(self, args: Any, kwargs: Mapping[str, Any]) -> AbstractContextManager[_Record]:
+    def _recorded(self, args: Any, kwargs: Mapping[str, Any]) -> _Record:
         if not kwargs.keys() <= self._keywords:  # which `**options` would take without a word
             [unknown, *_] = sorted(kwargs.keys() - self._keywords)
             raise TypeError(f"{self._name}() got an unexpected keyword argument {unknown!r}")
@@ -203,8 +206,8 @@ class Call(Generic[P, T]):
         subject = None
         if self._about is not None:
             subject = args[self._place] if self._place < len(args) else kwargs.get(self._about)
-        attempts = Attempts(replays=replays, timeout=kwargs.get("timeout"))
-        return _recorded(self._operation, self._about, subject, kwargs.get("request_id"), attempts)
+        attempts = Attempts(replays=replays, timeout=to.seconds("timeout", kwargs.get("timeout")))
+        return _Record(self._operation, self._about, subject, kwargs.get("request_id"), attempts)
 
 
 _CONN = Parameter("conn", Parameter.POSITIONAL_ONLY)
@@ -229,53 +232,59 @@ def call(
     return lambda define: Call(define, sql, read, about, replays)
 
 
-class _Record:
+class _Record:  # a context, and not made of a generator: every call goes through it
     """What the log record of a call says. Never an address, a key or a token."""
 
-    def __init__(self, attempts: Attempts) -> None:
+    def __init__(
+        self, operation: str, about: str | None, subject: object, request_id: object, attempts: Attempts
+    ) -> None:
         self.attempts = attempts
-        self.outcome = ""
-        self.replayed = False
-        self.sqlstate: str | None = None
+        self._operation = operation
+        self._about = about
+        self._subject = subject
+        self._request_id = request_id
+        self._outcome = ""
+        self._replayed = False
+        self._sqlstate: str | None = None
 
     def of(self, answer: T) -> T:
-        self.outcome = str(getattr(answer, "outcome", None) or getattr(answer, "status", None) or "done")
-        self.replayed = getattr(answer, "replayed", False)
+        self._outcome = str(getattr(answer, "outcome", None) or getattr(answer, "status", None) or "done")
+        self._replayed = getattr(answer, "replayed", False)
         return answer
 
+    def __enter__(self) -> _Record:
+        return self
 
-@contextmanager
-def _recorded(
-    operation: str, about: str | None, subject: object, request_id: str | None, attempts: Attempts
-) -> Iterator[_Record]:
-    record = _Record(attempts)
-    name = "cart_id" if about == "cart" else about
-    if about == "cart":
-        subject = subject.get("id") if isinstance(subject, Mapping) else getattr(subject, "id", None)
-    level = logging.INFO
-    try:
-        yield record
-    except BaseException as exc:
-        level = logging.WARNING
-        # A refused commit does not know whose call it was.
-        if isinstance(exc, CartInconsistent) and name == "cart_id":
-            exc.detail.setdefault("cart_id", _loggable(subject))
-        record.outcome = exc.code if isinstance(exc, CheckoutError) else type(exc).__name__
-        record.sqlstate = getattr(exc, "sqlstate", None)
-        raise
-    finally:
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        level = logging.INFO if exc is None else logging.WARNING
+        if exc is not None:
+            # A refused commit does not know whose call it was.
+            if isinstance(exc, CartInconsistent) and self._named == "cart_id":
+                exc.detail.setdefault("cart_id", _loggable(self._found))
+            self._outcome = exc.code if isinstance(exc, CheckoutError) else type(exc).__name__
+            self._sqlstate = getattr(exc, "sqlstate", None)
         if logger.isEnabledFor(level):
             fields = {
-                "operation": operation,
-                **({} if name is None else {name: _loggable(subject)}),
-                "outcome": record.outcome,
-                "replayed": record.replayed,
-                "sqlstate": record.sqlstate,
-                "attempts": record.attempts.count,
-                "duration_ms": round(record.attempts.seconds * 1000, 3),
-                "request_id": request_id,
+                "operation": self._operation,
+                **({} if self._named is None else {self._named: _loggable(self._found)}),
+                "outcome": self._outcome,
+                "replayed": self._replayed,
+                "sqlstate": self._sqlstate,
+                "attempts": self.attempts.count,
+                "duration_ms": round(self.attempts.seconds * 1000, 3),
+                "request_id": _readable(self._request_id),
             }
-            _log(level, operation, fields)
+            _log(level, self._operation, fields)
+
+    @property
+    def _named(self) -> str | None:
+        return "cart_id" if self._about == "cart" else self._about
+
+    @property
+    def _found(self) -> object:
+        if self._about != "cart":
+            return self._subject
+        return self._subject.get("id") if isinstance(self._subject, Mapping) else getattr(self._subject, "id", None)
 
 
 def _log(level: int, operation: str, fields: Mapping[str, Any]) -> None:
@@ -297,5 +306,14 @@ def _loggable(value: object) -> str:
     # What is no UUID may be anything, a token in the wrong place too.
     try:
         return str(UUID(str(value)))
-    except (ValueError, RecursionError):
+    except Exception:
+        return "invalid"
+
+
+def _readable(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return str(value)
+    except Exception:  # an int of 5,000 digits has no text, and by now the call may be committed
         return "invalid"

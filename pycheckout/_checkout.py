@@ -92,9 +92,10 @@ select {schema}checkout_execute(
         """Turn a quoted cart into vendor orders, or replay what that cart became.
 
         `idempotency_key`: 1 to 255 visible characters, new for each intent of the buyer
-        and the same for each retry of it. `shipping_address` and `shipping_line`
-        ({code, title, price_cents}): JSON objects; `price_cents` is an int in minor
-        units. `payment_method`: a value of the database's enum (`cash`, `ach`, ...).
+        and the same for each retry of it. `shipping_address`: a JSON object with line1,
+        city and country at least. `shipping_line`: a JSON object {code, title,
+        price_cents}, `price_cents` an int in minor units; it is in no total.
+        `payment_method`: a value of the database's enum (`cash`, `ach`, ...).
         `ad_token_policy`: `drop` leaves bad ad tokens out, `error` refuses the cart.
         `reservation_policy`: what a line that is short of stock rejects, itself
         (`partial`), its vendor (`vendor`) or everything (`all`). `timeout` bounds the
@@ -169,7 +170,7 @@ class QuoteCalls:
         cart, CartNotActive for an abandoned and SnapshotImmutable for a converted one,
         InvalidRequest, Busy, Unavailable and NotInstalled.
         """
-        return (to.json_text("cart", cart.to_json() if isinstance(cart, Quote) else cart),)
+        return (to.json_text("cart", cart),)
 
     @call(
         "select {schema}cart_get(buyer_store_id => %s::uuid, cart_id => %s::uuid)::text",
@@ -257,7 +258,7 @@ select {schema}orders_list(
     def cancel(self, order_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
         """Cancel an order that nobody has begun to deliver: its stock is available again, nothing is due any more.
 
-        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 500 characters, told in the event.
+        Canceling it again changes nothing and answers `replayed`. `reason`: 1 to 1000 characters, told in the event.
         Same transaction as `execute`, and tried again as that is. Raises OrderNotFound, OrderStateConflict,
         InvalidRequest, CartInconsistent if a trigger of the host keeps a row from being written, Busy, Unavailable and
         NotInstalled.
@@ -317,7 +318,8 @@ class StockCalls:
 
         Transaction, attempts and errors as those of `set`.
         """
-        listed = [{"product_id": product_id, "available": units} for product_id, units in levels.items()]
+        given = to.mapping("levels", levels)
+        listed = [{"product_id": product_id, "available": units} for product_id, units in given.items()]
         return (to.json_text("levels", listed),)
 
     @call(
@@ -334,7 +336,7 @@ select to_json({schema}inventory_adjust(
         """Add units, or take them where `delta` is negative, and return the level after that.
 
         `change_key`: 1 to 255 visible characters, the same for each retry of one change: the second call changes
-        nothing. Without it a lost connection is Unavailable with `outcome` unknown, and not tried again: a second
+        nothing. Without the key a lost connection is Unavailable with `outcome` unknown, and not tried again: a second
         call would count the units twice. Same transaction as `execute`. Raises InsufficientInventory if fewer are
         there, IdempotencyKeyReused for a key of another change, InvalidRequest, Busy, Unavailable and NotInstalled.
         """
@@ -401,15 +403,15 @@ class OutboxCalls:
 
     @call(
         """\
-select coalesce(json_agg(entry order by event_type, attempt_count), '[]')::text
+select coalesce(json_agg(entry order by oldest_at, event_type, attempt_count), '[]')::text
   from {schema}outbox_backlog as entry""",
         several(BacklogEntry),
         replays=True,
     )
     def backlog(self, **options: Unpack[CallOptions]) -> Sent:
-        """The events that nobody has published yet, by type and number of attempts; none if nothing waits.
+        """The events that nobody has published yet, by type and number of attempts, what waits longest first.
 
-        Reads only. Raises Busy, Unavailable, and NotInstalled for a role that may not look.
+        None if nothing waits. Reads only. Raises Busy, Unavailable, and NotInstalled for a role that may not look.
         """
         return ()
 
@@ -494,8 +496,10 @@ class Checkout(CheckoutCalls, SyncGroup):
     """What a service holds: the calls, on one connection or pool.
 
     `conn`: a psycopg connection or pool, a SQLAlchemy `Connection` or `Session` on psycopg, or Django's `connection`.
-    It is kept, not opened or closed. `schema`: where pycheckout is installed, if the search_path does not name it.
-    As thread-safe as what it is made of: one for a pool serves all threads.
+    `schema`: where pycheckout is installed, if the search_path does not name it.
+
+    What it is made of is kept, not opened or closed, and it is as thread-safe as that: one for a pool serves all
+    threads.
     """
 
     def __init__(self, conn: Conn, *, schema: str | None = None) -> None:

@@ -31,7 +31,7 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from . import _audit, _conninfo, _doctor
-from ._checkout import AdTokenPolicy, CheckoutCalls, OrderCalls, ReservationPolicy, StockCalls
+from ._checkout import AdTokenPolicy, CheckoutCalls, OrderCalls, OutboxCalls, ReservationPolicy, StockCalls
 from ._errors import CheckoutError, NotInstalled, translated
 from ._migrate import Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
@@ -399,12 +399,14 @@ def _calls(
     columns: Sequence[str] = (),
     batches: bool = False,
     panel: str | None = None,
+    field: str = "",
 ) -> Callable[[Callable[..., Statement]], Callable[..., Statement]]:
     """A command that runs the statement that a function makes of its arguments, and shows the JSON of each row.
 
     `grant` names the function that gives a role the right. For a person, `said` is the sentence with the row's fields,
     instead of a table, and `columns` are those that a table has, where not all. With `batches` the statement counts
-    what it `deleted`, and is run until that is 0.
+    what it `deleted`, and is run until that is 0. An answer that is no object is the `field` of one, beside what the
+    command was told.
     """
 
     def define(function: Callable[..., Statement]) -> Callable[..., Statement]:
@@ -414,7 +416,10 @@ def _calls(
             with _connected(database, schema, as_json, grant) as conn:
                 answers = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
                 # the calls of services answer with JSON as text
-                rows = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
+                answers = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
+                rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
+                if field:
+                    rows = [arguments | {field: row} for row in rows]
                 while batches and (more := _deleted(conn, query, params)):
                     rows[0]["deleted"] += more
             with _told():
@@ -624,28 +629,30 @@ EventId = Annotated[str, typer.Argument(metavar="EVENT", help="The id of an even
 
 @_calls(outbox, "backlog", grant="checkout_grant_operators")
 def _outbox_backlog() -> Statement:
-    """Show what is not published yet, by type and number of attempts."""
-    return "select to_json(waiting) from outbox_backlog as waiting order by oldest_at", ()
+    """Show what is not published yet, by type and number of attempts, what waits longest first."""
+    return OutboxCalls.backlog.statement()
 
 
 @_calls(outbox, "dead")
-def _outbox_dead() -> Statement:
+def _outbox_dead(
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most, the oldest first.")] = 100,
+) -> Statement:
     """Show the events that are parked, and the error of each. The younger ones of their aggregates wait."""
-    return "select to_json(letter) from outbox_dead_letters as letter order by parked_at, event_id", ()
+    return OutboxCalls.dead_letters.statement(most)
 
 
-@_calls(outbox, "replay", grant="checkout_grant_relay", said="event {event_id} was {was}, and is due now")
-def _outbox_replay(event: EventId) -> Statement:
+@_calls(outbox, "replay", grant="checkout_grant_relay", said="event {event_id} was {was}, and is due now", field="was")
+def _outbox_replay(event_id: EventId) -> Statement:
     """Make an event due now, parked or not."""
-    answer = "json_build_object('event_id', %s::uuid, 'was', outbox_replay(%s::uuid))"
-    return f"select {answer}", (event, event)
+    return OutboxCalls.replay.statement(event_id)
 
 
-@_calls(outbox, "discard", grant="checkout_grant_relay", said="event {event_id} was {was}, and is given up")
-def _outbox_discard(event: EventId, reason: Reason) -> Statement:
+@_calls(
+    outbox, "discard", grant="checkout_grant_relay", said="event {event_id} was {was}, and is given up", field="was"
+)
+def _outbox_discard(event_id: EventId, reason: Reason) -> Statement:
     """Give an event up for good, and let the younger ones of its aggregate go on."""
-    answer = "json_build_object('event_id', %s::uuid, 'was', outbox_discard(%s::uuid, %s::text))"
-    return f"select {answer}", (event, event, reason)
+    return OutboxCalls.discard.statement(event_id, reason=reason)
 
 
 @_calls(outbox, "purge", grant="checkout_grant_relay", said="{deleted} events deleted", batches=True)

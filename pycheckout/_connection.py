@@ -121,6 +121,8 @@ class Attempts:
         self.drained = False
         self.of_the_host = False
         """Whether what runs is the host's, in our transaction."""
+        self.has_hosts_rows = False
+        """Whether the host wrote in our transaction."""
         self._replays = replays
         self._began = time.monotonic()
         self._deadline = None if timeout is None else self._began + timeout
@@ -136,7 +138,7 @@ class Attempts:
 
     def begin(self) -> None:
         self.count += 1
-        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = False
+        self.ours = self.pooled = self.sent = self.lost = self.of_the_host = self.has_hosts_rows = False
 
     def about(self, error: CheckoutError) -> CheckoutError:
         """The same error; it says what is known of a call whose answer did not come."""
@@ -174,10 +176,10 @@ def run(
         try:
             with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
-                    with _bounded(connection, attempts), connection.transaction() if then else nullcontext():
+                    with _bounded(connection, attempts), connection.transaction() if then else _UNBOUNDED:
                         answer = _fetch(connection, query, params)
                         if then is not None:
-                            attempts.of_the_host = True
+                            attempts.of_the_host = attempts.has_hosts_rows = True
                             then(connection, answer)
                             attempts.of_the_host = False
                         return answer
@@ -217,11 +219,11 @@ async def run_async(
                     try:
                         async with (
                             _bounded_async(connection, attempts),
-                            connection.transaction() if then else nullcontext(),
+                            connection.transaction() if then else _UNBOUNDED,
                         ):
                             answer = await _fetch_async(connection, query, params)
                             if then is not None:
-                                attempts.of_the_host = True
+                                attempts.of_the_host = attempts.has_hosts_rows = True
                                 await then(connection, answer)
                                 attempts.of_the_host = False
                             return answer
@@ -244,43 +246,59 @@ async def run_async(
         await asyncio.sleep(delay)
 
 
-@contextmanager
-def _translated(attempts: Attempts) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as exc:
-        error = translated(exc) or (refused_at_commit(exc) if attempts.ours else None)
-        if error is None or (attempts.of_the_host and not isinstance(error, Busy | Unavailable)):
-            raise
-        raise attempts.about(error) from exc
+class _translated:  # not made of a generator: every call goes through it
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if not isinstance(exc, psycopg.Error):
+            return
+        attempts = self._attempts
+        error = translated(exc)
+        if error is None and attempts.ours:
+            error = refused_at_commit(exc, has_hosts_rows=attempts.has_hosts_rows)
+        if error is not None and (not attempts.of_the_host or isinstance(error, Busy | Unavailable)):
+            raise attempts.about(error) from exc
 
 
-@contextmanager
-def _borrowed(conn: Any, attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
+def _borrowed(conn: Any, attempts: Attempts) -> AbstractContextManager[psycopg.Connection[Any]]:
     if isinstance(conn, psycopg.Connection):
         attempts.ours = conn.autocommit and _is_free(conn)
-        yield conn
-    elif (borrow := _frameworks.borrow(conn)) is not None:
-        with borrow as connection:
-            attempts.ours = connection.autocommit and _is_free(connection)
+        return nullcontext(conn)
+    borrow = _frameworks.borrow(conn)
+    return _from_pool(conn, attempts) if borrow is None else _from_framework(borrow, attempts)
+
+
+@contextmanager
+def _from_framework(
+    borrow: AbstractContextManager[psycopg.Connection[Any]], attempts: Attempts
+) -> Iterator[psycopg.Connection[Any]]:
+    with borrow as connection:
+        attempts.ours = connection.autocommit and _is_free(connection)
+        yield connection
+
+
+@contextmanager
+def _from_pool(pool: Any, attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
+    with pool.connection(**_waiting(pool, attempts)) as connection:
+        attempts.ours = attempts.pooled = True
+        borrow_autocommit = _can_autocommit(connection)
+        if borrow_autocommit:
+            connection.autocommit = True
+        try:
             yield connection
-    else:
-        with conn.connection(**_waiting(conn, attempts)) as connection:
-            attempts.ours = attempts.pooled = True
-            borrow_autocommit = _can_autocommit(connection)
+            connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
+        except psycopg.errors.ReadOnlySqlTransaction:
+            connection.close()  # after a switch of roles a pool would hand it out again and again
+            raise
+        finally:
+            attempts.lost = connection.closed
             if borrow_autocommit:
-                connection.autocommit = True
-            try:
-                yield connection
-                connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
-            except psycopg.errors.ReadOnlySqlTransaction:
-                connection.close()  # after a switch of roles a pool would hand it out again and again
-                raise
-            finally:
-                attempts.lost = connection.closed
-                if borrow_autocommit:
-                    with suppress(psycopg.Error):  # broken: its pool discards it
-                        connection.autocommit = False
+                with suppress(psycopg.Error):  # broken: its pool discards it
+                    connection.autocommit = False
 
 
 @asynccontextmanager
@@ -319,14 +337,18 @@ def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
 _GRACE = 1.0  # seconds that a server has to say that it canceled
 
 
-@contextmanager
-def _bounded(connection: psycopg.Connection[Any], attempts: Attempts) -> Iterator[None]:
+_UNBOUNDED = nullcontext()
+
+
+def _bounded(connection: psycopg.Connection[Any], attempts: Attempts) -> AbstractContextManager[None]:
     """Ends what runs on the connection when the call's time is over: canceled, or cut off where nobody answers."""
     attempts.sent = True
     left = attempts.left
-    if left is None:
-        yield
-        return
+    return _UNBOUNDED if left is None else _ended_after(connection, left)
+
+
+@contextmanager
+def _ended_after(connection: psycopg.Connection[Any], left: float) -> Iterator[None]:
     done = threading.Event()
 
     def expire() -> None:
@@ -346,13 +368,14 @@ def _bounded(connection: psycopg.Connection[Any], attempts: Attempts) -> Iterato
         watching.join()  # a cancel that is under way must not meet the next statement
 
 
-@asynccontextmanager
-async def _bounded_async(connection: psycopg.AsyncConnection[Any], attempts: Attempts) -> AsyncIterator[None]:
+def _bounded_async(connection: psycopg.AsyncConnection[Any], attempts: Attempts) -> AbstractAsyncContextManager[None]:
     attempts.sent = True
     left = attempts.left
-    if left is None:
-        yield
-        return
+    return _UNBOUNDED if left is None else _ended_after_async(connection, left)
+
+
+@asynccontextmanager
+async def _ended_after_async(connection: psycopg.AsyncConnection[Any], left: float) -> AsyncIterator[None]:
     done = asyncio.Event()
 
     async def finished(seconds: float) -> bool:
@@ -454,11 +477,12 @@ def _require(conn: object, connection_type: type[_AnyConnection]) -> None:
         conn, is_async=connection_type is psycopg.AsyncConnection
     ):
         return
+    if callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute"):
+        return  # a pool
     kind = f"{type(conn).__module__}.{type(conn).__qualname__}"
     if kind.startswith("asyncpg."):
         raise TypeError(
             "asyncpg is not psycopg: call the SQL functions yourself; CheckoutResult.from_json() reads answers, "
             "and pycheckout.error_from() errors (docs/services.md)"
         )
-    if not callable(getattr(conn, "connection", None)) or hasattr(conn, "execute"):
-        raise TypeError(f"a psycopg.{connection_type.__name__} or a pool of them is needed, not {kind}")
+    raise TypeError(f"a psycopg.{connection_type.__name__} or a pool of them is needed, not {kind}")

@@ -237,6 +237,8 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "22003": InvalidRequest,  # a number out of range
     "22007": InvalidRequest,  # no instant, no interval
     "22008": InvalidRequest,  # an instant out of range
+    "22009": InvalidRequest,  # an offset from UTC out of range
+    "2201W": InvalidRequest,  # a negative number of rows
     "22P02": InvalidRequest,  # no uuid, no JSON
     "22P05": InvalidRequest,  # \u0000 in JSON
     "54000": InvalidRequest,  # JSON too large for jsonb
@@ -333,12 +335,21 @@ def _kind(sqlstate: str) -> type[CheckoutError] | None:
     return BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2])
 
 
-def refused_at_commit(exc: psycopg.Error) -> CartInconsistent | None:
+_OF_A_CHECKOUT = frozenset(
+    {"cart_records", "vendor_orders", "order_line_items", "payment_intents", "inventory_items", "inventory_slots"}
+    | {"checkout_requests", "outbox_events"}
+)
+
+
+def refused_at_commit(exc: psycopg.Error, *, has_hosts_rows: bool = False) -> CartInconsistent | None:
     """The typed error for a rule that is deferred to the COMMIT (Django's foreign keys are), or None.
 
-    Only where the transaction is the call's own: nothing else in it can have broken the rule.
+    Only where the transaction is the call's own: nothing else in it can have broken the rule. Where the host wrote rows
+    too, by a hook, a rule of another table than a checkout writes is the host's.
     """
     if exc.sqlstate is None or exc.sqlstate[:2] != "23" or failed_inside(exc):
+        return None
+    if has_hosts_rows and exc.diag.table_name not in _OF_A_CHECKOUT:
         return None
     about = {"problem": "constraint", "constraint": exc.diag.constraint_name, "table": exc.diag.table_name}
     return CartInconsistent(

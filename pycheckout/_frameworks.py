@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -59,14 +60,28 @@ def _django(conn: Any) -> Iterator[psycopg.Connection[Any]]:
 # SQLAlchemy
 
 
-def _is_sqlalchemy(conn: object) -> bool:
+def _is_sqlalchemy(conn: Any) -> bool:
+    return _is_of_sqlalchemy(conn.__class__)
+
+
+def _is_async_sqlalchemy(conn: Any) -> bool:
+    return _is_of_async_sqlalchemy(conn.__class__)
+
+
+# Remembered: each call asks, and a class is what it is once there is an object of it. (`__class__`, since a proxy of a
+# host's has that of what it stands for.)
+
+
+@lru_cache(maxsize=64)
+def _is_of_sqlalchemy(kind: type[Any]) -> bool:
     sessions = _classes("sqlalchemy.orm", "Session", "scoped_session")
-    return isinstance(conn, (*_classes("sqlalchemy.engine", "Connection"), *sessions))
+    return issubclass(kind, (*_classes("sqlalchemy.engine", "Connection"), *sessions))
 
 
-def _is_async_sqlalchemy(conn: object) -> bool:
+@lru_cache(maxsize=64)
+def _is_of_async_sqlalchemy(kind: type[Any]) -> bool:
     names = ("AsyncConnection", "AsyncSession", "async_scoped_session")
-    return isinstance(conn, _classes("sqlalchemy.ext.asyncio", *names))
+    return issubclass(kind, _classes("sqlalchemy.ext.asyncio", *names))
 
 
 def _classes(module: str, *names: str) -> tuple[type[Any], ...]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ._types import CheckoutResult
 
 KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 """Visible ASCII (RFC 5234 VCHAR) but for quote and backslash: bare, or an RFC 9651 string."""
@@ -76,8 +81,8 @@ _BUYER = "11111111-1111-4111-8111-111111111111"
 _CART = "22222222-2222-4222-8222-222222222222"
 _VENDOR = "33333333-3333-4333-8333-333333333333"
 _PRODUCT = "44444444-4444-4444-8444-444444444444"
-_GROUP = "66666666-6666-4666-8666-666666666666"
-_ITEM = "77777777-7777-4777-8777-777777777777"
+ORDER = "66666666-6666-4666-8666-666666666666"
+LINE = "77777777-7777-4777-8777-777777777777"
 _ADDRESS = {
     "line1": "12 Main Street",
     "line2": None,
@@ -112,7 +117,7 @@ _RESULT: dict[str, Any] = {
     "totals": {"quoted": _AMOUNTS, "confirmed": _AMOUNTS},
     "vendor_orders": [
         {
-            "order_id": _GROUP,
+            "order_id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "created_pending",
             **_AMOUNTS,
@@ -121,15 +126,15 @@ _RESULT: dict[str, Any] = {
             "warnings": [],
             "attributed_token": None,
             "payment_intent": {
-                "payment_intent_id": _GROUP,
+                "payment_intent_id": ORDER,
                 "method": "ach",
                 "status": "unpaid",
                 "amount_cents": 2000,
             },
             "items": [
                 {
-                    "line_item_id": _ITEM,
-                    "cart_item_id": _ITEM,
+                    "line_item_id": LINE,
+                    "cart_item_id": LINE,
                     "product_id": _PRODUCT,
                     "name": "Basil",
                     "category": "herbs",
@@ -160,14 +165,14 @@ _ACTIVE = {
     "totals": {"quoted": _AMOUNTS},
     "vendor_groups": [
         {
-            "id": _GROUP,
+            "id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "ok",
             **_AMOUNTS,
             "warnings": [],
             "items": [
                 {
-                    "id": _ITEM,
+                    "id": LINE,
                     "product_id": _PRODUCT,
                     "title": "Basil",
                     "category": "herbs",
@@ -186,29 +191,37 @@ _ACTIVE = {
 
 REQUEST = {"requestBody": {"content": {"application/json": {"example": _REQUEST}}}}
 
-PROBLEM: dict[str, Any] = {
-    "title": "Problem",
-    "description": "RFC 9457 problem details. Act on `code`.",
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string", "description": "For a person."},
-        "errors": {
-            "type": "array",
-            "description": "What has to be corrected.",
-            "items": {
-                "type": "object",
-                "required": ["field", "problem"],
-                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
-            },
-        },
-        "context": {"description": "What the problem is about: ids, a status, the lines that are short."},
-    },
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldProblem:
+    """What has to be corrected."""
+
+    field: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """RFC 9457 problem details. Act on `code`."""
+
+    type: Annotated[str, Field(json_schema_extra={"format": "uri"})]
+    title: str
+    status: int
+    code: str
+    detail: Annotated[str, Field(description="For a person.")]
+    errors: Annotated[Sequence[FieldProblem], Field(description="What has to be corrected.")] = ()
+    context: Annotated[
+        Any, Field(description="What the problem is about: ids, a status, the lines that are short.")
+    ] = None
+
+
+class _OfProblem(dict[str, Any]):
+    """The content of an error response. FastAPI writes the schema of a `model`, a reference to it by whatever name the
+    host's other models leave it, under the media type of the route's good answers: here it is that of a problem."""
+
+    def setdefault(self, media_type: str, default: Any = None) -> Any:
+        return super().setdefault("application/problem+json", default)
+
 
 _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     400: (
@@ -239,7 +252,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "forbidden": {"detail": "Forbidden"},
     "idempotency_key_reused": {"context": _ABOUT_CART | {"bound_cart_id": "99999999-9999-4999-8999-999999999999"}},
     "insufficient_inventory": {
-        "context": _ABOUT_CART | {"items": [{"cart_item_id": _ITEM, "product_id": _PRODUCT, "requested": 5}]}
+        "context": _ABOUT_CART | {"items": [{"cart_item_id": LINE, "product_id": _PRODUCT, "requested": 5}]}
     },
     "invalid_request": {"errors": [{"field": "shipping_address.city", "problem": "is required"}]},
     "no_orderable_items": {"context": _ABOUT_CART},
@@ -269,8 +282,7 @@ def _response(document: Callable[..., dict[str, Any]], status: int | str) -> dic
     if status == 200:
         replay = {"replayed": _RESULT | {"replayed": True}}
         answer = _success("It was converted already", replay, {"Idempotent-Replayed": "`true`"})
-        answer["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/CheckoutResult"}
-        return answer
+        return answer | {"model": CheckoutResult}
     if status == "200 read":
         return _success("What became of it", {"active": _ACTIVE, "converted": _RESULT | {"replayed": True}}, {})
     assert isinstance(status, int)
@@ -285,7 +297,8 @@ def _problem(
     return {
         "description": description,
         "headers": _headers(headers),
-        "content": {"application/problem+json": {"schema": PROBLEM, "examples": examples}},
+        "model": Problem,
+        "content": _OfProblem({"application/problem+json": {"examples": examples}}),
     }
 
 

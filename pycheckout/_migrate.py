@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -69,6 +70,8 @@ select set_config(setting.name, wanted.value, false)
  where setting.source <> 'client' and setting.setting <> wanted.value
 """
 
+_HAS_LEDGER = "select to_regclass(quote_ident(current_schema()) || '.checkout_ledger') is not null"
+
 _APPLIED = """
 select migration_id
   from _yoyo_migration
@@ -106,7 +109,7 @@ def migrate(
     the next call goes on from there. Raises MigrationError, `__cause__` being the
     error behind it, and Unavailable if there is no connection.
     """
-    with _locked(conninfo, schema, create_schema, timeout) as work:
+    with _locked(conninfo, schema, create_schema, timeout, looks_first=True) as work:
         applied = work.each(work.backend.to_apply(work.migrations), work.backend.apply_one)
         if left := work.backend.to_apply(work.migrations):
             raise MigrationError(f"still pending: {_ids(left)}")
@@ -202,7 +205,7 @@ def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
             version=release(),
             installed=deployed and deployed["version"],
             changes_functions=deployed is None or deployed["hash"] != deployment().functions_hash(),
-            problems=_preflight(conn) if pending and here["name"] is not None else (),
+            problems=preflight(conn) if pending and here["name"] is not None else (),
         )
 
 
@@ -229,20 +232,27 @@ def _estimate(conn: psycopg.Connection[dict[str, Any]], name: str) -> Planned:
     )
 
 
-def _preflight(conn: psycopg.Connection[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+def preflight(conn: psycopg.Connection[Any]) -> tuple[dict[str, Any], ...]:
     """What the first statement of the first migration, which only looks, would refuse."""
-    from yoyo.migrations import read_sql_migration
-
-    first = min(path for path in (db_folder() / "migrations").glob("pycheckout_*.sql") if ".rollback." not in path.name)
-    _, _, (look, *_) = read_sql_migration(str(first))
     conn.execute(_SETTINGS)
     try:
-        with conn.transaction(force_rollback=True):
-            conn.execute("set transaction read only")
-            conn.execute(look.encode())
+        _look(conn, _first())
     except psycopg.errors.ObjectNotInPrerequisiteState as exc:
         return tuple(json_object(exc.diag.message_detail)["problems"])
     return ()
+
+
+def _first() -> Path:
+    return min(path for path in (db_folder() / "migrations").glob("pycheckout_*.sql") if ".rollback." not in path.name)
+
+
+def _look(conn: psycopg.Connection[Any], migration: Path) -> None:
+    from yoyo.migrations import read_sql_migration
+
+    _, _, (look, *_) = read_sql_migration(str(migration))
+    with conn.transaction(force_rollback=True):
+        conn.execute("set transaction read only")
+        conn.execute(look.encode())
 
 
 def pending_migrations(conn: psycopg.Connection[dict[str, Any]]) -> tuple[str, ...]:
@@ -282,7 +292,9 @@ class _Work:
 
 
 @contextmanager
-def _locked(conninfo: str, schema: str | None, create_schema: bool, timeout: float) -> Iterator[_Work]:
+def _locked(
+    conninfo: str, schema: str | None, create_schema: bool, timeout: float, *, looks_first: bool = False
+) -> Iterator[_Work]:
     deadline = time.monotonic() + timeout
     migrations = _read_migrations()
     params = _parameters(conninfo)
@@ -297,6 +309,12 @@ def _locked(conninfo: str, schema: str | None, create_schema: bool, timeout: flo
             )
         with _explained("preparing the schema"):
             name = _own_schema(guard, schema, create_schema, deadline)
+        if looks_first and not _value(guard, _HAS_LEDGER):
+            # Before yoyo's tables are made: what is refused finds nothing new in its database.
+            first = _first()
+            with _explained(first.stem):
+                _look(guard, first)
+        with _explained("preparing the schema"):
             backend = stack.enter_context(_backend(params, schema))
             _take_yoyo_lock(stack, guard, backend, deadline)
         yield _Work(guard, backend, migrations, name)
@@ -363,7 +381,8 @@ def _own_schema(
         if time.monotonic() > deadline:
             raise MigrationError(f'another migration of schema "{name}" is still running')
         time.sleep(_POLL)
-    if create_schema:
+    # CREATE SCHEMA IF NOT EXISTS asks for the right to create schemas, also where there is nothing to create.
+    if create_schema and not _value(guard, "select exists (select from pg_namespace where nspname = %s)", name):
         guard.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(name)))
     if schema is not None:
         guard.execute("select set_config('search_path', %s, false)", (_quoted(schema),))

@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -45,12 +45,14 @@ from ._checkout import (
 )
 from ._connection import AsyncPool, Pool
 from ._errors import CheckoutError, OrderNotFound
+from ._http_docs import Problem
 from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
 
 __all__ = [
     "ChangeRequest",
     "CheckoutRequest",
     "Party",
+    "Problem",
     "ShippingChoice",
     "checkout_router",
     "install_error_handlers",
@@ -120,7 +122,8 @@ def checkout_router(
     `on_checkout(conn, result)`: writes rows of the host's that commit with the orders, on the connection whose
     transaction the checkout is: async with an async pool, plain with another (in a thread). Called where `replayed` is
     false, perhaps more than once, of which one call is committed: nothing outside the database belongs there. Its
-    exception rolls the checkout back, and goes to the host's handlers.
+    exception rolls the checkout back, and goes to the host's handlers; so does a rule of those rows that the COMMIT
+    finds broken.
 
     Every error of these routes is problem+json (RFC 9457), `type` being `problem_base`
     and the error's code; the host's other routes stay as they are, and so does an
@@ -147,6 +150,7 @@ def checkout_router(
         response_model=CheckoutResult,
         responses=docs.responses(problems.document, 200, 201, 400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
         openapi_extra=docs.REQUEST,
+        operation_id="checkout_execute",
         summary="Turn a quoted cart into orders",
     )
     async def checkout(
@@ -188,6 +192,7 @@ def checkout_router(
         "/checkout/{cart_id}",
         response_model=CheckoutResult | ActiveCart,
         responses=docs.responses(problems.document, "200 read", 401, 403, 404, 422, 500, 503),
+        operation_id="checkout_result",
         summary="What became of a cart",
     )
     async def read_checkout(request: Request, store: Buyer, connections: Connections, cart_id: UUID) -> Response:
@@ -217,7 +222,7 @@ class ChangeRequest:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    reason: Annotated[str, Field(json_schema_extra=docs.text(500))]
+    reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
     """told in the event"""
 
 
@@ -257,32 +262,53 @@ def order_router(
     Asks: TypeAlias = Annotated[Party, Depends(the_party)]
     Vendor: TypeAlias = Annotated[Party, Depends(vendor)]
     Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+    OrderId: TypeAlias = Annotated[UUID, Path(examples=[docs.ORDER])]
+    LineId: TypeAlias = Annotated[UUID, Path(examples=[docs.LINE])]
 
     def answers(*which: int) -> dict[int | str, dict[str, Any]]:
         return docs.order_responses(problems.document, *which, 401, 403, 422, 500, 503)
 
-    @router.get("/orders", response_model=OrderPage, responses=answers(), summary="Orders, newest first")
+    @router.get(
+        "/orders",
+        response_model=OrderPage,
+        responses=answers(),
+        operation_id="orders_list",
+        summary="Orders, newest first",
+    )
     async def list_orders(
         request: Request,
         asks: Asks,
         connections: Connections,
         status: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
         after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
-        most: Annotated[int, Query(description="1 to 200 orders.")] = 50,
+        most: Annotated[
+            int, Query(description="1 to 200 orders.", json_schema_extra={"minimum": 1, "maximum": 200})
+        ] = 50,
     ) -> Response:
         """Of the buyer or the vendor who asks, without their lines."""
         given = {"statuses": status, "after": after, "most": most, "request_id": _request_id(request)}
         return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
 
-    @router.get("/orders/{order_id}", response_model=Order, responses=answers(404), summary="An order with its lines")
-    async def read_order(request: Request, asks: Asks, connections: Connections, order_id: UUID) -> Response:
+    @router.get(
+        "/orders/{order_id}",
+        response_model=Order,
+        responses=answers(404),
+        operation_id="order_get",
+        summary="An order with its lines",
+    )
+    async def read_order(request: Request, asks: Asks, connections: Connections, order_id: OrderId) -> Response:
         """Where it stands now."""
         found = await _orders(connections, "get", order_id, **asdict(asks), request_id=_request_id(request))
         return _json(200, found, {})
 
-    @router.post("/orders/{order_id}/cancel", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    @router.post(
+        "/orders/{order_id}/cancel",
+        response_model=OrderChange,
+        responses=answers(400, 404, 409, 413, 415),
+        operation_id="order_cancel",
+    )
     async def cancel_order(
-        request: Request, asks: Asks, connections: Connections, order_id: UUID, body: ChangeRequest
+        request: Request, asks: Asks, connections: Connections, order_id: OrderId, body: ChangeRequest
     ) -> Response:
         """Cancels an order that nobody has begun to deliver."""
         await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
@@ -296,18 +322,30 @@ def order_router(
 
     path = "/orders/{order_id}/lines/{line_id}"
 
-    @router.post(f"{path}/release", response_model=OrderChange, responses=answers(400, 404, 409, 413, 415))
+    @router.post(
+        f"{path}/release",
+        response_model=OrderChange,
+        responses=answers(400, 404, 409, 413, 415),
+        operation_id="order_line_release",
+    )
     async def release_line(
-        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID, body: ChangeRequest
+        request: Request,
+        asks: Vendor,
+        connections: Connections,
+        order_id: OrderId,
+        line_id: LineId,
+        body: ChangeRequest,
     ) -> Response:
         """Rejects a line that was not delivered."""
         await of_vendor(connections, asks, order_id, line_id)
         request_id = _request_id(request)
         return _json(200, await _orders(connections, "release", line_id, reason=body.reason, request_id=request_id), {})
 
-    @router.post(f"{path}/fulfil", response_model=OrderChange, responses=answers(404, 409))
+    @router.post(
+        f"{path}/fulfil", response_model=OrderChange, responses=answers(404, 409), operation_id="order_line_fulfil"
+    )
     async def fulfil_line(
-        request: Request, asks: Vendor, connections: Connections, order_id: UUID, line_id: UUID
+        request: Request, asks: Vendor, connections: Connections, order_id: OrderId, line_id: LineId
     ) -> Response:
         """Marks a line as delivered. It has no body."""
         await of_vendor(connections, asks, order_id, line_id)

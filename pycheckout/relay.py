@@ -31,10 +31,22 @@ logger = logging.getLogger("pycheckout.relay")
 
 T = TypeVar("T")
 
+# An envelope has these five members and no other, and two of them are the row's own: a payload of a host that only
+# looks like one loses nothing. (One CASE in another, since something can be subtracted from an object alone.)
 _CLAIM = """
-select id, event_type, aggregate_type, aggregate_id, payload::text as payload,
-       (to_json(created_at at time zone 'utc') #>> '{{}}') || 'Z' as created_at, attempt_count, claim_id
-  from {schema}outbox_claim(%s, make_interval(secs => %s))
+select event.id, event.event_type, event.aggregate_type, event.aggregate_id,
+       case when envelope.version is null then event.payload else event.payload -> 'data' end::text as data,
+       envelope.version, (to_json(event.created_at at time zone 'utc') #>> '{{}}') || 'Z' as created_at,
+       event.attempt_count, event.claim_id
+  from {schema}outbox_claim(%s, make_interval(secs => %s)) as event
+ cross join lateral (
+         select case when jsonb_typeof(event.payload) = 'object' then
+                  case when event.payload ?& '{{version,event_id,occurred_at,type,data}}'
+                            and event.payload - '{{version,event_id,occurred_at,type,data}}'::text[] = '{{}}'
+                            and event.payload @> jsonb_build_object('event_id', event.id, 'type', event.event_type)
+                            and jsonb_typeof(event.payload -> 'version') = 'number'
+                       then event.payload ->> 'version' end end
+       ) as envelope (version)
 """
 _EXTEND = "select {schema}outbox_extend(%s, make_interval(secs => %s))"
 _ACK = "select {schema}outbox_ack(%s, %s)"

@@ -1,4 +1,6 @@
-"""A pytest plugin for services that call pycheckout. Needs pytest, and the extra `demo` where there is no server.
+"""A pytest plugin for services that call pycheckout.
+
+Needs pytest, the extra `demo` where there is no server, and the extra `pool` for the pools.
 
 Load it with `pytest_plugins = ["pycheckout.testing"]` in the service's root conftest,
 or `-p pycheckout.testing`. A template database is migrated once a test process; each
@@ -8,19 +10,20 @@ find nothing in that clone when the test is over.
 The server is the one that PYCHECKOUT_TEST_DATABASE_URL names, by the URL or DSN of a
 role that may create databases, or else an embedded PostgreSQL that ends with the tests.
 Databases whose names begin with `pycheckout_service_` are made and dropped there, under
-names of the run's own, so that runs may share a server; what a killed run left behind,
-the next one drops.
+names of the process's own, so that runs, and the workers of pytest-xdist, may share a
+server; what a killed run left behind, the next one drops.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
 import psycopg
@@ -31,12 +34,18 @@ from psycopg.rows import dict_row
 from . import _conninfo
 from ._checkout import put_cart
 from ._migrate import migrate
+from ._quotes import Line, Quote, VendorGroup
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 __all__ = [
     "ADDRESS",
     "QuotedCart",
+    "pycheckout_async_pool",
     "pycheckout_cart",
     "pycheckout_dsn",
+    "pycheckout_pool",
     "pycheckout_prepare",
     "pycheckout_server",
     "pycheckout_template",
@@ -44,7 +53,7 @@ __all__ = [
 
 _PREFIX = "pycheckout_service_"
 
-# A run's databases are its template and one of that name with something behind it.
+# The names of a run's databases begin with its own.
 _LEFT_BEHIND = """
 select made.datname
   from pg_database as made
@@ -55,6 +64,16 @@ select made.datname
                     where session.datid = made.oid
                        or (starts_with(session.application_name, 'pycheckout_service_')
                            and starts_with(made.datname, session.application_name)))
+"""
+
+Id: TypeAlias = UUID | str
+Prepare: TypeAlias = Callable[[str], object]
+
+# A database that somebody is connected to cannot be cloned.
+_LEFT_OPEN = """
+select pg_terminate_backend(pid, 5000)
+  from pg_stat_activity
+ where datname = current_database() and usename = current_user and pid <> pg_backend_pid()
 """
 
 ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "postal_code": "74103", "country": "US"}
@@ -94,22 +113,46 @@ def pycheckout_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def pycheckout_prepare() -> Callable[[str], object]:
-    """Called once with the URL of the migrated template. Override it to make the service's own tables there."""
-    return lambda dsn: None
+def pycheckout_prepare() -> Prepare:
+    """Called once with the URL of the migrated template, to make the service's own tables there.
+
+    Override it in a conftest.py or a test file: each function that is answered has a template of its own. Connections
+    that it leaves open, as the pool of an engine does, are ended.
+    """
+    return _nothing
+
+
+def _nothing(dsn: str) -> None:
+    """What a service without tables of its own needs."""
 
 
 @pytest.fixture(scope="session")
-def pycheckout_template(
-    pycheckout_server: str, pycheckout_prepare: Callable[[str], object], pytestconfig: pytest.Config
-) -> Iterator[str]:
-    """The name of the migrated database that each test's is cloned from."""
+def _pycheckout_templates(pycheckout_server: str, pytestconfig: pytest.Config) -> Iterator[Callable[[Prepare], str]]:
+    """The template of a function that prepares it, made when it is first asked for."""
     project = re.sub(r"\W+", "_", pytestconfig.rootpath.name.lower(), flags=re.ASCII)[:25]
-    name = f"{_PREFIX}{project}_{uuid4().hex[:12]}"
-    with _alive(pycheckout_server, name), _database(pycheckout_server, name) as dsn:
-        migrate(dsn)
-        pycheckout_prepare(dsn)
-        yield name
+    run = f"{_PREFIX}{project}_{uuid4().hex[:12]}"
+    made: dict[Prepare, str] = {}
+
+    with _alive(pycheckout_server, run), ExitStack() as databases:
+
+        def template(prepare: Prepare) -> str:
+            if prepare not in made:
+                name = f"{run}_{len(made)}"
+                dsn = databases.enter_context(_database(pycheckout_server, name))
+                migrate(dsn)
+                prepare(dsn)
+                with psycopg.connect(dsn, autocommit=True) as conn:
+                    conn.execute(_LEFT_OPEN)
+                made[prepare] = name
+            return made[prepare]
+
+        yield template
+
+
+@pytest.fixture(scope="module")
+def pycheckout_template(_pycheckout_templates: Callable[[Prepare], str], pycheckout_prepare: Prepare) -> str:
+    """The name of the migrated database that each test's is cloned from."""
+    return _pycheckout_templates(pycheckout_prepare)
 
 
 @pytest.fixture
@@ -123,68 +166,112 @@ def pycheckout_dsn(pycheckout_server: str, pycheckout_template: str) -> Iterator
 
 
 @pytest.fixture
+def pycheckout_pool(pycheckout_dsn: str) -> Iterator[ConnectionPool]:
+    """An open psycopg pool of this test's database, closed after the test."""
+    from psycopg_pool import ConnectionPool
+
+    with ConnectionPool(pycheckout_dsn, min_size=1, timeout=10, open=True) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pycheckout_async_pool(pycheckout_dsn: str) -> Iterator[AsyncConnectionPool]:
+    """An async psycopg pool of this test's database, to be opened once: `async with pycheckout_async_pool as pool:`.
+
+    So it lives in the test's own event loop, whatever runs that, and ends with the block; a test that leaves the pool
+    open fails.
+    """
+    from psycopg_pool import AsyncConnectionPool
+
+    pool = AsyncConnectionPool(pycheckout_dsn, min_size=1, timeout=10, open=False)
+    yield pool
+    assert pool.closed, "pycheckout_async_pool was left open: async with pycheckout_async_pool as pool"
+
+
+@pytest.fixture
 def pycheckout_cart(pycheckout_dsn: str) -> Callable[..., QuotedCart]:
     """pycheckout_cart(vendors=2, lines=2, ...): a quoted cart, committed, its products in stock.
 
-    `lines` of `quantity` units for each of `vendors`, at `unit_price_cents` in minor units
-    of `currency`; `stock` units of each product (None: no stock row); `buyer_store_id`, a
-    new one by default; valid `valid_for` from now. What else is named is a field of
-    docs/quotes.md, such as `ad_tokens`.
+    `vendors`: how many, with new ids (2), or their ids. `lines`: how many of each vendor (2), with new products.
+    `products` are your own products instead of `lines`, a line each: their ids, dealt out to the vendors in turn, or
+    the vendor of each id (`{product_id: vendor_store_id}`), which says the vendors as well. `buyer`: the id of the
+    buyer's store, a new one by default.
+
+    Each line is `quantity` units at `unit_price_cents`, in minor units of `currency`. `stock`: the units that each
+    product has from now on (None: stock stays as it is). The cart is valid for `valid_for`. What else is named is a
+    field of docs/quotes.md, such as `ad_tokens`.
     """
 
     def pycheckout_cart(
         *,
-        vendors: int = 2,
-        lines: int = 2,
+        vendors: int | Sequence[Id] | None = None,
+        lines: int | None = None,
+        products: Sequence[Id] | Mapping[Id, Id] | None = None,
+        buyer: Id | None = None,
         quantity: int = 1,
         unit_price_cents: int = 1000,
         stock: int | None = 100,
-        buyer_store_id: UUID | None = None,
         currency: str = "USD",
         valid_for: timedelta = timedelta(hours=1),
         **cart: Any,
     ) -> QuotedCart:
-        buyer = buyer_store_id or uuid4()
-        subtotal = quantity * unit_price_cents
-        groups: list[dict[str, Any]] = [
-            {
-                "vendor_store_id": uuid4(),
-                "subtotal_cents": lines * subtotal,
-                "total_cents": lines * subtotal,
-                "items": [
-                    {
-                        "product_id": uuid4(),
-                        "title": f"Product {vendor + 1}.{line + 1}",
-                        "quantity": quantity,
-                        "unit_price_cents": unit_price_cents,
-                        "line_subtotal_cents": subtotal,
-                    }
-                    for line in range(lines)
-                ],
-            }
-            for vendor in range(vendors)
+        def line(product: UUID, title: str) -> Line:
+            return Line(product_id=product, title=title, quantity=quantity, unit_price_cents=unit_price_cents)
+
+        sold = _sold(vendors, lines, products)
+        groups = [
+            VendorGroup(
+                vendor_store_id=vendor,
+                items=[line(each, f"Product {v}.{n}") for n, each in enumerate(products_of_vendor, 1)],
+            )
+            for v, (vendor, products_of_vendor) in enumerate(sold.items(), 1)
         ]
-        quote: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "id": uuid4(),
-            "buyer_store_id": buyer,
+            "buyer_store_id": buyer or uuid4(),
             "currency": currency,
             "valid_until": datetime.now(UTC) + valid_for,
             "vendor_groups": groups,
-        } | cart
-        products = [item["product_id"] for group in groups for item in group["items"]]
+        }
+        quote = Quote(**(fields | cart))
+        ids = [product for products_of_vendor in sold.values() for product in products_of_vendor]
         with psycopg.connect(pycheckout_dsn) as conn:
             put_cart(conn, quote)
             if stock is not None:
-                conn.execute("select inventory_set(id, %s) from unnest(%s::uuid[]) as id", (stock, products))
+                conn.execute("select inventory_set(id, %s) from unnest(%s::uuid[]) as id", (stock, ids))
         return QuotedCart(
-            id=quote["id"],
-            buyer_store_id=buyer,
-            vendor_store_ids=tuple(group["vendor_store_id"] for group in groups),
-            product_ids=tuple(products),
-            total_cents=vendors * lines * subtotal,
+            id=UUID(str(quote.id)),
+            buyer_store_id=UUID(str(quote.buyer_store_id)),
+            vendor_store_ids=tuple(sold),
+            product_ids=tuple(ids),
+            total_cents=quote.total_cents,
         )
 
     return pycheckout_cart
+
+
+def _sold(
+    vendors: int | Sequence[Id] | None, lines: int | None, products: Sequence[Id] | Mapping[Id, Id] | None
+) -> dict[UUID, list[UUID]]:
+    """The products of each vendor."""
+    if products is not None and lines is not None:
+        raise TypeError("`products` are the lines: leave `lines` out")
+    sold: dict[UUID, list[UUID]] = {}
+    if isinstance(products, Mapping):
+        if vendors is not None:
+            raise TypeError("`products` names the vendors: leave `vendors` out")
+        for product, vendor in products.items():
+            sold.setdefault(UUID(str(vendor)), []).append(UUID(str(product)))
+        return sold
+    if vendors is None or isinstance(vendors, int):
+        sold = {uuid4(): [] for _ in range(2 if vendors is None else vendors)}
+    else:
+        sold = {UUID(str(vendor)): [] for vendor in vendors}
+    if products is None:
+        return {vendor: [uuid4() for _ in range(2 if lines is None else lines)] for vendor in sold}
+    for product, vendor in zip(products, itertools.cycle(sold), strict=False):
+        sold[vendor].append(UUID(str(product)))
+    return sold
 
 
 @contextmanager

@@ -56,7 +56,9 @@ _SAME_ON_EVERY_SERVER = {
     "test_frameworks",
     "test_functions_hash",
     "test_guarantees",
+    "test_hostile_calls",
     "test_http",
+    "test_http_document",
     "test_http_hook",
     "test_http_orders",
     "test_killed_suite",
@@ -71,6 +73,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_services",
     "test_shop",  # of the examples
     "test_soak",
+    "test_types",
     "test_wrapper_async",
     "test_wrapper_transactions",
 }

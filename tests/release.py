@@ -123,7 +123,7 @@ def make(folder: Path, *, pinned: bool) -> list[Path]:
 
 def build(folder: Path, *only: str) -> list[Path]:
     """Build in this environment: the sdist and, from it, the wheel; or `--wheel`, from the tree alone."""
-    run(sys.executable, "-m", "build", "--no-isolation", *only, "--outdir", folder, ROOT, cwd=ROOT.parent)
+    run(sys.executable, "-P", "-m", "build", "--no-isolation", *only, "--outdir", folder, ROOT, cwd=ROOT)
     return [*folder.glob("*.tar.gz"), *folder.glob("*.whl")]
 
 

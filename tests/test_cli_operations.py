@@ -3,12 +3,14 @@
 import json
 from uuid import uuid4
 
+import psycopg
 import pytest
 from command import plain, run_command, run_in_terminal
 from outbox import claim
 from psycopg.conninfo import make_conninfo
 from roles import PASSWORD
 
+import pycheckout
 from checks import row, values
 from factories import ADDRESS
 
@@ -211,6 +213,8 @@ def test_events_are_watched_replayed_given_up_and_purged(run, answer, db, emit):
 
     assert answer("outbox", "replay", parked) == [{"event_id": str(parked), "was": "parked"}]
     assert answer("outbox", "dead") == []
+    told = {"event_id": str(other), "reason": "sold out", "was": "published"}
+    assert answer("outbox", "discard", other, "--reason", "sold out") == [told]
     given_up = run("outbox", "discard", parked, "--reason", "sold twice")
     assert given_up.stdout == f"event {parked} was waiting, and is given up\n"
     assert run("outbox", "dead").stdout == "nothing\n"
@@ -218,6 +222,21 @@ def test_events_are_watched_replayed_given_up_and_purged(run, answer, db, emit):
     assert answer("outbox", "purge", "--older-than", "1 day") == [{"deleted": 0}]
     assert run("outbox", "purge", "--older-than", "0", "--batch", 1).stdout == "2 events deleted\n"
     assert values(db, "select count(*) from outbox_events") == [0]
+
+
+def test_what_waits_longest_and_was_parked_first_is_shown_first(answer, db, dsn, emit):
+    events = [emit(uuid4(), event_type=name) for name in ("z.first", "m.second", "a.third")]
+    for event in claim(db):
+        db.execute("select outbox_fail(%s, %s, 'too large', 1)", (event["claim_id"], event["id"]))
+
+    with psycopg.connect(dsn) as conn:
+        entries = pycheckout.Checkout(conn).outbox.backlog()
+    assert [entry.event_type for entry in entries] == ["z.first", "m.second", "a.third"]
+    assert [entry["event_type"] for entry in answer("outbox", "backlog")] == ["z.first", "m.second", "a.third"]
+    assert [letter["event_id"] for letter in answer("outbox", "dead", "--most", 2)] == [
+        str(each) for each in events[:2]
+    ]
+    assert len(answer("outbox", "dead")) == 3
 
 
 # Rights

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mermaidx
 import pytest
+import yaml
 
 from docs_site import hooks, reference
 
@@ -174,3 +175,55 @@ def test_links_are_rewritten_outside_code_alone_and_named_after_their_page():
         "[x](source/db/deploy.py.md) [Errors](errors.md#a) [e](events/README.md) [f](source/examples.md)\n"
         "```text\n[x](../db/deploy.py)\n```\n[y](../gone)\n"
     )
+
+
+# For readers that are programs
+
+
+def pages_of(nav):
+    for entry in nav:
+        for page in entry.values():
+            yield from pages_of(page) if isinstance(page, list) else (page,)
+
+
+def test_llms_txt_has_its_parts_in_order_and_names_every_page():
+    """llmstxt.org: a title, a summary, what else there is to know, then lists of links under headings."""
+    text = (DOCS / "llms.txt").read_text(encoding="utf-8")
+    title, summary, details, *sections = re.split(r"\n{2,}", text.strip())
+    assert re.fullmatch(r"# .+", title)
+    assert re.fullmatch(r"(> .+\n?)+", summary)
+    assert "#" not in details
+    for heading, links in zip(sections[::2], sections[1::2], strict=True):
+        assert re.fullmatch(r"## .+", heading)
+        assert re.fullmatch(r"(- \[[^\]]+\]\([^)]+\): .+\n?)+", links)
+
+    named = re.findall(r"\]\(([^)]+)\)", text)
+    assert [name for name in named if not (DOCS / name).is_file()] == []
+    assert len(named) == len(set(named))
+    # The format of the fences needs the package's own loader, and is nothing to this.
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!!python/name:", "")
+    assert {*pages_of(yaml.safe_load(config)["nav"])} <= {*named}
+    assert {page.name for page in DOCS.glob("*.md")} <= {*named}, "a page that the site's navigation has not"
+
+
+def test_the_version_of_the_header_is_that_of_the_functions(tmp_path):
+    done = build(tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    header = re.search(r"<header.*?</header>", home, re.DOTALL)[0]
+    release = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert f"pycheckout {release}" in header
+    assert (tmp_path / "site" / "llms.txt").read_bytes() == (DOCS / "llms.txt").read_bytes()
+
+
+def test_a_codes_link_leads_to_what_the_page_on_errors_says_of_it():
+    """In both references."""
+    anchors = set(re.findall(r'<a id="(\w+)"></a>\*\*[^*]*`\1`', (DOCS / "errors.md").read_text(encoding="utf-8")))
+    linked = {
+        name: re.findall(r"\(errors\.md(?:#(\w*))?\)", (DOCS / name).read_text(encoding="utf-8"))
+        for name in ("reference-sql.md", "reference-python.md")
+    }
+    assert {*linked["reference-sql.md"]} - {""} <= anchors
+    assert {*linked["reference-python.md"]} - {""} == anchors
+    assert linked["reference-sql.md"].count("") == 1, "the page itself is linked once, at the top"

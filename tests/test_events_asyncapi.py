@@ -1,69 +1,90 @@
-"""docs/events/asyncapi.yaml is a valid document, and what the relay publishes is what it says."""
+"""docs/events/asyncapi.yaml is a valid document, and what the relay publishes and the table holds is what it says."""
 
+import asyncio
 import json
 
 import pytest
-import yaml
-from events import DOCS, FORMATS
-from jsonschema import Draft202012Validator, ValidationError
+from brokers import BROKERS, running
+from events import ASYNCAPI, DOCS, messages, of_message
+from jsonschema import ValidationError
 from pydantic_asyncapi.v3 import AsyncAPI
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
-from checks import rows
-from pycheckout._brokers import Event
+from checks import rows, values
+from pycheckout.relay import Relay
 
-DOCUMENT = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
-MESSAGES = {message["name"]: message for message in DOCUMENT["components"]["messages"].values()}
-
-
-def load(uri):
-    """The document, and the schemas beside it that it refers to."""
-    name = uri.removeprefix("file:///")
-    return Resource(
-        DOCUMENT if name == "asyncapi.yaml" else json.loads((DOCS / name).read_text(encoding="utf-8")), DRAFT202012
-    )
-
-
-def validator(message):
-    # AsyncAPI's own kind of schema is a superset of JSON Schema; what is used here means the same in each draft.
-    [key] = [key for key, each in DOCUMENT["components"]["messages"].items() if each is message]
-    schema = {"$ref": f"file:///asyncapi.yaml#/components/messages/{key}/payload"}
-    return Draft202012Validator(schema, registry=Registry(retrieve=load), format_checker=FORMATS)
+SCHEMAS = {
+    file.name.removesuffix(".v1.schema.json"): json.loads(file.read_text(encoding="utf-8"))
+    for file in DOCS.glob("*.schema.json")
+}
 
 
 def test_the_document_is_asyncapi_3():
     """The model passes over what it does not know, so what comes back must be all that went in."""
-    parsed = AsyncAPI.model_validate(DOCUMENT)
+    parsed = AsyncAPI.model_validate(ASYNCAPI)
 
-    assert parsed.model_dump(mode="json", by_alias=True, exclude_unset=True) == DOCUMENT
-
-
-def test_every_event_has_its_message_and_every_message_its_schema():
-    schemas = {file.name.removesuffix(".v1.schema.json") for file in DOCS.glob("*.schema.json")}
-
-    assert set(MESSAGES) == schemas
-    listed = [each["$ref"] for each in DOCUMENT["channels"]["events"]["messages"].values()]
-    assert listed == [f"#/components/messages/{key}" for key in DOCUMENT["components"]["messages"]]
+    assert parsed.model_dump(mode="json", by_alias=True, exclude_unset=True) == ASYNCAPI
 
 
-def test_what_the_relay_publishes_is_what_the_document_says(db, add_cart, checkout_sql):
+def test_every_event_has_its_messages_and_every_message_its_schema():
+    relayed, captured = messages("events"), messages("rows")
+
+    assert relayed.pop(None) == "hostEvent"
+    assert relayed.keys() == captured.keys() == SCHEMAS.keys()
+    listed = [*relayed.values(), "hostEvent", *captured.values()]
+    assert listed == [*ASYNCAPI["components"]["messages"]]
+
+
+def test_the_schema_of_the_data_is_the_one_that_the_attribute_names():
+    for name, schema in SCHEMAS.items():
+        message = ASYNCAPI["components"]["messages"][messages("events")[name]]
+        said = message["payload"]["allOf"][1]["properties"]
+        version = schema["properties"]["version"]["const"]
+
+        assert schema["$id"] == f"urn:pycheckout:envelope:{name}:v{version}"
+        assert schema["properties"]["data"]["$id"] == said["dataschema"]["const"]
+        assert said["dataschema"]["const"] == f"urn:pycheckout:event:{name}:v{version}"
+        assert said["data"] == {"$ref": f"./{name}.v{version}.schema.json#/properties/data"}
+
+
+@pytest.fixture(params=BROKERS)
+def published(request, dsn, db, add_cart, checkout_sql, emit):
+    """One event of each type, and one of the host's, as a consumer of each broker gets them."""
     answer = checkout_sql(db, add_cart(vendors=2, lines=3))
     items = answer["vendor_orders"][0]["items"]
     db.execute("select order_line_fulfil(%s)", (items[0]["line_item_id"],))
     db.execute("select order_line_release(%s, 'broken')", (items[1]["line_item_id"],))
     db.execute("select vendor_order_cancel(%s, 'out of season')", (answer["vendor_orders"][1]["order_id"],))
-    query = """
-        select id, event_type, aggregate_type, aggregate_id, payload::text,
-               (to_json(created_at at time zone 'utc') #>> '{}') || 'Z' as created_at, attempt_count,
-               gen_random_uuid() as claim_id
-          from outbox_events
-    """
-    events = [json.loads(Event(**row).cloud_event("/shop")) for row in rows(db, query)]
+    emit(answer["checkout_group_id"], {"note": "of the host"}, event_type="shop.noted")
+    with running(request.param) as broker:
+        asyncio.run(broker.subscribe("pycheckout"))
+        asyncio.run(Relay(dsn, broker.url, source="/shop").run(until_empty=True))
+        return [json.loads(body) for body, _ in asyncio.run(broker.received("pycheckout"))]
 
-    assert {event["type"] for event in events} == set(MESSAGES)
-    for event in events:
-        validator(MESSAGES[event["type"]]).validate(event)
-        for change in ({"specversion": "0.3"}, {"data": event["data"] | {"version": 2}}, {"extra": 1}):
+
+def test_what_the_relay_publishes_is_what_the_document_says(db, published):
+    expected = messages("events")
+
+    assert {event["type"] for event in published} == SCHEMAS.keys() | {"shop.noted"}
+    for event in published:
+        validator = of_message(expected.get(event["type"], "hostEvent"))
+        validator.validate(event)
+        wrong = [{"specversion": "0.3"}, {"dataversion": "1"}, {"dataschema": 1}]
+        if event["type"] in SCHEMAS:
+            payload = {"version": 1, "event_id": event["id"], "type": event["type"], "data": event["data"]}
+            wrong += [{"dataschema": f"urn:pycheckout:event:{event['type']}:v2"}, {"data": payload}]
+        for change in wrong:
             with pytest.raises(ValidationError):
-                validator(MESSAGES[event["type"]]).validate(event | change)
+                validator.validate(event | change)
+    [host] = [event for event in published if event["type"] == "shop.noted"]
+    assert (host["data"], "dataschema" in host) == ({"note": "of the host"}, False)
+
+
+def test_the_payloads_of_the_table_are_the_other_format(db, add_cart, checkout_sql):
+    """Through pgoutput and the router's settings: test_outbox_wal."""
+    checkout_sql(db, add_cart())
+
+    for event in rows(db, "select event_type, payload from outbox_events"):
+        of_message(messages("rows")[event["event_type"]]).validate(event["payload"])
+        with pytest.raises(ValidationError):
+            of_message(messages("rows")[event["event_type"]]).validate(event["payload"]["data"])
+    assert values(db, "select count(*) from outbox_events") == [2]

@@ -49,6 +49,10 @@ def served(request, dsn):
         async def closed(request: Request, exc: Closed):
             return JSONResponse({"closed": True}, 418)
 
+        @host.exception_handler(psycopg.errors.ForeignKeyViolation)
+        async def broken(request: Request, exc: psycopg.errors.ForeignKeyViolation):
+            return JSONResponse({"constraint": exc.diag.constraint_name}, 507)
+
         @host.get("/shop/own-order/{order_id}")
         def own_order(order_id: str):
             with psycopg.connect(dsn, autocommit=True) as conn:
@@ -96,6 +100,35 @@ def test_error_of_the_hosts_statement_is_the_hosts(served, add_cart, notes):
     answer = api.post(cart)
 
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert notes() == (0, 0)
+
+
+DEFERRED = """
+    create table drivers (id uuid primary key);
+    alter table {table} add constraint host_key foreign key ({column}) references drivers deferrable initially deferred
+"""
+
+
+def test_rule_of_the_hosts_rows_that_waits_for_the_commit_goes_to_the_hosts_handler(served, db, add_cart, notes):
+    """The quote is not at fault, and a buyer who quotes again would meet it again."""
+    db.execute(DEFERRED.format(table="delivery_notes", column="cart_id"))
+    api, cart = served(note), add_cart()
+
+    answer = api.post(cart)
+
+    assert (answer.status_code, answer.json()) == (507, {"constraint": "host_key"})
+    assert notes() == (0, 0)
+    db.execute("insert into drivers values (%s)", [cart.id])
+    assert api.post(cart).status_code == 201
+    assert notes() == (2, 1)
+
+
+def test_rule_of_the_orders_that_waits_for_the_commit_is_still_the_quotes(served, db, add_cart, notes):
+    db.execute(DEFERRED.format(table="vendor_orders", column="vendor_store_id"))
+
+    answer = served(note).post(add_cart())
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "cart_inconsistent")
     assert notes() == (0, 0)
 
 

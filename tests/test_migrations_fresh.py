@@ -292,6 +292,6 @@ def test_host_table_of_our_name_but_another_shape_is_refused_before_any_change(e
         conn.execute("create table outbox_events (id bigint primary key, body text)")
     before = dump(program, url)
 
-    with pytest.raises(pycheckout.MigrationError, match=r"has no .*outbox_events\.event_type"):
+    with pytest.raises(pycheckout.MigrationError, match="outbox_events: a table of yours"):
         pycheckout.migrate(url)
     assert dump(program, url) == before

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from events import validate
+from events import messages, of_message, validate
 
 import pycheckout
 from checks import values
@@ -119,6 +119,9 @@ def test_the_wal_of_the_outbox_has_each_event_once_and_what_debeziums_router_wan
     for record in records:
         payload = validate(json.loads(record["value"]))
         assert (payload["type"], payload["event_id"]) == (record["headers"]["type"], record["headers"]["id"])
+        message = messages("rows")[payload["type"]]
+        of_message(message).validate(payload)
+        of_message(message, "headers").validate(record["headers"])
 
 
 def test_the_hosts_own_events_can_be_left_out(logical, add_cart, checkout_sql):

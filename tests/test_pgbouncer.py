@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool
 
 import pycheckout
 from checks import values
+from factories import request_of
 from pycheckout import Busy, CheckoutError, PoolerConflict
 from races import at_once, wait_until
 
@@ -233,3 +234,16 @@ def test_what_make_test_pgbouncer_leaves_out_is_there_to_be_left_out():
 
 FROM_WAITING = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 WAITING = f"select count(*) {FROM_WAITING}"
+
+
+def test_the_pool_of_the_docs_checks_out_behind_any_pgbouncer(unaware, postgresql, add_cart):
+    page = (Path(__file__).parents[1] / "docs" / "services.md").read_text(encoding="utf-8")
+    code = page.split("## Behind a pooler\n")[1].split("```python\n")[1].split("```")[0]
+    carts = [add_cart() for _ in range(8)]  # more than psycopg takes to prepare a statement
+    names = {"dsn": unaware.dsn(postgresql.info.dbname)}
+
+    exec(code, names)
+
+    with names["pool"] as pool:
+        results = [pycheckout.execute(pool, **request_of(cart)) for cart in carts]
+    assert [result.outcome for result in results] == ["complete"] * len(carts)

@@ -93,18 +93,22 @@ DAMAGES = {
         "more than one event of a kind about one checkout",
     ),
     "anyone may create": ("grant create on schema public to public", "public_create", "PUBLIC may create objects"),
-    "a table of our name": ("create table inventory_slots (id int)", "name_taken", "table inventory_slots"),
-    "a view of our name": ("create view inventory_levels as select 1 as one", "name_taken", "view inventory_levels"),
-    "a type of our name": ("create type ad_placement as enum ('wall')", "name_taken", "type ad_placement"),
+    "a table of our name": ("create table inventory_slots (id int)", "name_taken", "inventory_slots: a table of yours"),
+    "a view of our name": (
+        "create view inventory_levels as select 1 as one",
+        "name_taken",
+        "inventory_levels: a view of yours",
+    ),
+    "a type of our name": ("create type ad_placement as enum ('wall')", "name_taken", "ad_placement: a type of yours"),
     "a function of our name": (
         "create function cart_put(text) returns text language sql return 'x'",
         "name_taken",
-        "function cart_put(text)",
+        "cart_put(text): a function of yours",
     ),
     "a helper's name": (
         "create function checkout_comment(int) returns int language sql return 1",
         "name_taken",
-        "function checkout_comment(integer)",
+        "checkout_comment(integer): a function of yours",
     ),
     "a trigger of our name": (
         """
@@ -113,27 +117,27 @@ DAMAGES = {
         for each row execute function of_host()
         """,
         "name_taken",
-        "trigger cart_items_converted_immutable on cart_items",
+        "cart_items_converted_immutable on cart_items: a trigger of yours",
     ),
     "a check of our name": (
         "alter table inventory_items add constraint inventory_items_split_stock_in_slots check (available_qty < 1000)",
         "name_taken",
-        "constraint inventory_items_split_stock_in_slots on inventory_items",
+        "inventory_items_split_stock_in_slots on inventory_items: a constraint of yours",
     ),
     "a column of our name": (
         "alter table outbox_events add next_attempt_at timestamptz",
         "name_taken",
-        "column outbox_events.next_attempt_at",
+        "outbox_events.next_attempt_at: a column of yours",
     ),
     "a claim of the host's own relay": (
         "alter table outbox_events add claim_id uuid",
         "name_taken",
-        "column outbox_events.claim_id",
+        "outbox_events.claim_id: a column of yours",
     ),
     "what a line of the host's own reserves": (
         "alter table order_line_items add reserved_qty integer",
         "name_taken",
-        "column order_line_items.reserved_qty",
+        "order_line_items.reserved_qty: a column of yours",
     ),
     "a trigger of our name on new carts": (
         """
@@ -142,7 +146,7 @@ DAMAGES = {
         for each row execute function of_host()
         """,
         "name_taken",
-        "trigger cart_records_id_not_taken on cart_records",
+        "cart_records_id_not_taken on cart_records: a trigger of yours",
     ),
     "a column of another type": (
         "alter table vendor_orders add shipping_line text",
@@ -214,6 +218,140 @@ def test_everything_is_named_at_once_and_by_plain_yoyo_too(legacy, program):
             assert DAMAGES[name][2] in said
     assert len(error.detail["problems"]) == len(names)
     assert dump(program, url) == before
+
+
+# A database that has tables, and none of the earlier system
+
+# What a host may have, and how it is named.
+OF_A_HOST = {
+    "create table vendor_orders (id bigint primary key, placed_at timestamptz)": "vendor_orders: a table of yours",
+    "create table payment_method (id int primary key)": "payment_method: a table of yours",
+    "create table checkout_groups (id int primary key)": "checkout_groups: a table of yours",
+    "create table cart_records (id int primary key) partition by range (id)": "cart_records: a table of yours",
+    "create view cart_items as select 1 as one": "cart_items: a view of yours",
+    "create materialized view inventory_items as select 1 as one": "inventory_items: a materialized view of yours",
+    "create sequence outbox_events": "outbox_events: a sequence of yours",
+    "create type cart_status as enum ('open', 'closed')": "cart_status: a type of yours",
+    "create type address_t as (street text)": "address_t: a type of yours",
+    "create domain payment_status as text": "payment_status: a domain of yours",
+    "create type ad_placement as enum ('wall')": "ad_placement: a type of yours",
+    "create table checkout_requests (id int)": "checkout_requests: a table of yours",
+    "create function checkout_execute(int) returns int language sql return 1": (
+        "checkout_execute(integer): a function of yours"
+    ),
+}
+
+
+@pytest.fixture
+def host(role, empty_database):
+    """host(*statements): a database of a host's, its URL and a connection."""
+    opened = []
+
+    def host(*statements):
+        url = empty_database()
+        opened.append(connect(url))
+        for statement in statements:
+            opened[-1].execute(statement)
+        return url, opened[-1]
+
+    yield host
+    for conn in opened:
+        conn.close()
+
+
+@pytest.mark.parametrize("statement", OF_A_HOST)
+def test_a_name_of_ours_in_a_hosts_database_is_called_what_it_is(host, program, statement):
+    url, _ = host(statement)
+    before = dump(program, url)
+
+    error = refused(url)
+
+    assert [each["problem"] for each in error.detail["problems"]] == ["name_taken"]
+    assert error.message == f"pycheckout_0001_baseline: {OF_A_HOST[statement]}, and a name that pycheckout needs"
+    assert "--schema checkout" in error.hint
+    assert dump(program, url) == before
+
+
+def relations(conn):
+    """yoyo's tables among them."""
+    return [row["name"] for row in conn.execute("select oid::regclass::text as name from pg_class order by oid")]
+
+
+def test_all_names_are_listed_at_once_whoever_looks(host, program):
+    url, conn = host(*OF_A_HOST)
+    before = dump(program, url)
+    there = relations(conn)
+
+    migrate = run_command("migrate", "--database", url)
+    plan = run_command("migrate", "--plan", "--database", url)
+    doctor = run_command("doctor", "--json", "--database", url)
+    assert relations(conn) == there, "yoyo's tables are not made either"
+    psql = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as caught:
+        conn.execute(psql)
+    yoyo = start_yoyo("apply", dsn=url)
+    output, _ = yoyo.communicate(timeout=60)
+
+    assert (migrate.returncode, plan.returncode, doctor.returncode) == (1, 1, 1) and yoyo.returncode
+    for said in (migrate.stderr, plan.stderr, str(caught.value), output):
+        assert "too old" not in said and "--schema checkout" in said
+        for named in OF_A_HOST.values():
+            assert named in said
+    found = {each["subject"] for each in map(json.loads, doctor.stdout.splitlines()) if each["check"] == "name_taken"}
+    assert found == {"{1} {0}".format(*re.split(": an? | of yours", named)[:2]) for named in OF_A_HOST.values()}
+    assert dump(program, url) == before
+
+
+def test_a_schema_of_its_own_is_beside_all_of_them(host):
+    url, conn = host(*OF_A_HOST)
+    assert pycheckout.migrate(url, schema="checkout", create_schema=True).migrations == tuple(IDS)
+    assert value(conn, "select count(*) from vendor_orders") == 0
+    assert value(conn, "select count(*) from checkout.vendor_orders") == 0
+
+
+# Two schemas
+
+
+@pytest.mark.parametrize("tool", ["pycheckout", "plan", "yoyo"])
+def test_no_second_copy_is_made_in_front_of_the_one_that_is_there(host, tool):
+    url, conn = host()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    both = make_conninfo(url, options="-c search_path=public,checkout")
+    said = "pycheckout is in schema checkout already, which the search_path names behind public"
+
+    if tool == "pycheckout":
+        with pytest.raises(MigrationError, match=said) as caught:
+            pycheckout.migrate(both)
+        assert "--schema checkout" in caught.value.hint
+        assert value(conn, "select count(*) from pg_class where relnamespace = 'public'::regnamespace") == 0
+    elif tool == "plan":
+        assert [each["problem"] for each in _migrate.plan(both).problems] == ["installed_elsewhere"]
+    else:
+        yoyo = start_yoyo("apply", dsn=url + "?options=-c%20search_path%3Dpublic%2Ccheckout")
+        output, _ = yoyo.communicate(timeout=60)
+        assert yoyo.returncode and said in output
+    assert value(conn, "select to_regclass('public.checkout_ledger') is null")
+
+
+def test_the_schema_that_is_named_is_the_one_that_is_meant(host):
+    url, _ = host()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    both = make_conninfo(url, options="-c search_path=public,checkout")
+
+    assert pycheckout.migrate(both, schema="checkout").migrations == ()
+    assert pycheckout.migrate(both, schema="public").migrations == tuple(IDS)
+    assert pycheckout.migrate(both).schema == "public", "where one is in front, it is that one"
+
+
+def test_a_schema_that_is_there_takes_no_right_to_create_schemas(host, role):
+    url, conn = host(f"create schema shop authorization {role}")
+    assert not value(conn, "select has_database_privilege(%s, current_database(), 'create')", role)
+    conn.execute(f"grant temporary on database {conn.info.dbname} to {role}")
+    owner = make_conninfo(url, user=role, password="owner")
+
+    assert pycheckout.migrate(owner, schema="shop", create_schema=True).migrations == tuple(IDS)
+    with pytest.raises(MigrationError, match="permission denied for database"):
+        pycheckout.migrate(owner, schema="other", create_schema=True)
 
 
 # Who migrates

@@ -94,10 +94,9 @@ def test_the_command_of_the_package_installs_as_shown_and_the_sentences_after_it
 
     install()
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("create schema market_eu")
         assert conn.execute("select * from checkout_audit()").fetchall() == []
-    install(*re.findall(r"`(--schema) (market_eu)`", README)[0])
-    with psycopg.connect(dsn, options="-c search_path=market_eu") as conn:
+    install(*re.findall(r"`(--schema) (checkout) (--create-schema)`", README)[0])
+    with psycopg.connect(dsn, options="-c search_path=checkout") as conn:
         assert conn.execute("select checkout_version() ->> 'version'").fetchone() is not None
 
     [line] = [line for line in block(README, "sh").splitlines() if line.startswith("pycheckout doctor")]

@@ -12,7 +12,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from uuid import uuid4
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -161,33 +163,159 @@ def test_every_event_arrives_as_a_cloud_event(db, add_cart, checkout_sql, relay,
         "vendor_order.canceled",
     ]
     for event in events:
-        payload = event.get_data()
-        assert validate(payload)["type"] == event.get_type()
-        assert event.get_id() == payload["event_id"]
+        payload = validate(row(db, "select payload from outbox_events where id = %s", event.get_id())["payload"])
+        assert event.get_data() == payload["data"]
         assert event.get_source() == "/shop/eu"
         assert (event.get_specversion(), event.get_datacontenttype()) == ("1.0", "application/json")
-        assert (
-            event.get_time()
-            == row(db, "select created_at from outbox_events where id = %s", event.get_id())["created_at"]
-        )
+        assert event.get_time() == datetime.fromisoformat(payload["occurred_at"])
+        assert event.get_dataschema() == f"urn:pycheckout:event:{payload['type']}:v{payload['version']}"
         assert event.get_subject() == f"checkout_group/{answer['checkout_group_id']}"
         assert event.get_extension("partitionkey") == answer["checkout_group_id"]
     assert values(db, "select count(*) from outbox_events where published_at is null") == [0]
     assert drain(relay()) == 0
 
 
-def test_numbers_and_text_arrive_as_they_were_written(db, emit, relay, inbox):
-    """A float would lose digits of a numeric, and make a large one infinite."""
-    text = '{"a": 1.10, "b": 12345678901234567890.123456789, "c": "‮лавка \\" \\\\ \\u0001 𝄞", "d": [null, true]}'
-    emit(uuid4())
-    db.execute("update outbox_events set payload = %s", (text,))
+def enveloped(event_id, event_type="vendor_order.canceled", data='{"a": 1}', version="1", more=""):
+    """The JSON text of an envelope, as pycheckout's events have it."""
+    attributes = f'"event_id": "{event_id}", "type": "{event_type}", "version": {version}'
+    return f'{{{attributes}, "occurred_at": "2026-01-01T00:00:00.000000Z", "data": {data}{more}}}'
+
+
+@pytest.mark.parametrize("in_an_envelope", [True, False])
+def test_numbers_and_text_arrive_as_they_were_written(db, emit, relay, inbox, in_an_envelope):
+    """A float would lose digits of an amount of 64 bits and of a numeric, and make a large one infinite."""
+    text = (
+        '{"a": 1.10, "b": 12345678901234567890.123456789, "c": "‮лавка \\" \\\\ \\u0001 𝄞",'
+        ' "d": [null, true], "amount_cents": 9007199254740993, "e": 1e400}'
+    )
+    event = emit(uuid4())
+    db.execute("update outbox_events set payload = %s", (enveloped(event, data=text) if in_an_envelope else text,))
+
+    drain(relay())
+
+    [(body, _)] = asyncio.run(inbox.broker.received(inbox.destination))
+    [stored] = values(db, "select %s::jsonb::text", text)
+    assert body.decode().endswith(f', "data": {stored}}}')
+    read = JSONFormat().read(None, body)
+    assert (read.get_dataschema() is not None) == in_an_envelope
+    assert (read.get_data()["c"], read.get_data()["amount_cents"]) == ('‮лавка " \\ \x01 𝄞', 2**53 + 1)
+
+
+@with_any_broker
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "7",
+        "null",
+        '["event_id", "type", "version", "occurred_at", "data"]',
+        '{"order": 7, "data": {"a": 1}}',
+        enveloped(uuid4()),
+        enveloped("{id}", event_type="shop.opened"),
+        enveloped("{id}", version='"1"'),
+        enveloped("{id}", more=', "trace": "t1"'),
+        enveloped("{id}").replace("occurred_at", "at"),
+    ],
+)
+def test_what_is_no_envelope_goes_whole_into_the_data(db, emit, relay, inbox, text):
+    event = emit(uuid4())
+    db.execute("update outbox_events set payload = %s", (text.replace("{id}", str(event)),))
 
     drain(relay())
 
     [(body, _)] = asyncio.run(inbox.broker.received(inbox.destination))
     [stored] = values(db, "select payload::text from outbox_events")
     assert body.decode().endswith(f', "data": {stored}}}')
-    assert JSONFormat().read(None, body).get_data()["c"] == '‮лавка " \\ \x01 𝄞'
+    read = JSONFormat().read(None, body)
+    assert (read.get_id(), read.get_type(), read.get_dataschema()) == (str(event), "vendor_order.canceled", None)
+
+
+@with_any_broker
+def test_an_event_of_the_host_in_the_same_envelope_is_sent_in_the_same_way(db, emit, relay, inbox):
+    event = emit(uuid4(), event_type="shop opened/läden")
+    db.execute("update outbox_events set payload = %s", (enveloped(event, "shop opened/läden", version="12"),))
+
+    drain(relay())
+
+    [found] = inbox.events()
+    assert (found.get_type(), found.get_data()) == ("shop opened/läden", {"a": 1})
+    assert found.get_dataschema() == "urn:pycheckout:event:shop%20opened%2Fl%C3%A4den:v12"
+
+
+# The consumers of docs/relay.md
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "relay.md").read_text(encoding="utf-8")
+[CONSUMERS] = re.findall(r"^### A consumer\n(.*?)^### ", PAGE, re.DOTALL | re.MULTILINE)
+# Before a consumer's own code: it dies between its COMMIT and its acknowledgement.
+DIES = "import os, signal\ndef die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)\n"
+DIES_AT = {
+    "redis": "import redis\nredis.Redis.xack = die\n",
+    "rabbitmq": "import aio_pika\naio_pika.IncomingMessage.ack = die\n",
+}
+
+
+def with_urls(text: str, broker: Broker, dsn: str) -> str:
+    """A block of the page, for this broker and this database."""
+    text = re.sub(r'"postgresql://\S+"', lambda _: repr(dsn), text)
+    return re.sub(r"(redis|amqp)://(?:[^\s\"`/]+/?)", lambda _: broker.url, text)
+
+
+@contextmanager
+def consumer(code: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        _, said = process.communicate()
+        assert said == b""
+
+
+async def has_consumer(broker: Broker) -> bool:
+    """Whether somebody reads the queue of RabbitMQ."""
+    import aio_pika
+
+    async with await aio_pika.connect(broker.url) as connection:
+        try:
+            queue = await (await connection.channel()).declare_queue("mails", passive=True)
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return False
+        return bool(queue.declaration_result.consumer_count)
+
+
+@pytest.mark.parametrize("broker", DIES_AT, indirect=True)
+def test_a_consumer_as_documented_does_each_thing_once(db, dsn, broker, add_cart, checkout_sql):
+    """Each event comes twice from the relay, and those that it had not acknowledged when it died a third time."""
+    [tables] = re.findall(r"^```sql\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
+    db.execute(tables)
+    blocks = re.findall(r"^```python\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
+    [code] = [with_urls(code, broker, dsn) for code in blocks if f"{broker.scheme}://" in code]
+    if broker.name == "redis":
+        [make_group] = re.findall(r"`(redis-cli .*?)`", CONSUMERS)
+        subprocess.run(with_urls(make_group, broker, dsn).split(), check=True, stdout=subprocess.DEVNULL)
+    vendors = checkout_sql(db, add_cart(vendors=2))["vendor_orders"]
+
+    with consumer(DIES + DIES_AT[broker.name] + code) as first:
+        if broker.name == "rabbitmq":
+            wait_until(lambda: asyncio.run(has_consumer(broker)), "nobody reads the queue", timeout=30)
+        assert drain(Relay(dsn, broker.url)) == 2
+        assert first.wait(timeout=60) == -signal.SIGKILL
+    assert values(db, "select count(*) from events_seen") == [1]
+
+    db.execute("select outbox_replay(id) from outbox_events")
+    assert drain(Relay(dsn, broker.url)) == 2
+    vendors += checkout_sql(db, add_cart(vendors=2))["vendor_orders"]
+    assert drain(Relay(dsn, broker.url)) == 2
+    with consumer(code) as second:
+        # What came last is done, so what came before is.
+        wait_until(lambda: values(db, "select count(*) from events_seen") == [4], "events are missing", timeout=60)
+        with pytest.raises(subprocess.TimeoutExpired):  # with nothing to do, longer than a client waits for an answer
+            second.wait(timeout=7)
+
+    assert sorted(values(db, "select vendor_store_id from mails")) == sorted(
+        UUID(order["vendor_store_id"]) for order in vendors
+    )
 
 
 # At least once

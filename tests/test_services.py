@@ -284,6 +284,124 @@ def test_the_plugin_isolates_tests_and_audits_each(run_pytest):
     assert "checkout_audit() found broken invariants" in done.stdout
 
 
+OF_A_HOST = """
+import asyncio
+from uuid import UUID, uuid4
+import psycopg, pycheckout, pytest
+
+BUYER, VENDORS, PRODUCTS = uuid4(), [uuid4(), uuid4()], [uuid4() for _ in range(3)]
+
+def orders(pool, cart):
+    result = pycheckout.execute(pool, **cart.request())
+    assert result.buyer_store_id == cart.buyer_store_id
+    assert result.totals.confirmed.total_cents == cart.total_cents
+    return {order.vendor_store_id: {line.product_id for line in order.items} for order in result.vendor_orders}
+
+def test_products_are_dealt_out_to_the_vendors(pycheckout_pool, pycheckout_cart):
+    cart = pycheckout_cart(buyer=BUYER, vendors=VENDORS, products=PRODUCTS)
+    assert orders(pycheckout_pool, cart) == {VENDORS[0]: {PRODUCTS[0], PRODUCTS[2]}, VENDORS[1]: {PRODUCTS[1]}}
+    assert (cart.buyer_store_id, cart.vendor_store_ids) == (BUYER, tuple(VENDORS))
+
+def test_a_table_of_products_says_who_sells_them(pycheckout_pool, pycheckout_cart):
+    with pycheckout_pool.connection() as conn:
+        conn.execute("create table products (id uuid primary key, vendor_id uuid not null)")
+        for product, vendor in zip(PRODUCTS, VENDORS + VENDORS[:1]):
+            conn.execute("insert into products values (%s, %s)", (product, vendor))
+        sold = dict(conn.execute("select id, vendor_id from products").fetchall())
+        cart = pycheckout_cart(buyer=str(BUYER), products=sold)
+    assert orders(pycheckout_pool, cart) == {VENDORS[0]: {PRODUCTS[0], PRODUCTS[2]}, VENDORS[1]: {PRODUCTS[1]}}
+    assert cart.buyer_store_id == BUYER
+
+def test_vendors_alone_may_be_named(pycheckout_pool, pycheckout_cart):
+    sold = orders(pycheckout_pool, pycheckout_cart(vendors=[str(VENDORS[0])], lines=3))
+    assert [(vendor, len(lines)) for vendor, lines in sold.items()] == [(VENDORS[0], 3)]
+
+def test_what_contradicts_is_refused(pycheckout_cart):
+    with pytest.raises(TypeError, match="leave `lines` out"):
+        pycheckout_cart(products=PRODUCTS, lines=3)
+    with pytest.raises(TypeError, match="leave `vendors` out"):
+        pycheckout_cart(products={PRODUCTS[0]: VENDORS[0]}, vendors=1)
+
+def test_stock_may_stay_as_it_is(pycheckout_pool, pycheckout_cart):
+    stock = pycheckout.Checkout(pycheckout_pool).stock
+    stock.set(PRODUCTS[0], 1)
+    cart = pycheckout_cart(vendors=1, products=PRODUCTS[:1], quantity=2, stock=None)
+    assert pycheckout.execute(pycheckout_pool, **cart.request()).outcome == "rejected"
+
+def test_the_async_pool(pycheckout_async_pool, pycheckout_cart):
+    async def buy():
+        async with pycheckout_async_pool as pool:
+            return await pycheckout.execute_async(pool, **pycheckout_cart().request())
+    assert asyncio.run(buy()).outcome == "complete"
+
+@pytest.fixture
+def loop_of_a_host():
+    loop, opened = asyncio.new_event_loop(), []
+    yield lambda pool: loop.run_until_complete(pool.open()) or opened.append(pool)
+    loop.run_until_complete(opened[0].close())
+    loop.close()
+
+def test_an_async_pool_that_is_left_open(loop_of_a_host, pycheckout_async_pool):
+    loop_of_a_host(pycheckout_async_pool)
+"""
+
+
+def test_the_plugin_takes_ids_of_the_hosts_and_has_pools(run_pytest):
+    done = run_pytest(OF_A_HOST, "-p", "pycheckout.testing")
+
+    assert "7 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "pycheckout_async_pool was left open" in done.stdout
+
+
+PREPARES = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def pycheckout_prepare():
+    def prepare(dsn):
+        with psycopg.connect(dsn) as conn:
+            conn.execute("create table {table} ()")
+    return prepare
+
+def test_its_table_is_there_alone(pycheckout_dsn):
+    with psycopg.connect(pycheckout_dsn) as conn:
+        query = "select array_agg(relname::text) from pg_class where relname in ('ones', 'others') and relkind = 'r'"
+        assert conn.execute(query).fetchone() == (["{table}"],)
+"""
+
+
+def test_two_files_of_a_run_prepare_tables_of_their_own(run_pytest, tmp_path, server):
+    """The second had the tables of the first."""
+    (tmp_path / "test_others.py").write_text(PREPARES.format(table="others"), encoding="utf-8")
+
+    done = run_pytest(PREPARES.format(table="ones"), "-p", "pycheckout.testing")
+
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert {name for name in databases(server) if "two_files_of_a_run" in name} == set()
+
+
+LEAVES_OPEN = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def pycheckout_prepare():
+    left = []
+    yield lambda dsn: left.append(psycopg.connect(dsn, autocommit=True))
+    for conn in left:
+        conn.close()
+
+def test_it_is_cloned(pycheckout_dsn):
+    pass
+"""
+
+
+def test_a_connection_that_preparing_left_open_does_not_keep_tests_from_running(run_pytest):
+    """A pool of SQLAlchemy's keeps one, and "source database is being accessed by other users"."""
+    done = run_pytest(LEAVES_OPEN, "-p", "pycheckout.testing")
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")
@@ -330,19 +448,52 @@ def test_two_runs_of_one_project_share_a_server(run_pytest, server):
     assert databases(server) & {one, other} == set()
 
 
+ALL_AT_ONCE = """
+import time
+from pathlib import Path
+import psycopg, pytest
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_all_are_there(n, pycheckout_dsn):
+    with psycopg.connect(pycheckout_dsn) as conn:
+        here = Path(__file__).with_name("here")
+        here.mkdir(exist_ok=True)
+        (here / conn.info.dbname).touch()
+        deadline = time.monotonic() + 60
+        while len(list(here.iterdir())) < 4:
+            assert time.monotonic() < deadline, list(here.iterdir())
+            time.sleep(0.02)
+        assert conn.execute("select count(*) from checkout_ledger").fetchone() != (0,)
+"""
+
+
+def test_workers_of_two_runs_share_a_server(run_pytest, server):
+    """Four databases of one project, each in use until all four are."""
+    runs = [run_pytest.start(ALL_AT_ONCE, "-n", "2", "-p", "pycheckout.testing") for _ in range(2)]
+    try:
+        for process in runs:
+            output, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, output + errors
+    finally:
+        for process in runs:
+            process.kill()
+            process.communicate()
+    assert {name for name in databases(server) if "workers_of_two_runs" in name} == set()
+
+
 def test_what_a_killed_run_left_behind_is_dropped_by_the_next(run_pytest, server):
     killed = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
     left = until_here(killed)
     killed.kill()
     killed.communicate()
-    template = left.removesuffix("_t")
+    run = left.rsplit("_", 2)[0]
     with psycopg.connect(server.dsn(), autocommit=True) as conn:
         of_the_dead = "select from pg_stat_activity where datname = %s or application_name = %s"
-        wait_until(lambda: not conn.execute(of_the_dead, (left, template)).fetchall())
+        wait_until(lambda: not conn.execute(of_the_dead, (left, run)).fetchall())
     assert left in databases(server)
 
     assert run_pytest(recipe("Test it")).returncode == 0
-    assert {name for name in databases(server) if name.startswith(template)} == set()
+    assert {name for name in databases(server) if name.startswith(run)} == set()
 
 
 @pytest.mark.parametrize("form", ["url", "dsn", "sqlalchemy"])

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from psycopg.pq import Trace
-from psycopg_pool import ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from test_calls_cut import CALLS, world  # noqa: F401  (fixture)
 
 import pycheckout
 from factories import request_of
@@ -48,6 +49,38 @@ def test_an_autocommit_connection_sends_one_statement(dsn, add_cart):
                 assert (messages["F Execute"], messages["F Parse"], messages["F Query"]) == (1, 1, 0)
             else:
                 assert_one_round_trip(messages)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("name", CALLS)
+def test_every_call_is_one_statement_and_one_round_trip(dsn, world, name, is_async):  # noqa: F811
+    """Also by a pool of connections that are not in autocommit: no BEGIN, no COMMIT."""
+    arguments = CALLS[name][1](world)
+    group, _, call = name.rpartition(".")
+
+    def of(checkout):
+        return getattr(getattr(checkout, group) if group else checkout, call)
+
+    async def run():
+        async with AsyncConnectionPool(dsn, min_size=1, max_size=1, open=False) as pool:
+            async with pool.connection() as conn:
+                pass
+            with traced(conn) as messages:
+                await of(pycheckout.AsyncCheckout(pool))(**arguments)
+            return messages
+
+    if is_async:
+        messages = asyncio.run(run())
+    else:
+        with ConnectionPool(dsn, min_size=1, max_size=1, open=True) as pool:
+            with pool.connection() as conn:
+                pass
+            with traced(conn) as messages:
+                of(pycheckout.Checkout(pool))(**arguments)
+    if name == "outbox.backlog":  # nothing is sent with it, and psycopg's protocol for that is the simple one
+        assert (messages["F Query"], messages["F Sync"], messages["B ReadyForQuery"]) == (1, 0, 1)
+    else:
+        assert_one_round_trip(messages)
 
 
 def test_a_pool_sends_one_statement(dsn, db, add_cart):

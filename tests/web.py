@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from factories import ADDRESS, Cart
-from pycheckout.http import checkout_router
+from pycheckout.http import Party, checkout_router, order_router
 from races import wait_until
 
 _bearer = HTTPBearer()
@@ -30,8 +30,24 @@ def buyer(token: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> U
         raise HTTPException(401, "unknown token", {"WWW-Authenticate": "Bearer"}) from None
 
 
-def app(dsn: str, *, kind: str = "async", settings: str = "", pool: dict[str, Any] | None = None, **router: Any) -> Any:
-    """A host with a route of its own, a pool of this kind that lives as long as it, and the checkout under /shop."""
+def party(token: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> Party:
+    """The bearer token is the store id of a buyer, or of a vendor behind "vendor-"."""
+    store = token.credentials.removeprefix("vendor-")
+    asks = buyer(HTTPAuthorizationCredentials(scheme="Bearer", credentials=store))
+    return Party(buyer_store_id=asks) if store == token.credentials else Party(vendor_store_id=asks)
+
+
+def app(
+    dsn: str,
+    *,
+    kind: str = "async",
+    settings: str = "",
+    pool: dict[str, Any] | None = None,
+    orders: bool = False,
+    **router: Any,
+) -> Any:
+    """A host with a route of its own, a pool of this kind that lives as long as it, and the checkout under /shop, with
+    the orders if they are asked for."""
     pools = {"async": AsyncConnectionPool, "sync": ConnectionPool}
     options: dict[str, Any] = {"min_size": 1, "max_size": 16, "timeout": 10, "open": False}
     options |= {"kwargs": {"options": f"-c statement_timeout=30s {settings}"}} | (pool or {})
@@ -51,6 +67,8 @@ def app(dsn: str, *, kind: str = "async", settings: str = "", pool: dict[str, An
 
     host = FastAPI(lifespan=lifespan)
     host.include_router(checkout_router(**({"buyer": buyer, "pool": the_pool} | router)), prefix="/shop")
+    if orders:
+        host.include_router(order_router(party=party, pool=the_pool), prefix="/shop")
 
     @host.get("/own/{number}", include_in_schema=False)
     def own(number: int) -> int:

@@ -17,21 +17,23 @@ declare
     'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
     'idx_order_changes_order_id_change_key,payment_events,order_history,order_money,checkout_order_number_seq}';
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
+  -- of the tables above, in this file
+  v_table_types constant text[] := '{address_t,cart_status,vendor_group_status,cart_item_status,vendor_order_status,line_item_status,payment_method,payment_status}';
   -- `make functions-hash` writes the names between the braces.
   v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
     'ad_token_public, ad_token_verify, cart_below_minimum, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values,'
-    'cart_get, cart_line_discount_cents, cart_lines_below_minimum, cart_open, cart_owed_beside, cart_part_refuse_change,'
-    'cart_promo_cents, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read, cart_read_groups,'
-    'cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups, cart_tax_lines_cents,'
-    'cart_terms_are_right, cart_value_problem, cart_write, checkout_address, checkout_apply_grants, checkout_attribution,'
-    'checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits, checkout_build_result,'
-    'checkout_canonical, checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
-    'checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents, checkout_create_reckoned_orders,'
-    'checkout_cutoff, checkout_describe_orders, checkout_describe_whole, checkout_details, checkout_emit_events, checkout_erase,'
-    'checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant, checkout_grant_operators,'
-    'checkout_grant_orders, checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change, checkout_groups_catch_up,'
-    'checkout_index_confirm, checkout_index_prepare, checkout_is_blank, checkout_is_ours, checkout_json_join, checkout_lock_cart,'
-    'checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
+    'cart_get, cart_group_discounts, cart_line_discount_cents, cart_lines_below_minimum, cart_open, cart_owed_beside,'
+    'cart_part_refuse_change, cart_promo_cents, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read,'
+    'cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups,'
+    'cart_tax_lines_cents, cart_terms_are_right, cart_value_problem, cart_write, checkout_address, checkout_apply_grants,'
+    'checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits,'
+    'checkout_build_result, checkout_canonical, checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment,'
+    'checkout_convert, checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents,'
+    'checkout_create_reckoned_orders, checkout_cutoff, checkout_describe_orders, checkout_describe_whole, checkout_details,'
+    'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
+    'checkout_grant_operators, checkout_grant_orders, checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change,'
+    'checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank, checkout_is_ours, checkout_json_join,'
+    'checkout_lock_cart, checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
     'checkout_migration_open, checkout_migration_pin, checkout_migration_undo, checkout_migration_wait, checkout_order_numbers,'
     'checkout_place_orders, checkout_privileges, checkout_raise_invalid, checkout_raise_nothing_to_order, checkout_raise_rows,'
     'checkout_register_role, checkout_request_hash, checkout_requests_purge, checkout_result, checkout_revoke, checkout_says_more,'
@@ -45,7 +47,17 @@ declare
     'outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event,'
     'outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
   v_is_fresh boolean;
+=======
+    'inventory_suffices, inventory_take, inventory_take_slot, inventory_was_changed, inventory_write_available, order_check_reason,'
+    'order_describe, order_emit_event, order_end_lines, order_get, order_line_end, order_line_fulfil, order_line_release, order_lock,'
+    'order_place, order_raise_state, order_read_place, order_show, orders_list, outbox_ack, outbox_claim, outbox_discard,'
+    'outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release,'
+    'outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
+  v_path constant name[] := current_schemas(false);
+>>>>>>> main
   v_is_ours boolean;
+  v_is_earlier boolean;
+  v_is_fresh boolean;
   v_missing text;
   v_found jsonb;
   v_problems jsonb := '[]';
@@ -56,8 +68,11 @@ begin
   end if;
   perform set_config(setting.name, setting.value, true)
     from (values ('search_path', quote_ident(v_schema) || ', pg_temp'), ('quote_all_identifiers', 'off'), ('row_security', 'off')) as setting (name, value);
-  v_is_fresh := to_regclass('cart_records') is null and to_regclass('vendor_orders') is null;
   v_is_ours := to_regclass('checkout_ledger') is not null;
+  -- Carts and orders that share an anchor are the earlier system's, however old. Tables that only have the names are not.
+  v_is_earlier := 2 = (select count(*) from pg_attribute
+                        where attrelid in (to_regclass('cart_records'), to_regclass('vendor_orders')) and attname = 'checkout_group_id' and not attisdropped);
+  v_is_fresh := not v_is_ours and not v_is_earlier;
 
   -- The server and the role
 
@@ -97,33 +112,48 @@ begin
   -- Names that are ours, in a schema where nothing of us is
 
   if not v_is_ours then
+    select v_problems || coalesce(jsonb_agg(jsonb_build_object('problem', 'installed_elsewhere', 'schema', nspname,
+             'message', format('pycheckout is in schema %I already, which the search_path names behind %I', nspname, v_schema),
+             'hint', format('Say which one is meant: pycheckout migrate --schema %I. A second copy needs --schema %I.', nspname, v_schema))), '[]')
+      into v_problems
+      from pg_namespace where nspname = any (v_path) and to_regclass(format('%I.checkout_ledger', nspname)) is not null;
+
     select coalesce(jsonb_agg(jsonb_build_object('problem', 'name_taken', 'kind', kind, 'name', name,
-             'message', format('%s %s has a name of ours and is not ours', kind, name), 'hint', 'Rename what has a name of ours, or install into another schema.')
+             'message', format('%s: %s %s of yours, and a name that pycheckout needs', name, case when kind ~ '^[aeiou]' then 'an' else 'a' end, kind),
+             'hint', case when v_is_fresh then 'Install into a schema of its own (pycheckout migrate --schema checkout --create-schema), or rename what has a name of ours.'
+                                          else 'Rename what has a name of ours, or install into another schema.' end)
              order by kind, name), '[]')
       into v_found
-      from (select case relkind when 'v' then 'view' when 'i' then 'index' when 'S' then 'sequence' else 'table' end as kind, oid::regclass::text as name
-              from pg_class where relnamespace = quote_ident(v_schema)::regnamespace and relname = any (v_relations)
+      from (select case relkind when 'v' then 'view' when 'm' then 'materialized view' when 'i' then 'index' when 'S' then 'sequence' when 'f' then 'foreign table'
+                                when 'c' then 'type' else 'table' end as kind, oid::regclass::text as name
+              from pg_class
+             where relnamespace = quote_ident(v_schema)::regnamespace
+               and (relname = any (v_relations) or (v_is_fresh and relname = any (v_tables || v_table_types || '{checkout_groups}'::text[])))
              union all
-            select 'type', oid::regtype::text
-              from pg_type where typnamespace = quote_ident(v_schema)::regnamespace and typname = any (v_types)
+            select case typtype when 'd' then 'domain' else 'type' end, oid::regtype::text
+              from pg_type
+             where typnamespace = quote_ident(v_schema)::regnamespace
+               and (typname = any (v_types) or (v_is_fresh and typname = any (v_table_types)))
+               and typrelid = 0   -- what has rows of its type is above
              union all
             select 'function', oid::regprocedure::text
               from pg_proc where pronamespace = quote_ident(v_schema)::regnamespace and proname = any (v_functions)
              union all
             select 'trigger', format('%I on %s', tgname, tgrelid::regclass)
               from pg_trigger
-             where tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name))
+             where not v_is_fresh and tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name))
                and (tgname ~ '^cart_(records|vendor_groups|items)_(converted_immutable|no_truncate)$'
                     or tgname in ('cart_records_id_not_taken', 'checkout_groups_note_change', 'vendor_orders_take_cart'))
              union all
             select 'constraint', format('%I on %s', conname, conrelid::regclass)
               from pg_constraint
-             where conrelid = any (array(select to_regclass(name) from unnest(v_tables) as name))
+             where not v_is_fresh and conrelid = any (array(select to_regclass(name) from unnest(v_tables) as name))
                and conname in ('vendor_orders_cart_id_set', 'cart_items_gross_adds_up', 'inventory_items_split_stock_in_slots')
              union all
             select 'column', format('%I.%I', attrelid::regclass, attname)
               from pg_attribute
-             where (attrelid, attname) in (
+             where not v_is_fresh
+               and (attrelid, attname) in (
                      select to_regclass(ours.table_name)::oid, unnest(ours.columns)
                        from (values ('inventory_items', '{slots}'::text[]),
                                     ('outbox_events', '{next_attempt_at,claim_id,claimed_until,claim_count}'),
@@ -138,7 +168,7 @@ begin
     v_problems := v_problems || v_found;
   end if;
 
-  -- The tables of the earlier system
+  -- The tables of the earlier system. Tables of a host that only have the names are named above, and that is all of them.
 
   with required (table_name, columns) as (values
     ('cart_records', '{id,buyer_store_id,status,shipping_address,checkout_group_id,currency,valid_until,subtotal_cents,discounts_cents,'
@@ -160,12 +190,12 @@ begin
     select format('%s.%s', table_name, column_name)
       from required
      cross join unnest(columns) as column_name
-     where to_regclass(table_name) is not null
+     where to_regclass(table_name) is not null and not v_is_fresh
        and not exists (select from pg_attribute
                         where attrelid = to_regclass(table_name) and attname = column_name and not attisdropped)
      union all
     select 'vendor_orders.discount_cents'
-     where to_regclass('vendor_orders') is not null
+     where to_regclass('vendor_orders') is not null and not v_is_fresh
        and not exists (select from pg_attribute
                         where attrelid = to_regclass('vendor_orders') and attname in ('discount_cents', 'discounts_cents') and not attisdropped)
   )
@@ -177,13 +207,13 @@ begin
   end if;
 
   with looked_at (relation) as (
-    select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name
+    select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name where not v_is_fresh
   ), changed (relation) as (
     select relation from looked_at where relation is not null
      union   -- a foreign key is dropped from both ends
     select unnest(array[conrelid, confrelid])::regclass
       from pg_constraint
-     where contype = 'f' and conparentid = 0 and to_regclass('checkout_groups') in (conrelid, confrelid)
+     where contype = 'f' and conparentid = 0 and not v_is_fresh and to_regclass('checkout_groups') in (conrelid, confrelid)
   )
   select coalesce(jsonb_agg(problem order by problem ->> 'name'), '[]')
     into v_found
@@ -211,7 +241,7 @@ begin
                    'hint', 'Migrate as a role that owns all of these tables and types, or is a member of the roles that do.')
             from pg_attribute as attribute
             join pg_type as type on type.oid = attribute.atttypid and type.typtype = 'e'
-           where attribute.attrelid = to_regclass('outbox_events') and attribute.attname in ('event_type', 'aggregate_type')
+           where not v_is_fresh and attribute.attrelid = to_regclass('outbox_events') and attribute.attname in ('event_type', 'aggregate_type')
              and not pg_has_role(type.typowner, 'usage')
            union all
           select jsonb_build_object('problem', 'wrong_type', 'name', format('%s.%I', attrelid::regclass, attname),
@@ -224,7 +254,7 @@ begin
                          ('cart_records', '{shipping_line}', 'jsonb'), ('cart_records', '{payment_method}', 'payment_method'),
                          ('cart_records', '{converted_at}', 'timestamptz')) as wanted (table_name, columns, type)
             join pg_attribute on attrelid = to_regclass(wanted.table_name) and attname = any (wanted.columns) and not attisdropped
-           where atttypid is distinct from to_regtype(wanted.type)
+           where not v_is_fresh and atttypid is distinct from to_regtype(wanted.type)
            union all
           -- a number of the host's own is drawn from its default before the INSERT
           select jsonb_build_object('problem', 'wrong_type', 'name', 'vendor_orders.order_number', 'found', format_type(atttypid, atttypmod),

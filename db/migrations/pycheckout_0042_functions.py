@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "fb98da39e2af64f333f3dbcb7aab106ae68b0f54b566382f63b4321448d2ede8"
+FUNCTIONS_HASH = "a64db83b784f98454b23957285bc27ab120a9cd05c596ad7e3fe7d8b3de42272"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -15,7 +15,7 @@ import psycopg
 
 from .._conninfo import choose_schema
 from .._errors import version_numbers
-from .._migrate import pending_migrations
+from .._migrate import pending_migrations, preflight
 from .._release import deployment, release
 
 
@@ -76,7 +76,7 @@ def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backl
         [has] = conn.execute(_HAS).fetchall()
         found = [*_pooler(conn)]
         if not has["functions"]:
-            return [*found, _missing(conn)]
+            return [*found, _missing(conn), *_in_the_way(conn)]
         found += _release(conn)
         for check in _CHECKS:
             # Without what it asks, the functions are outdated: a finding already.
@@ -100,6 +100,19 @@ def _missing(conn: psycopg.Connection[dict[str, Any]]) -> Finding:
         problem=f"is not installed in this schema{f', but in {names}' if names else ''}",
         remedy=remedy,
     )
+
+
+def _in_the_way(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
+    """What has a name that an installation here would need."""
+    [here] = conn.execute("select current_schema() as name").fetchall()
+    for problem in preflight(conn) if here["name"] is not None else ():
+        if problem["problem"] == "name_taken":
+            yield Finding(
+                check="name_taken",
+                subject=f"{problem['kind']} {problem['name']}",
+                problem="is yours, and has a name that pycheckout needs",
+                remedy=problem["hint"],
+            )
 
 
 def _pooler(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:

@@ -35,7 +35,8 @@ begin
     'subtotal_cents', v_cart.subtotal_cents,
     'discounts_cents', v_cart.discounts_cents,
     'total_cents', v_cart.total_cents,
-    'vendor_groups', cart_show_groups(v_cart.id),
+    'tax_included', v_cart.tax_included is true,
+    'vendor_groups', cart_show_groups(v_cart.id, v_cart.tax_included),
     'checkout_group_id', v_cart.checkout_group_id,
     'created_at', checkout_timestamp(v_cart.created_at),
     'updated_at', checkout_timestamp(v_cart.updated_at));

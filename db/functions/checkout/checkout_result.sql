@@ -36,7 +36,7 @@ begin
     'valid_until', checkout_timestamp(v_cart.valid_until),
     'totals', json_build_object('quoted', checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents,
                                                                 v_cart.total_cents)),
-    'vendor_groups', cart_show_groups(v_cart.id));
+    'vendor_groups', cart_show_groups(v_cart.id, v_cart.tax_included));
 end;
 $$;
 

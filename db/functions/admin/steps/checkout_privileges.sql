@@ -7,7 +7,7 @@ returns table (scope text, privilege text, kind text, object text, columns text[
 language sql
 immutable
 as $$
-  values ('checkout', 'execute', 'function', 'checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)', null::text[]),
+  values ('checkout', 'execute', 'function', 'checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text, jsonb, text, jsonb, interval)', null::text[]),
          ('checkout', 'execute', 'function', 'checkout_result(uuid, uuid)', null),
          ('checkout', 'execute', 'function', 'ad_token_check(text, uuid)', null),
          ('checkout', 'execute', 'function', 'cart_get(uuid, uuid)', null),
@@ -19,9 +19,9 @@ as $$
          ('quotes', 'execute', 'function', 'checkout_version()', null),
          ('quotes', 'select, delete', 'table', 'cart_records', null),
          ('quotes', 'insert', 'table', 'cart_records',
-          '{id,buyer_store_id,shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,created_at,updated_at}'),
+          '{id,buyer_store_id,shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,tax_included,ad_tokens,created_at,updated_at}'),
          ('quotes', 'update', 'table', 'cart_records',
-          '{shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,ad_tokens,updated_at}'),
+          '{shipping_address,currency,valid_until,subtotal_cents,discounts_cents,total_cents,tax_included,ad_tokens,updated_at}'),
          ('quotes', 'select, insert, update, delete', 'table', 'cart_vendor_groups', null),
          ('quotes', 'select, insert, update, delete', 'table', 'cart_items', null),
          ('orders', 'execute', 'function', 'order_get(uuid, uuid, uuid)', null),

@@ -22,6 +22,7 @@ exception when sqlstate 'OC007' then
    where item.id = (v_problem ->> 'cart_item_id')::uuid;
   select format('cart.vendor_groups[%s]', part.ordinality - 1)
          || case v_problem ->> 'problem' when 'vendor_subtotal' then '.subtotal_cents' when 'vendor_total' then '.total_cents'
+                                         when 'vendor_shipping' then '.shipping_cents' when 'payment_terms' then '.payment_terms'
                                          when 'buyer_is_vendor' then '.vendor_store_id'
                                          when 'vendor_without_items' then '.items' else coalesce(v_field, '') end
     into v_field

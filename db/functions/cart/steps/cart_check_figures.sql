@@ -13,6 +13,7 @@ declare
   v_problem jsonb;
   v_subtotal numeric;
   v_total numeric;
+  v_discounts numeric;
 begin
   -- Without a join, of which the planner would not know how many rows it has. What a vendor who is there twice has, has no place.
   with parts as (
@@ -64,14 +65,14 @@ begin
     perform cart_raise_inconsistent(v_cart.id, v_problem);
   end if;
 
-  select coalesce(sum(part.subtotal_cents), 0), coalesce(sum(part.total_cents), 0) into v_subtotal, v_total
+  select coalesce(sum(part.subtotal_cents), 0), coalesce(sum(part.total_cents), 0), coalesce(sum(part.discounts_cents), 0) into v_subtotal, v_total, v_discounts
     from unnest(cart_check_figures.groups) as part
    where part.status = 'ok';
   select jsonb_build_object('problem', figure.problem, 'field', 'cart.' || figure.name, 'expected', figure.due, 'found', figure.cents)
     into v_problem
     from (values ('cart_subtotal', 'subtotal_cents', v_subtotal, v_cart.subtotal_cents),
                  ('cart_total', 'total_cents', v_total, v_cart.total_cents),
-                 ('cart_discounts', 'discounts_cents', v_subtotal - v_total, v_cart.discounts_cents)) as figure (problem, name, due, cents)
+                 ('cart_discounts', 'discounts_cents', v_discounts, v_cart.discounts_cents)) as figure (problem, name, due, cents)
    where figure.cents <> figure.due
    limit 1;
   if found then
@@ -80,7 +81,7 @@ begin
 
   v_cart.subtotal_cents := v_subtotal;
   v_cart.total_cents := v_total;
-  v_cart.discounts_cents := v_subtotal - v_total;
+  v_cart.discounts_cents := v_discounts;
   return v_cart;
 exception when numeric_value_out_of_range then
   perform checkout_raise_invalid('cart.vendor_groups', 'adds up to more than an amount can hold');

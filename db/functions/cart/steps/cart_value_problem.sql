@@ -34,6 +34,7 @@ as $$
       case when jsonb_typeof(value) <> 'string'
                 or value #>> '{}' !~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-]\d\d:\d\d)$' collate "C"
            then 'must be a date and time with an offset, as 2099-12-31T23:59:59Z (RFC 3339)' end
+    when 'boolean' then case when jsonb_typeof(value) <> 'boolean' then 'must be true or false' end
     when 'object' then case when jsonb_typeof(value) <> 'object' then 'must be an object' end
     when 'array' then case when jsonb_typeof(value) <> 'array' then 'must be an array' end
   end end;

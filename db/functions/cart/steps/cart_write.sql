@@ -23,6 +23,7 @@ begin
            subtotal_cents = v_quote.subtotal_cents,
            discounts_cents = v_quote.discounts_cents,
            total_cents = v_quote.total_cents,
+           tax_included = coalesce(v_quote.tax_included, false),
            updated_at = v_now
      where target.id = v_quote.id
     returning target.* into v_cart;
@@ -31,18 +32,20 @@ begin
     delete from cart_vendor_groups as old where old.cart_id = v_cart.id;
 
     insert into cart_vendor_groups (id, cart_id, vendor_store_id, status, subtotal_cents, discounts_cents, line_discounts_cents,
-                                    promo_discount_cents, total_cents, promo, warnings, created_at, updated_at)
-    select part.id, part.cart_id, part.vendor_store_id, part.status, part.subtotal_cents, part.subtotal_cents - part.total_cents,
+                                    promo_discount_cents, total_cents, promo, shipping_cents, shipping_tax_cents, shipping_line, minimum_cents, payment_terms, warnings,
+                                    created_at, updated_at)
+    select part.id, part.cart_id, part.vendor_store_id, part.status, part.subtotal_cents, part.discounts_cents,
            coalesce(part.line_discounts_cents, 0), coalesce(part.promo_discount_cents, 0), part.total_cents,
-           part.promo, part.warnings, v_cart.updated_at, v_cart.updated_at
+           part.promo, part.shipping_cents, part.shipping_tax_cents, part.shipping_line, part.minimum_cents, part.payment_terms, part.warnings,
+           v_cart.updated_at, v_cart.updated_at
       from unnest(cart_write.groups) as part;
 
     insert into cart_items (id, cart_id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
-                            line_subtotal_cents, line_discounts_cents, line_total_cents, applied_volume_discount, warnings, status,
+                            line_subtotal_cents, line_discounts_cents, line_total_cents, tax_cents, tax_lines, applied_volume_discount, warnings, status,
                             created_at, updated_at)
     select item.id, item.cart_id, item.product_id, item.vendor_store_id, item.title, item.category, item.unit, item.quantity, item.moq,
            item.max_qty, item.unit_price_cents, item.line_subtotal_cents, item.line_discounts_cents, item.line_total_cents,
-           item.applied_volume_discount, item.warnings, item.status,
+           item.tax_cents, item.tax_lines, item.applied_volume_discount, item.warnings, item.status,
            v_cart.updated_at, v_cart.updated_at
       from unnest(cart_write.items) as item;
   exception

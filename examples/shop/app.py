@@ -1,0 +1,149 @@
+"""The shop over HTTP: products, quotes, ads and stock are its own routes, checkout and orders are pycheckout's.
+
+    SHOP_DATABASE_URL=postgresql://... SHOP_AD_SECRET=<hex> uvicorn examples.shop.app:app
+
+`python -m examples.shop` starts it with a database, a relay and a consumer beside it.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from psycopg import AsyncConnection, OperationalError
+from psycopg_pool import AsyncConnectionPool
+from pydantic import BaseModel, Field
+
+from pycheckout import ActiveCart, AsyncCheckout, CheckoutResult, InvalidRequest, ShippingLine, StockLevel
+from pycheckout.http import CheckoutRequest, checkout_router, install_error_handlers, order_router
+
+from . import ads, quotes
+from .auth import Buyer, Vendor, buyer, party
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    # Opened here: a pool that is opened where it is constructed has no event loop yet.
+    async with AsyncConnectionPool(os.environ["SHOP_DATABASE_URL"], open=False, max_size=10, timeout=5) as pool:
+        yield {"pool": pool}
+
+
+async def pool(request: Request) -> AsyncConnectionPool:
+    connections: AsyncConnectionPool = request.state.pool
+    return connections
+
+
+Pool = Annotated[AsyncConnectionPool, Depends(pool)]
+
+
+async def remember(conn: AsyncConnection, result: CheckoutResult) -> None:
+    """A mail to be sent, in the transaction of the checkout: no order without it, and no mail without an order."""
+    await conn.execute(
+        "insert into confirmations (checkout_group_id, buyer_store_id, total_cents) values (%s, %s, %s)",
+        (result.checkout_group_id, result.buyer_store_id, result.totals.confirmed.total_cents),
+    )
+
+
+SHIPPING = {"standard": ("Standard", 0), "express": ("Express", 990)}
+
+
+def shipping_line(buyer_store_id: UUID, request: CheckoutRequest) -> ShippingLine:
+    """The line that is stored: its code is the buyer's choice, its title and price are the shop's."""
+    assert request.shipping_line is not None
+    code = request.shipping_line.code
+    if code not in SHIPPING:
+        raise InvalidRequest(detail={"field": "shipping_line.code", "problem": "is not offered"})
+    title, price_cents = SHIPPING[code]
+    return ShippingLine(code=code, title=title, price_cents=price_cents)
+
+
+app = FastAPI(title="Shop", lifespan=lifespan)
+app.include_router(checkout_router(buyer=buyer, pool=pool, shipping_line=shipping_line, on_checkout=remember))
+app.include_router(order_router(party=party, pool=pool))
+install_error_handlers(app)  # for the routes below
+
+
+@app.get("/health")
+async def health(pool: Pool) -> dict[str, str]:
+    try:
+        async with pool.connection(timeout=1) as conn:
+            await conn.execute("select")
+    except OperationalError:
+        raise HTTPException(503, "no database") from None
+    return {"status": "ok"}
+
+
+@app.get("/products")
+async def list_products(pool: Pool) -> list[quotes.Product]:
+    async with pool.connection() as conn:
+        return await quotes.products(conn)
+
+
+class Wanted(BaseModel):
+    product_id: UUID
+    quantity: int = Field(ge=1, le=1000)
+
+
+class Basket(BaseModel):
+    lines: list[Wanted] = Field(min_length=1, max_length=200)
+    ad_tokens: list[str] = []
+
+
+@app.put("/carts/{cart_id}")
+async def put_cart(cart_id: UUID, basket: Basket, buyer: Buyer, pool: Pool) -> ActiveCart:
+    """Quote what the buyer wants, anew each time; the cart's id is the client's, so that a retry is the same cart."""
+    quantities: dict[UUID, int] = {}
+    for each in basket.lines:
+        quantities[each.product_id] = quantities.get(each.product_id, 0) + each.quantity
+    async with pool.connection() as conn:
+        quote = await quotes.quote(
+            conn, cart_id=cart_id, buyer_store_id=buyer, quantities=quantities, ad_tokens=basket.ad_tokens
+        )
+    return await AsyncCheckout(pool).quotes.put(quote)
+
+
+@app.post("/ads/{product_id}/click")
+async def click_ad(product_id: UUID, buyer: Buyer) -> dict[str, str]:
+    return {"ad_token": ads.click(buyer, product_id)}
+
+
+async def own_product(product_id: UUID, vendor: Vendor, pool: Pool) -> UUID:
+    """Another vendor's product is not found."""
+    async with pool.connection() as conn:
+        found = await quotes.products(conn, [product_id])
+    if [product.vendor_store_id for product in found] != [vendor]:
+        raise HTTPException(404, "no such product")
+    return product_id
+
+
+OwnProduct = Annotated[UUID, Depends(own_product)]
+
+
+class Counted(BaseModel):
+    available: int
+
+
+class Change(BaseModel):
+    delta: int
+    change_key: str
+    """New for each change and the same for each retry of it."""
+
+
+@app.get("/stock/{product_id}")
+async def read_stock(product: OwnProduct, pool: Pool) -> StockLevel:
+    found = await AsyncCheckout(pool).stock.levels([product])
+    if not found.levels:
+        raise HTTPException(404, "never counted")
+    return found.levels[0]
+
+
+@app.put("/stock/{product_id}")
+async def count_stock(product: OwnProduct, counted: Counted, pool: Pool) -> StockLevel:
+    return await AsyncCheckout(pool).stock.set(product, counted.available)
+
+
+@app.post("/stock/{product_id}/changes")
+async def change_stock(product: OwnProduct, change: Change, pool: Pool) -> StockLevel:
+    return await AsyncCheckout(pool).stock.adjust(product, change.delta, change_key=change.change_key)
