@@ -46,15 +46,7 @@ declare
     'order_line_fulfil, order_line_release, order_lock, order_place, order_raise_state, order_read_place, order_show, orders_list,'
     'outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event,'
     'outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
-  v_is_fresh boolean;
-=======
-    'inventory_suffices, inventory_take, inventory_take_slot, inventory_was_changed, inventory_write_available, order_check_reason,'
-    'order_describe, order_emit_event, order_end_lines, order_get, order_line_end, order_line_fulfil, order_line_release, order_lock,'
-    'order_place, order_raise_state, order_read_place, order_show, orders_list, outbox_ack, outbox_claim, outbox_discard,'
-    'outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release,'
-    'outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
   v_path constant name[] := current_schemas(false);
->>>>>>> main
   v_is_ours boolean;
   v_is_earlier boolean;
   v_is_fresh boolean;

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "a64db83b784f98454b23957285bc27ab120a9cd05c596ad7e3fe7d8b3de42272"
+FUNCTIONS_HASH = "ca399e589e0c08e36c0228a6a731d804fa14499c1ecdbb21dfd539158eec1869"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

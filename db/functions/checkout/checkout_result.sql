@@ -36,6 +36,7 @@ begin
     'valid_until', checkout_timestamp(v_cart.valid_until),
     'totals', json_build_object('quoted', checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents,
                                                                 v_cart.total_cents)),
+    'below_minimum', cart_below_minimum(v_cart.id),
     'vendor_groups', cart_show_groups(v_cart.id, v_cart.tax_included));
 end;
 $$;
@@ -44,5 +45,5 @@ revoke execute on function checkout_result(uuid, uuid) from public;
 
 comment on function checkout_result(uuid, uuid) is
   'What became of a buyer''s cart: the result of its checkout (replayed = true), or its status and, as '
-  'cart_get shows them, its groups and items while it is not converted. '
+  'cart_get shows them, its groups and items while it is not converted, and which vendors are below their minimum (cents). '
   'Locks nothing, writes nothing. Raises OC001 if the buyer has no such cart.';

@@ -17,9 +17,8 @@ begin
       from (
         select listed.own, listed.group_no, coalesce(sum(listed.tax_cents) over (partition by listed.vendor_store_id), 0) as tax_cents
           from (
-            select own.vendor_store_id, own.ordinality as group_no, null::bigint as tax_cents,
-                   row(own.*)::cart_vendor_groups as own
-              from unnest(cart_group_discounts.groups) with ordinality as own
+            select own.vendor_store_id, row_number() over () as group_no, null::bigint as tax_cents, own
+              from unnest(cart_group_discounts.groups) as own
              union all
             select item.vendor_store_id, null, item.tax_cents, null
               from unnest(cart_group_discounts.items) as item

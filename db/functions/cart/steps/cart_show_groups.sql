@@ -27,21 +27,19 @@ begin
              'shipping_tax_cents', (vendor.own).shipping_tax_cents,
              'shipping_line', (vendor.own).shipping_line,
              'minimum_cents', (vendor.own).minimum_cents,
-             'below_minimum', coalesce((vendor.own).minimum_cents > vendor.merchandise_cents, false),
              'payment_terms', (vendor.own).payment_terms,
              'warnings', coalesce(nullif((vendor.own).warnings, 'null'), '[]'),
              'items', vendor.items) order by vendor.vendor_store_id), '[]')
       from (
         select part.vendor_store_id, (array_agg(part.own) filter (where part.item_id is null))[1] as own,
-               coalesce(sum(part.tax_cents), 0) as tax_cents, coalesce(sum(part.merchandise_cents), 0) as merchandise_cents,
+               coalesce(sum(part.tax_cents), 0) as tax_cents,
                coalesce(json_agg(part.item order by part.item_id) filter (where part.item_id is not null), '[]') as items
           from (
-            select own.vendor_store_id, own, null::uuid as item_id, null::json as item, null::bigint as tax_cents, null::bigint as merchandise_cents
+            select own.vendor_store_id, own, null::uuid as item_id, null::json as item, null::bigint as tax_cents
               from cart_vendor_groups as own
              where own.cart_id = cart_show_groups.cart_id
              union all
-            select own.vendor_store_id, null, own.id, to_json(line), case own.status when 'ok' then own.tax_cents end,
-                   case own.status when 'ok' then coalesce(own.line_total_cents, own.line_subtotal_cents) end
+            select own.vendor_store_id, null, own.id, to_json(line), case own.status when 'ok' then own.tax_cents end
               from cart_items as own
              cross join lateral (
                select own.id, own.product_id, own.title, own.category, own.unit, own.quantity, own.moq, own.max_qty, own.unit_price_cents,

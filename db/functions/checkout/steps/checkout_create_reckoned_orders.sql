@@ -44,7 +44,7 @@ begin
   ), left_over as (
     select own.*, listed.place, coalesce(listed.more_promo, listed.promo) as share, lines.are_none, own.subtotal_cents - lines.off_subtotal as subtotal,
            case when lines.are_none then 0 else coalesce(own.shipping_cents, 0) end as transport,
-           case when lines.are_none then 0 else own.shipping_tax_cents end as transport_tax,
+           case when not lines.are_none then own.shipping_tax_cents end as transport_tax,
            case when lines.are_none then 0 else coalesce(listed.tax, 0) - lines.off_tax + coalesce(own.shipping_tax_cents, 0) end as tax,
            -- what the promotion leaves of lines and shipping
            own.total_cents - lines.off_total

@@ -23,7 +23,7 @@ begin
     return;
   end if;
 
-  v_below := cart_below_minimum(v_cart.id, v_below_ids);
+  v_below := cart_below_minimum(v_cart.id);
   raise exception 'the quote of cart % is below the minimum of % of its vendors', v_cart.id, cardinality(v_below_ids)
     using errcode = case checkout_validate_quote.reservation_policy when 'all' then 'OC010' else 'OC004' end,
           detail = jsonb_build_object('cart_id', v_cart.id, 'below_minimum', v_below),
