@@ -90,6 +90,12 @@ BREAKS = {
                                  total_cents = total_cents + 1
     """,
     "order_confirms_what_its_cart_does": "update vendor_orders set currency = 'EUR'",
+    "order_ships_for_what_its_group_says": "update cart_vendor_groups set shipping_cents = 5, total_cents = total_cents + 5",
+    "order_tax_is_its_lines_and_shipping": "update vendor_orders set shipping_tax_cents = 1",
+    "order_reaches_its_minimum": "update cart_vendor_groups set minimum_cents = 1000000",
+    "orders_note_the_same": "update vendor_orders set purchase_order = id::text",
+    "line_is_taxed_as_its_cart_item": "update order_line_items set tax_cents = 1",
+    "intent_is_due_by_its_terms": "update payment_intents set due_at = now()",
     "reserved_is_what_open_lines_hold": "update inventory_items set reserved_qty = reserved_qty + 1",
     "stock_not_negative": """
         alter table inventory_items drop constraint inventory_items_available_not_negative;
@@ -176,6 +182,11 @@ MORE = [
         update vendor_orders set discounts_cents = discounts_cents + 1, total_cents = total_cents - 1;
         update payment_intents set amount_cents = amount_cents - 1
      """),
+    ("order_confirms_what_its_cart_does", "update vendor_orders set tax_included = true"),
+    ("order_names_its_vendor_group", """update vendor_orders set vendor_shipping_line = '{"code": "air"}'"""),
+    ("orders_note_the_same", """update vendor_orders set metadata = jsonb_build_object('n', id)"""),
+    ("line_is_taxed_as_its_cart_item", "update order_line_items set tax_lines = '[]'"),
+    ("intent_is_due_by_its_terms", """update payment_intents set payment_terms = '{"code": "net", "net_days": 3}'"""),
     ("order_confirms_what_its_cart_does", """update vendor_orders set shipping_line = '{"code": "air"}'"""),
     ("reserved_is_what_open_lines_hold", "update inventory_slots set reserved_qty = reserved_qty + 1"),
     ("reserved_is_what_open_lines_hold", "update order_line_items set reserved_qty = 0"),

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ca399e589e0c08e36c0228a6a731d804fa14499c1ecdbb21dfd539158eec1869"
+FUNCTIONS_HASH = "4751f24ed30a7c9c403fc0924aca3346233ea1eab42ac768351563575c4574f4"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

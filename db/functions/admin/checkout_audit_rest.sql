@@ -110,7 +110,7 @@ begin
    where line.cart_item_id = line.id and line.reserved_qty = 0
      and line.created_at >= (select coalesce(max(purge.purged_before), '-infinity') from outbox_purges as purge)
      and (checkout_audit_rest.since is null or line.created_at >= checkout_audit_rest.since)
-     and (line.status = 'fulfilled' or line.status = 'rejected' and line.notes is distinct from 'insufficient_inventory')
+     and (line.status = 'fulfilled' or line.status = 'rejected' and order_is_checkout_note(line.notes) is not true)
      and not exists (select from told_ends
                       where told_ends.line_id = line.id::text and told_ends.aggregate_id = vendor_order.checkout_group_id
                         and told_ends.is_fulfilled = (line.status = 'fulfilled'))

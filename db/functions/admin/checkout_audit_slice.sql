@@ -7,7 +7,8 @@
 --
 -- A line counts in its order while it is kept: while it holds stock, whatever its state, or is not rejected. So a host that
 -- writes a state leaves the amounts right, and what it forgot shows as stock that is held by what has ended. What a host may
--- do is not judged: lines of its own, tax and transport, another address or payment method, a payment in parts.
+-- do is not judged: lines of its own, tax and transport of an order whose quote said nothing of them, another address or
+-- payment method, a payment in parts.
 
 create or replace function checkout_audit_slice(since timestamptz, after uuid, upto uuid)
 returns table (invariant text, id text, expected text, found text)
@@ -29,7 +30,7 @@ begin
   ),
   our_lines as (
     select line.id, line.order_id, line.product_id, line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents,
-           line.total_cents, line.reserved_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
+           line.total_cents, line.tax_cents, line.tax_lines, line.reserved_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
            line.applied_volume_discount, line.attributed_token ->> 'token_id' as token_id, line.created_at,
            slice.vendor_store_id, slice.checkout_group_id, slice.cart_id,
            line.reserved_qty > 0 or line.status <> 'rejected' as is_kept
@@ -41,15 +42,19 @@ begin
     select * from our_lines where checkout_audit_slice.since is null or our_lines.created_at >= checkout_audit_slice.since
   ),
   orders as (
-    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.off_subtotal, lines.off_total, lines.discounts, lines.held
+    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.kept_tax, lines.off_subtotal, lines.total, lines.tax, lines.placed_total, lines.kept,
+           lines.held, case when slice.tax_included then 0 else slice.tax_cents end as added_tax
       from slice
       join (select order_id,
                    coalesce(sum(line_subtotal_cents) filter (where is_kept), 0)::numeric as kept_subtotal,
                    coalesce(sum(discount_cents) filter (where is_kept), 0)::numeric as kept_discounts,
                    coalesce(sum(total_cents) filter (where is_kept), 0)::numeric as kept_total,
+                   coalesce(sum(tax_cents) filter (where is_kept), 0)::numeric as kept_tax,
                    coalesce(sum(line_subtotal_cents) filter (where not is_kept), 0)::numeric as off_subtotal,
-                   coalesce(sum(total_cents) filter (where not is_kept), 0)::numeric as off_total,
-                   sum(discount_cents)::numeric as discounts,
+                   sum(total_cents)::numeric as total,
+                   sum(tax_cents)::numeric as tax,
+                   sum(total_cents) filter (where order_is_checkout_note(notes) is not true) as placed_total,
+                   count(*) filter (where is_kept) as kept,
                    sum(reserved_qty) as held
               from judged_lines
              group by order_id) as lines on lines.order_id = slice.id
@@ -104,12 +109,18 @@ begin
     from orders where orders.discounts_cents is distinct from orders.kept_discounts + orders.promo_discount_cents
    union all
   select 'order_total_is_lines_minus_discounts', orders.id::text,
-         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.tax_cents + orders.transport_fee_cents)::text, orders.total_cents::text
-    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.tax_cents + orders.transport_fee_cents
+         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents)::text, orders.total_cents::text
+    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents
    union all
-  select 'order_amounts_not_negative', orders.id::text, 'total >= 0, promotion 0 to what is left of the lines',
-         format('total %s, promotion %s of %s', orders.total_cents, orders.promo_discount_cents, orders.kept_total)
-    from orders where orders.total_cents < 0 or orders.promo_discount_cents < 0 or orders.promo_discount_cents > orders.kept_total
+  select 'order_amounts_not_negative', orders.id::text, 'total >= 0, promotion 0 to what is left of lines and shipping',
+         format('total %s, promotion %s of %s', orders.total_cents, orders.promo_discount_cents, orders.kept_total + orders.transport_fee_cents)
+    from orders
+   where orders.total_cents < 0 or orders.promo_discount_cents < 0 or orders.promo_discount_cents > orders.kept_total + orders.transport_fee_cents
+   union all
+  -- as far as its quote says something of tax
+  select 'order_tax_is_its_lines_and_shipping', orders.id::text, (orders.kept_tax + coalesce(orders.shipping_tax_cents, 0))::text, orders.tax_cents::text
+    from orders
+   where num_nonnulls(orders.tax, orders.shipping_tax_cents) > 0 and orders.tax_cents <> orders.kept_tax + coalesce(orders.shipping_tax_cents, 0)
    union all
   select 'order_balance_is_part_of_its_total', orders.id::text, format('0 to %s', orders.total_cents), coalesce(orders.balance_due_cents::text, 'null')
     from orders where (orders.balance_due_cents between 0 and orders.total_cents) is not true
@@ -180,7 +191,7 @@ begin
                          case when line.was_short then ', short' end, line.token_id), 'no such line'),
          coalesce(format('order %s: %s for %s%s, token %s', told.order_id, told.line ->> 'qty', told.line ->> 'total_cents',
                          case when told.line ->> 'status' = 'rejected' then ', short' end, told.line ->> 'attributed_token_id'), 'no such line')
-    from (select judged_lines.*, coalesce(judged_lines.notes = 'insufficient_inventory', false) as was_short
+    from (select judged_lines.*, coalesce(order_is_checkout_note(judged_lines.notes), false) as was_short
             from judged_lines
            where judged_lines.checkout_group_id in (select events.aggregate_id from events where events.event_type = 'checkout.converted')) as line
     full join told_lines as told on told.line ->> 'line_item_id' = line.id::text
@@ -243,14 +254,22 @@ begin
     from carts
    where carts.converted_at is null or carts.payment_method is null or num_nonnulls(carts.shipping_address) = 0
    union all
-  select 'cart_totals_are_its_groups', carts.id::text, format('%s - %s = %s', sums.subtotal, sums.subtotal - sums.total, sums.total),
-         format('%s - %s = %s', carts.subtotal_cents, carts.discounts_cents, carts.total_cents)
+  select 'cart_totals_are_its_groups', carts.id::text, format('%s - %s + %s = %s', sums.subtotal, sums.subtotal - sums.total + sums.added, sums.added, sums.total),
+         format('%s - %s + %s = %s', carts.subtotal_cents, carts.discounts_cents, sums.added, carts.total_cents)
     from carts
-    join (select groups.cart_id, sum(groups.subtotal_cents)::numeric as subtotal, sum(groups.total_cents)::numeric as total
-            from (select carts.id as cart_id, coalesce(vendor.subtotal_cents, 0) as subtotal_cents, coalesce(vendor.total_cents, 0) as total_cents
-                    from carts left join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok') as groups
+    join (select groups.cart_id, sum(groups.subtotal_cents)::numeric as subtotal, sum(groups.total_cents)::numeric as total, sum(groups.added) as added
+            from (select carts.id as cart_id, coalesce(vendor.subtotal_cents, 0) as subtotal_cents, coalesce(vendor.total_cents, 0) as total_cents,
+                         coalesce(vendor.shipping_cents, 0)::numeric + case when carts.tax_included then 0 else coalesce(vendor.shipping_tax_cents, 0) end as added
+                    from carts left join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok'
+                   union all
+                  select carts.id, 0, 0, item.tax_cents
+                    from carts
+                    join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok'
+                    join cart_items as item on item.cart_id = carts.id and item.vendor_store_id = vendor.vendor_store_id and item.status = 'ok'
+                   where carts.tax_included is not true and item.tax_cents is not null) as groups
            group by groups.cart_id) as sums on sums.cart_id = carts.id
-   where (carts.subtotal_cents, carts.discounts_cents, carts.total_cents) is distinct from (sums.subtotal, sums.subtotal - sums.total, sums.total)
+   where (carts.subtotal_cents, carts.discounts_cents, carts.total_cents)
+         is distinct from (sums.subtotal, sums.subtotal - sums.total + sums.added, sums.total)
    union all
   select 'every_rejected_vendor_is_in_the_cart', carts.id::text, format('vendor %s', vendor ->> 'vendor_store_id'), 'neither a group nor an item'
     from events
@@ -292,6 +311,10 @@ begin
          (line.vendor_store_id, coalesce(line.product_id, item.product_id), line.qty, line.unit_price_cents,
           line.line_subtotal_cents, line.discount_cents, line.total_cents)
    union all
+  select 'line_is_taxed_as_its_cart_item', line.id::text, concat_ws(', ', item.tax_cents, nullif(item.tax_lines, 'null')), concat_ws(', ', line.tax_cents, line.tax_lines)
+    from judged_lines as line join cart_items as item on item.id = line.id
+   where (item.tax_cents, nullif(item.tax_lines, 'null')) is distinct from (line.tax_cents, line.tax_lines)
+   union all
   select 'line_is_described_as_its_cart_item', line.id::text,
          concat_ws(', ', coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit, item.moq, item.max_qty,
                    nullif(item.applied_volume_discount, 'null')),
@@ -314,29 +337,59 @@ begin
     left join cart_records as cart on cart.id = vendor.cart_id
    where cart.id is null
    union all
-  select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null')),
-         concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo)
+  select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null'), nullif(vendor.shipping_line, 'null')),
+         concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo, orders.vendor_shipping_line)
     from orders join cart_vendor_groups as vendor on vendor.id = orders.id
    where (vendor.vendor_store_id, vendor.status::text, nullif(vendor.promo, 'null')) is distinct from (orders.vendor_store_id, 'ok', orders.promo)
+      or orders.vendor_shipping_line is distinct from nullif(vendor.shipping_line, 'null')
    union all
-  select 'order_is_its_vendor_group_without_rejected_lines', orders.id::text,
-         format('%s, %s', vendor.subtotal_cents - orders.off_subtotal, greatest(vendor.total_cents - orders.off_total, 0)),
-         format('%s, %s', orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
-    from orders join cart_vendor_groups as vendor on vendor.id = orders.id
-   where (vendor.subtotal_cents - orders.off_subtotal, greatest(vendor.total_cents - orders.off_total, 0))
-         is distinct from (orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
+  -- The share of the quote, as long as that much is left of lines and shipping. Shipping is what the quote says while a line is left.
+  select judged.invariant, judged.id, judged.expected, judged.found
+    from orders
+    join cart_vendor_groups as vendor on vendor.id = orders.id
+   cross join lateral (
+     select case when orders.kept > 0 then coalesce(vendor.shipping_cents, 0) else 0 end as shipping,
+            orders.total + coalesce(vendor.shipping_cents, 0)
+            + case when orders.tax_included then 0 else coalesce(orders.tax, 0) + coalesce(vendor.shipping_tax_cents, 0) end - vendor.total_cents as share
+   ) as quoted
+   cross join lateral (
+     values ('order_is_its_vendor_group_without_rejected_lines', orders.id::text,
+             format('%s, %s', vendor.subtotal_cents - orders.off_subtotal, orders.kept_total - least(quoted.share, orders.kept_total + quoted.shipping)),
+             format('%s, %s', orders.subtotal_cents, orders.total_cents::numeric - orders.added_tax - orders.transport_fee_cents)),
+            ('order_promotion_is_its_share_of_the_group', orders.id::text,
+             least(quoted.share, orders.kept_total + quoted.shipping)::text, coalesce(orders.promo_discount_cents::text, 'none')),
+            ('order_ships_for_what_its_group_says', orders.id::text,
+             case when num_nonnulls(vendor.shipping_cents, vendor.shipping_tax_cents) = 0 then 'nothing'
+                  else format('%s, tax %s', quoted.shipping, case when orders.kept > 0 then coalesce(vendor.shipping_tax_cents, 0) else 0 end) end,
+             case when num_nonnulls(vendor.shipping_cents, vendor.shipping_tax_cents) = 0 then 'nothing'
+                  else format('%s, tax %s', orders.transport_fee_cents, coalesce(orders.shipping_tax_cents, 0)) end)
+   ) as judged (invariant, id, expected, found)
+   where judged.expected <> judged.found
    union all
-  -- the share of the quote, as long as that much is left of the lines
-  select 'order_promotion_is_its_share_of_the_group', orders.id::text,
-         least(vendor.subtotal_cents::numeric - vendor.total_cents - orders.discounts, orders.kept_total)::text,
-         coalesce(orders.promo_discount_cents::text, 'none')
+  select 'order_reaches_its_minimum', orders.id::text, format('at least %s', vendor.minimum_cents), orders.placed_total::text
     from orders join cart_vendor_groups as vendor on vendor.id = orders.id
-   where orders.promo_discount_cents is distinct from least(vendor.subtotal_cents::numeric - vendor.total_cents - orders.discounts, orders.kept_total)
+   where orders.placed_total < vendor.minimum_cents
+   union all
+  select 'intent_is_due_by_its_terms', orders.id::text,
+         concat_ws(', ', nullif(vendor.payment_terms, 'null'), orders.created_at + make_interval(hours => 24 * (vendor.payment_terms -> 'net_days')::integer)),
+         concat_ws(', ', intent.payment_terms, intent.due_at)
+    from orders
+    join cart_vendor_groups as vendor on vendor.id = orders.id
+    join payment_intents as intent on intent.order_id = orders.id
+   where (intent.payment_terms, intent.due_at)
+         is distinct from (nullif(vendor.payment_terms, 'null'),
+                           orders.created_at + make_interval(hours => 24 * (nullif(vendor.payment_terms, 'null') -> 'net_days')::integer))
    union all
   select 'order_confirms_what_its_cart_does', orders.id::text,
-         concat_ws(', ', cart.shipping_line, cart.currency), concat_ws(', ', orders.shipping_line, orders.currency)
+         concat_ws(', ', cart.shipping_line, cart.currency, case when cart.tax_included then 'tax included' end),
+         concat_ws(', ', orders.shipping_line, orders.currency, case when orders.tax_included then 'tax included' end)
     from orders join cart_records as cart on cart.id = orders.cart_id
-   where (cart.shipping_line, cart.currency) is distinct from (orders.shipping_line, orders.currency);
+   where (cart.shipping_line, cart.currency, cart.tax_included is true) is distinct from (orders.shipping_line, orders.currency, orders.tax_included is true)
+   union all
+  -- what the buyer and the host noted: on every order of the checkout the same
+  select 'orders_note_the_same', noted.checkout_group_id::text, '1', count(*)::text
+    from (select distinct orders.checkout_group_id, orders.purchase_order, orders.metadata, orders.billing_address::text as billing_address from orders) as noted
+   group by noted.checkout_group_id having count(*) > 1;
 end;
 $$;
 
