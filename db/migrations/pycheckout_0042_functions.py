@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "4751f24ed30a7c9c403fc0924aca3346233ea1eab42ac768351563575c4574f4"
+FUNCTIONS_HASH = "be5f80101d12193200f31e82a61777cb32ff318761be0a0135a924b3123d3e26"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
