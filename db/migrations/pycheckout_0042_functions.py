@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "be5f80101d12193200f31e82a61777cb32ff318761be0a0135a924b3123d3e26"
+FUNCTIONS_HASH = "63e98eadf5f7ab952d75adf382687ff46e4263d2d014d62c557519fcfcaf7237"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
