@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "63e98eadf5f7ab952d75adf382687ff46e4263d2d014d62c557519fcfcaf7237"
+FUNCTIONS_HASH = "68f7cd56ae53576438c8afa634e5cf54464ee567309dfe8ee910a6ebc6642445"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
