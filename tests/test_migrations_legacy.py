@@ -138,10 +138,18 @@ def test_new_columns_take_the_types_of_their_counterparts(legacy, shape):
     for name in (
         "cart_items.line_total_cents",
         "cart_items.line_discounts_cents",
+        "cart_items.tax_cents",
         "cart_vendor_groups.discounts_cents",
+        "cart_vendor_groups.minimum_cents",
+        "cart_vendor_groups.shipping_cents",
+        "cart_vendor_groups.shipping_tax_cents",
         "cart_vendor_groups.promo_discount_cents",
         "order_line_items.line_subtotal_cents",
+        "order_line_items.tax_cents",
+        "vendor_orders.adjustments_cents",
         "vendor_orders.discounts_cents",
+        "vendor_orders.refund_due_cents",
+        "vendor_orders.shipping_tax_cents",
     ):
         assert types[name] == "integer", name
     assert types["cart_items.unit"] == "unit"
@@ -151,8 +159,14 @@ def test_new_columns_take_the_types_of_their_counterparts(legacy, shape):
         "checkout.vendor_orders_created",
         "checkout.converted",
         "vendor_order.canceled",
+        "vendor_order.decided",
+        "vendor_order.adjusted",
+        "vendor_order.expired",
+        "vendor_order.extended",
         "order_line.released",
         "order_line.fulfilled",
+        "order_line.returned",
+        "payment.changed",
     }
 
 

@@ -175,7 +175,7 @@ def test_every_object_of_a_schema_is_closed_and_requires_its_members():
                 yield from objects(inner)
 
     for file in DOCS.glob("*.schema.json"):
-        assert re.fullmatch(r"(checkout|vendor_order|order_line)\.\w+\.v\d+\.schema\.json", file.name)
+        assert re.fullmatch(r"(checkout|vendor_order|order_line|payment)\.\w+\.v\d+\.schema\.json", file.name)
         schema = json.loads(file.read_text(encoding="utf-8"))
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
         found = list(objects(schema))
