@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ca399e589e0c08e36c0228a6a731d804fa14499c1ecdbb21dfd539158eec1869"
+FUNCTIONS_HASH = "e989adb489c02090821009e8f10abb9c964009371277ca2299b1da06b8c3c790"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
