@@ -30,8 +30,11 @@ BREAKS = {
     "order_balance_is_part_of_its_total": "update vendor_orders set balance_due_cents = total_cents + 1",
     "one_intent_an_order": "delete from payment_intents where id = (select min(id::text)::uuid from vendor_orders)",
     "intent_is_order_total": "update payment_intents set amount_cents = amount_cents + 1",
-    "line_holds_all_or_nothing": "update order_line_items set reserved_qty = reserved_qty - 1",
-    "open_line_holds_its_quantity": "update order_line_items set reserved_qty = 0",
+    "line_counts_its_units": "update order_line_items set reserved_qty = reserved_qty - 1",
+    "line_counts_are_its_changes": "delete from order_changes",
+    "order_adjustments_are_its_changes": "update vendor_orders set adjustments_cents = 7",
+    "every_change_has_its_event": "delete from outbox_events where event_type = 'vendor_order.adjusted'",
+    "open_line_holds_units": "update order_line_items set reserved_qty = 0",
     "ended_line_holds_nothing": "update order_line_items set status = 'rejected'",
     "ended_order_holds_nothing": "update vendor_orders set status = 'canceled'",
     "two_events_a_conversion": "delete from outbox_events where event_type = 'checkout.converted'",
@@ -90,6 +93,12 @@ BREAKS = {
                                  total_cents = total_cents + 1
     """,
     "order_confirms_what_its_cart_does": "update vendor_orders set currency = 'EUR'",
+    "order_ships_for_what_its_group_says": "update cart_vendor_groups set shipping_cents = 5, total_cents = total_cents + 5",
+    "order_tax_is_its_lines_and_shipping": "update vendor_orders set shipping_tax_cents = 1",
+    "order_reaches_its_minimum": "update cart_vendor_groups set minimum_cents = 1000000",
+    "orders_note_the_same": "update vendor_orders set purchase_order = id::text",
+    "line_is_taxed_as_its_cart_item": "update order_line_items set tax_cents = 1",
+    "intent_is_due_by_its_terms": "update payment_intents set due_at = now()",
     "reserved_is_what_open_lines_hold": "update inventory_items set reserved_qty = reserved_qty + 1",
     "stock_not_negative": """
         alter table inventory_items drop constraint inventory_items_available_not_negative;
@@ -109,7 +118,7 @@ BREAKS = {
 
 # A second way to break the same invariant, where one does not say enough.
 MORE = [
-    ("order_subtotal_is_its_lines", "update order_line_items set status = 'rejected' where status = 'fulfilled'"),
+    ("every_ended_line_has_its_event", "update order_line_items set status = 'rejected' where status = 'fulfilled'"),
     ("order_balance_is_part_of_its_total", "update vendor_orders set balance_due_cents = -1"),
     ("one_intent_an_order", """
         alter table payment_intents drop constraint payment_intents_one_per_order;
@@ -121,8 +130,22 @@ MORE = [
         update payment_intents set status = 'paid', amount_cents = amount_cents - 1;
         update vendor_orders set balance_due_cents = 0
      """),
-    ("line_holds_all_or_nothing", "update order_line_items set reserved_qty = null"),
-    ("line_holds_all_or_nothing", "update order_line_items set reserved_qty = qty + 1"),
+    ("line_counts_its_units", "update order_line_items set reserved_qty = null"),
+    ("line_counts_its_units", "update order_line_items set reserved_qty = qty + 1"),
+    ("line_counts_its_units", "update order_line_items set returned_qty = 1 where status = 'pending'"),
+    ("line_counts_its_units", "update order_line_items set returned_qty = -1"),
+    ("line_counts_its_units", "update order_line_items set fulfilled_qty = 1, reserved_qty = 0 where status = 'pending'"),
+    ("line_counts_are_its_changes", "update order_line_items set returned_qty = 1 where status = 'fulfilled'"),
+    ("line_counts_are_its_changes", """
+        update order_line_items set released_qty = 1, fulfilled_qty = 1 where status = 'fulfilled'
+     """),
+    ("line_counts_are_its_changes", """
+        update order_changes set lines = jsonb_set(lines, '{0,total_cents}', '1') where kind = 'released'
+     """),
+    ("order_adjustments_are_its_changes", "update order_changes set amount_cents = null"),
+    ("every_change_has_its_event", "update outbox_events set aggregate_id = gen_random_uuid()"),
+    ("every_change_has_its_event", "update order_changes set kind = 'expired' where kind = 'adjusted'"),
+    ("order_subtotal_is_its_lines", "update order_line_items set returned_qty = 1 where status = 'fulfilled'"),
     ("ended_line_holds_nothing", "update order_line_items set status = 'fulfilled'"),
     ("ended_order_holds_nothing", "update vendor_orders set status = 'fulfilled'"),
     ("ended_order_holds_nothing", "update vendor_orders set status = 'expired'"),
@@ -176,6 +199,11 @@ MORE = [
         update vendor_orders set discounts_cents = discounts_cents + 1, total_cents = total_cents - 1;
         update payment_intents set amount_cents = amount_cents - 1
      """),
+    ("order_confirms_what_its_cart_does", "update vendor_orders set tax_included = true"),
+    ("order_names_its_vendor_group", """update vendor_orders set vendor_shipping_line = '{"code": "air"}'"""),
+    ("orders_note_the_same", """update vendor_orders set metadata = jsonb_build_object('n', id)"""),
+    ("line_is_taxed_as_its_cart_item", "update order_line_items set tax_lines = '[]'"),
+    ("intent_is_due_by_its_terms", """update payment_intents set payment_terms = '{"code": "net", "net_days": 3}'"""),
     ("order_confirms_what_its_cart_does", """update vendor_orders set shipping_line = '{"code": "air"}'"""),
     ("reserved_is_what_open_lines_hold", "update inventory_slots set reserved_qty = reserved_qty + 1"),
     ("reserved_is_what_open_lines_hold", "update order_line_items set reserved_qty = 0"),
@@ -196,7 +224,7 @@ MORE = [
 def healthy(db, add_cart, checkout_sql):
     """A cart with all there is: a split product, a promotion, a short line, an ineligible one, an invalid vendor.
 
-    Of one order a line is fulfilled and another released.
+    Of one order a line is fulfilled and another released; the other one has a credit.
     """
     cart = add_cart(
         vendors=3,
@@ -212,6 +240,7 @@ def healthy(db, add_cart, checkout_sql):
     result = checkout_sql(db, cart)
     assert result["outcome"] == "partial"
     db.execute("select order_line_fulfil(%s), order_line_release(%s, 'torn')", (cart.items[3].id, cart.items[5].id))
+    db.execute("select order_adjust(%s, -10, 'late', 'k1')", (result["vendor_orders"][0]["order_id"],))
     assert audit(db) == []
     return cart
 

@@ -83,7 +83,7 @@ comment on column checkout_overview.orders is 'Number of vendor orders.';
 comment on column checkout_overview.order_states is 'How many orders are in which state; null without orders.';
 comment on column checkout_overview.lines is 'Number of order lines.';
 comment on column checkout_overview.rejected_lines is 'Lines that are rejected, for want of stock or by their vendor.';
-comment on column checkout_overview.short_lines is 'Lines that the checkout rejected for want of stock.';
+comment on column checkout_overview.short_lines is 'Lines that the checkout rejected for want of stock, not those of a vendor below its minimum.';
 comment on column checkout_overview.unpublished_events is 'How many of the two events of the conversion nobody has published yet.';
 
 comment on view outbox_backlog is 'Events that nobody has published yet, by type and number of attempts; no row means that none waits.';

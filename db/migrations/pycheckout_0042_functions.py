@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "e989adb489c02090821009e8f10abb9c964009371277ca2299b1da06b8c3c790"
+FUNCTIONS_HASH = "d2479bc16c36558cea4a110dded86d6d01c29301269cff73a3e863bd6dc618fb"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -5,9 +5,10 @@
 -- outbox_purge() noted last, a conversion's events may be gone: there it can only tell too many. Planned for its
 -- bounds each time: by index where there are some, by scans where there are none.
 --
--- A line counts in its order while it is kept: while it holds stock, whatever its state, or is not rejected. So a host that
+-- A line counts in its order by the units that are left of it, held or shipped and not come back, whatever its state. So a host that
 -- writes a state leaves the amounts right, and what it forgot shows as stock that is held by what has ended. What a host may
--- do is not judged: lines of its own, tax and transport, another address or payment method, a payment in parts.
+-- do is not judged: lines of its own, tax and transport of an order whose quote said nothing of them, another address or
+-- payment method, a payment in parts.
 
 create or replace function checkout_audit_slice(since timestamptz, after uuid, upto uuid)
 returns table (invariant text, id text, expected text, found text)
@@ -29,10 +30,14 @@ begin
   ),
   our_lines as (
     select line.id, line.order_id, line.product_id, line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents,
-           line.total_cents, line.reserved_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
+           line.total_cents, line.tax_cents, line.tax_lines, line.reserved_qty,
+           line.fulfilled_qty, line.released_qty, line.returned_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
            line.applied_volume_discount, line.attributed_token ->> 'token_id' as token_id, line.created_at,
            slice.vendor_store_id, slice.checkout_group_id, slice.cart_id,
-           line.reserved_qty > 0 or line.status <> 'rejected' as is_kept
+           order_units_fulfilled(line) as shipped, order_units_left(line) as units_left,
+           order_part_cents(line.total_cents, line.qty - order_units_left(line), line.qty) as off_total,
+           order_part_cents(line.discount_cents, line.qty - order_units_left(line), line.qty) as off_discount,
+           coalesce(order_part_cents(line.tax_cents, line.qty - order_units_left(line), line.qty), 0) as off_tax
       from slice
       join order_line_items as line on line.order_id = slice.id
      where line.cart_item_id = line.id
@@ -41,15 +46,21 @@ begin
     select * from our_lines where checkout_audit_slice.since is null or our_lines.created_at >= checkout_audit_slice.since
   ),
   orders as (
-    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.off_subtotal, lines.off_total, lines.discounts, lines.held
+    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.kept_tax, lines.off_subtotal, lines.total, lines.tax, lines.placed_total,
+           lines.shipped > 0 or lines.units_left > 0 as is_kept, lines.held, case when slice.tax_included then 0 else slice.tax_cents end as added_tax,
+           coalesce(slice.adjustments_cents, 0) as adjustments
       from slice
       join (select order_id,
-                   coalesce(sum(line_subtotal_cents) filter (where is_kept), 0)::numeric as kept_subtotal,
-                   coalesce(sum(discount_cents) filter (where is_kept), 0)::numeric as kept_discounts,
-                   coalesce(sum(total_cents) filter (where is_kept), 0)::numeric as kept_total,
-                   coalesce(sum(line_subtotal_cents) filter (where not is_kept), 0)::numeric as off_subtotal,
-                   coalesce(sum(total_cents) filter (where not is_kept), 0)::numeric as off_total,
-                   sum(discount_cents)::numeric as discounts,
+                   sum(line_subtotal_cents)::numeric - sum(off_total) - sum(off_discount) as kept_subtotal,
+                   sum(discount_cents)::numeric - sum(off_discount) as kept_discounts,
+                   sum(total_cents)::numeric - sum(off_total) as kept_total,
+                   coalesce(sum(tax_cents), 0)::numeric - sum(off_tax) as kept_tax,
+                   sum(off_total)::numeric + sum(off_discount) as off_subtotal,
+                   sum(total_cents)::numeric as total,
+                   sum(tax_cents)::numeric as tax,
+                   sum(total_cents) filter (where order_is_checkout_note(notes) is not true) as placed_total,
+                   sum(shipped) as shipped,
+                   sum(units_left) as units_left,
                    sum(reserved_qty) as held
               from judged_lines
              group by order_id) as lines on lines.order_id = slice.id
@@ -84,6 +95,17 @@ begin
   purged as (
     select coalesce(max(purged_before), '-infinity') as before from outbox_purges
   ),
+  quoted as (   -- as their vendor groups have them: shipping while a unit is left or was shipped, the promotion as long as that much is left of both
+    select priced.*, least(priced.quoted_share, priced.kept_total + priced.shipping) as share
+      from (
+        select orders.*, vendor.subtotal_cents as quoted_subtotal, num_nonnulls(vendor.shipping_cents, vendor.shipping_tax_cents) > 0 as says_shipping,
+               case when orders.is_kept then coalesce(vendor.shipping_cents, 0) else 0 end::numeric as shipping,
+               case when orders.is_kept then coalesce(vendor.shipping_tax_cents, 0) else 0 end as shipping_tax,
+               orders.total + coalesce(vendor.shipping_cents, 0)
+               + case when orders.tax_included then 0 else coalesce(orders.tax, 0) + coalesce(vendor.shipping_tax_cents, 0) end - vendor.total_cents as quoted_share
+          from orders join cart_vendor_groups as vendor on vendor.id = orders.id
+      ) as priced
+  ),
   told_orders as (   -- as the event of the conversion has them
     select ordered ->> 'order_id' as order_id, ordered ->> 'attributed_token_id' as token_id, ordered -> 'items' as items
       from events
@@ -104,12 +126,18 @@ begin
     from orders where orders.discounts_cents is distinct from orders.kept_discounts + orders.promo_discount_cents
    union all
   select 'order_total_is_lines_minus_discounts', orders.id::text,
-         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.tax_cents + orders.transport_fee_cents)::text, orders.total_cents::text
-    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.tax_cents + orders.transport_fee_cents
+         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents + orders.adjustments)::text, orders.total_cents::text
+    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents + orders.adjustments
    union all
-  select 'order_amounts_not_negative', orders.id::text, 'total >= 0, promotion 0 to what is left of the lines',
-         format('total %s, promotion %s of %s', orders.total_cents, orders.promo_discount_cents, orders.kept_total)
-    from orders where orders.total_cents < 0 or orders.promo_discount_cents < 0 or orders.promo_discount_cents > orders.kept_total
+  select 'order_amounts_not_negative', orders.id::text, 'total >= 0, promotion 0 to what is left of lines and shipping',
+         format('total %s, promotion %s of %s', orders.total_cents, orders.promo_discount_cents, orders.kept_total + orders.transport_fee_cents)
+    from orders
+   where orders.total_cents < 0 or orders.promo_discount_cents < 0 or orders.promo_discount_cents > orders.kept_total + orders.transport_fee_cents
+   union all
+  -- as far as its quote says something of tax
+  select 'order_tax_is_its_lines_and_shipping', orders.id::text, (orders.kept_tax + coalesce(orders.shipping_tax_cents, 0))::text, orders.tax_cents::text
+    from orders
+   where num_nonnulls(orders.tax, orders.shipping_tax_cents) > 0 and orders.tax_cents <> orders.kept_tax + coalesce(orders.shipping_tax_cents, 0)
    union all
   select 'order_balance_is_part_of_its_total', orders.id::text, format('0 to %s', orders.total_cents), coalesce(orders.balance_due_cents::text, 'null')
     from orders where (orders.balance_due_cents between 0 and orders.total_cents) is not true
@@ -127,13 +155,57 @@ begin
    where case when intent.status = 'unpaid' then intent.amount_cents not in (orders.total_cents, orders.balance_due_cents)
               else intent.amount_cents < 0 or intent.amount_cents < orders.total_cents::numeric - orders.balance_due_cents end
    union all
-  select 'line_holds_all_or_nothing', line.id::text, format('0 or %s', line.qty), coalesce(line.reserved_qty::text, 'null')
+  -- One that ended before there were counters has none, and its event tells how.
+  select 'line_counts_its_units', line.id::text, format('%s in all, and no more returned than fulfilled', line.qty),
+         concat('reserved ', line.reserved_qty, ', fulfilled ', line.fulfilled_qty, ', released ', line.released_qty, ', returned ', line.returned_qty)
     from judged_lines as line
-   where (line.reserved_qty in (0, line.qty)) is not true
+   where (line.reserved_qty >= 0 and coalesce(line.fulfilled_qty, 0) >= 0 and coalesce(line.released_qty, 0) >= 0
+          and coalesce(line.returned_qty, 0) between 0 and line.shipped
+          and (line.reserved_qty::bigint + coalesce(line.fulfilled_qty, 0) + coalesce(line.released_qty, 0) = line.qty
+               or num_nonnulls(line.fulfilled_qty, line.released_qty, line.returned_qty) = 0 and line.reserved_qty = 0
+                  and line.status in ('rejected', 'fulfilled'))) is not true
    union all
-  select 'open_line_holds_its_quantity', line.id::text, line.qty::text, coalesce(line.reserved_qty::text, 'null')
+  select 'line_counts_are_its_changes', line.id::text,
+         format('fulfilled %s, released %s, returned %s; %s - %s, tax %s', done.fulfilled, done.released, done.returned, done.total, done.discount, done.tax),
+         format('fulfilled %s, released %s, returned %s; %s - %s, tax %s', coalesce(line.fulfilled_qty, 0), coalesce(line.released_qty, 0),
+                coalesce(line.returned_qty, 0), line.off_total, line.off_discount, line.off_tax)
     from judged_lines as line
-   where line.status in ('pending', 'accepted', 'hold') and line.reserved_qty is distinct from line.qty
+   cross join lateral (
+     select sum(own.fulfilled) as fulfilled, sum(own.released) as released, sum(own.returned) as returned, sum(own.total) as total, sum(own.discount) as discount,
+            sum(own.tax) as tax
+       from (select coalesce((part ->> 'fulfilled_qty')::numeric, 0) as fulfilled, coalesce((part ->> 'released_qty')::numeric, 0) as released,
+                    coalesce((part ->> 'returned_qty')::numeric, 0) as returned, coalesce((part ->> 'total_cents')::numeric, 0) as total,
+                    coalesce((part ->> 'discount_cents')::numeric, 0) as discount, coalesce((part ->> 'tax_cents')::numeric, 0) as tax
+               from order_changes as change
+              cross join jsonb_array_elements(change.lines) as part
+              where change.order_id = line.order_id and part ->> 'line_item_id' = line.id::text
+              union all   -- what the checkout rejected
+             select 0, line.qty, 0, line.total_cents, line.discount_cents, coalesce(line.tax_cents, 0) where order_is_checkout_note(line.notes)
+              union all
+             select 0, 0, 0, 0, 0, 0) as own
+   ) as done
+   where num_nonnulls(line.fulfilled_qty, line.released_qty, line.returned_qty) > 0
+     and (done.fulfilled, done.released, done.returned, done.total, done.discount, done.tax)
+         is distinct from (coalesce(line.fulfilled_qty, 0), coalesce(line.released_qty, 0), coalesce(line.returned_qty, 0),
+                           line.off_total, line.off_discount, line.off_tax)
+   union all
+  select 'order_adjustments_are_its_changes', orders.id::text, done.amount::text, orders.adjustments::text
+    from orders
+   cross join lateral (select coalesce(sum(change.amount_cents), 0) as amount from order_changes as change where change.order_id = orders.id) as done
+   where orders.adjustments <> done.amount
+   union all
+  select 'every_change_has_its_event', change.id::text, format('%s of %s', change.kind, orders.checkout_group_id),
+         coalesce(format('%s of %s', event.event_type, event.aggregate_id), 'no event')
+    from orders
+    join order_changes as change on change.order_id = orders.id
+   cross join purged
+    left join outbox_events as event on event.id = change.id
+   where (event.id is null and change.created_at >= purged.before)
+      or event.event_type::text not like '%.' || change.kind or event.aggregate_id <> orders.checkout_group_id
+   union all
+  select 'open_line_holds_units', line.id::text, format('1 to %s', line.qty), coalesce(line.reserved_qty::text, 'null')
+    from judged_lines as line
+   where line.status in ('pending', 'accepted', 'hold') and (line.reserved_qty > 0) is not true
    union all
   select 'ended_line_holds_nothing', line.id::text, format('0, being %s', line.status), coalesce(line.reserved_qty::text, 'null')
     from judged_lines as line
@@ -180,7 +252,7 @@ begin
                          case when line.was_short then ', short' end, line.token_id), 'no such line'),
          coalesce(format('order %s: %s for %s%s, token %s', told.order_id, told.line ->> 'qty', told.line ->> 'total_cents',
                          case when told.line ->> 'status' = 'rejected' then ', short' end, told.line ->> 'attributed_token_id'), 'no such line')
-    from (select judged_lines.*, coalesce(judged_lines.notes = 'insufficient_inventory', false) as was_short
+    from (select judged_lines.*, coalesce(order_is_checkout_note(judged_lines.notes), false) as was_short
             from judged_lines
            where judged_lines.checkout_group_id in (select events.aggregate_id from events where events.event_type = 'checkout.converted')) as line
     full join told_lines as told on told.line ->> 'line_item_id' = line.id::text
@@ -243,14 +315,22 @@ begin
     from carts
    where carts.converted_at is null or carts.payment_method is null or num_nonnulls(carts.shipping_address) = 0
    union all
-  select 'cart_totals_are_its_groups', carts.id::text, format('%s - %s = %s', sums.subtotal, sums.subtotal - sums.total, sums.total),
-         format('%s - %s = %s', carts.subtotal_cents, carts.discounts_cents, carts.total_cents)
+  select 'cart_totals_are_its_groups', carts.id::text, format('%s - %s + %s = %s', sums.subtotal, sums.subtotal - sums.total + sums.added, sums.added, sums.total),
+         format('%s - %s + %s = %s', carts.subtotal_cents, carts.discounts_cents, sums.added, carts.total_cents)
     from carts
-    join (select groups.cart_id, sum(groups.subtotal_cents)::numeric as subtotal, sum(groups.total_cents)::numeric as total
-            from (select carts.id as cart_id, coalesce(vendor.subtotal_cents, 0) as subtotal_cents, coalesce(vendor.total_cents, 0) as total_cents
-                    from carts left join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok') as groups
+    join (select groups.cart_id, sum(groups.subtotal_cents)::numeric as subtotal, sum(groups.total_cents)::numeric as total, sum(groups.added) as added
+            from (select carts.id as cart_id, coalesce(vendor.subtotal_cents, 0) as subtotal_cents, coalesce(vendor.total_cents, 0) as total_cents,
+                         coalesce(vendor.shipping_cents, 0)::numeric + case when carts.tax_included then 0 else coalesce(vendor.shipping_tax_cents, 0) end as added
+                    from carts left join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok'
+                   union all
+                  select carts.id, 0, 0, item.tax_cents
+                    from carts
+                    join cart_vendor_groups as vendor on vendor.cart_id = carts.id and vendor.status = 'ok'
+                    join cart_items as item on item.cart_id = carts.id and item.vendor_store_id = vendor.vendor_store_id and item.status = 'ok'
+                   where carts.tax_included is not true and item.tax_cents is not null) as groups
            group by groups.cart_id) as sums on sums.cart_id = carts.id
-   where (carts.subtotal_cents, carts.discounts_cents, carts.total_cents) is distinct from (sums.subtotal, sums.subtotal - sums.total, sums.total)
+   where (carts.subtotal_cents, carts.discounts_cents, carts.total_cents)
+         is distinct from (sums.subtotal, sums.subtotal - sums.total + sums.added, sums.total)
    union all
   select 'every_rejected_vendor_is_in_the_cart', carts.id::text, format('vendor %s', vendor ->> 'vendor_store_id'), 'neither a group nor an item'
     from events
@@ -292,6 +372,10 @@ begin
          (line.vendor_store_id, coalesce(line.product_id, item.product_id), line.qty, line.unit_price_cents,
           line.line_subtotal_cents, line.discount_cents, line.total_cents)
    union all
+  select 'line_is_taxed_as_its_cart_item', line.id::text, concat('tax ', item.tax_cents, ' ', nullif(item.tax_lines, 'null')), concat('tax ', line.tax_cents, ' ', line.tax_lines)
+    from judged_lines as line join cart_items as item on item.id = line.id
+   where (item.tax_cents, nullif(item.tax_lines, 'null')) is distinct from (line.tax_cents, line.tax_lines)
+   union all
   select 'line_is_described_as_its_cart_item', line.id::text,
          concat_ws(', ', coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit, item.moq, item.max_qty,
                    nullif(item.applied_volume_discount, 'null')),
@@ -314,29 +398,51 @@ begin
     left join cart_records as cart on cart.id = vendor.cart_id
    where cart.id is null
    union all
-  select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null')),
-         concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo)
+  select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null'), nullif(vendor.shipping_line, 'null')),
+         concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo, orders.vendor_shipping_line)
     from orders join cart_vendor_groups as vendor on vendor.id = orders.id
    where (vendor.vendor_store_id, vendor.status::text, nullif(vendor.promo, 'null')) is distinct from (orders.vendor_store_id, 'ok', orders.promo)
+      or orders.vendor_shipping_line is distinct from nullif(vendor.shipping_line, 'null')
    union all
-  select 'order_is_its_vendor_group_without_rejected_lines', orders.id::text,
-         format('%s, %s', vendor.subtotal_cents - orders.off_subtotal, greatest(vendor.total_cents - orders.off_total, 0)),
-         format('%s, %s', orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
-    from orders join cart_vendor_groups as vendor on vendor.id = orders.id
-   where (vendor.subtotal_cents - orders.off_subtotal, greatest(vendor.total_cents - orders.off_total, 0))
-         is distinct from (orders.subtotal_cents, orders.total_cents - orders.tax_cents - orders.transport_fee_cents)
+  select 'order_is_its_vendor_group_without_rejected_lines', quoted.id::text,
+         format('%s, %s', quoted.quoted_subtotal - quoted.off_subtotal, quoted.kept_total - quoted.share),
+         format('%s, %s', quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents - quoted.adjustments)
+    from quoted
+   where (quoted.quoted_subtotal - quoted.off_subtotal, quoted.kept_total - quoted.share)
+         is distinct from (quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents - quoted.adjustments)
    union all
-  -- the share of the quote, as long as that much is left of the lines
-  select 'order_promotion_is_its_share_of_the_group', orders.id::text,
-         least(vendor.subtotal_cents::numeric - vendor.total_cents - orders.discounts, orders.kept_total)::text,
-         coalesce(orders.promo_discount_cents::text, 'none')
+  select 'order_promotion_is_its_share_of_the_group', quoted.id::text, quoted.share::text, coalesce(quoted.promo_discount_cents::text, 'none')
+    from quoted where quoted.promo_discount_cents is distinct from quoted.share
+   union all
+  select 'order_ships_for_what_its_group_says', quoted.id::text, format('%s, tax %s', quoted.shipping, quoted.shipping_tax),
+         format('%s, tax %s', quoted.transport_fee_cents, coalesce(quoted.shipping_tax_cents, 0))
+    from quoted
+   where quoted.says_shipping and (quoted.transport_fee_cents, coalesce(quoted.shipping_tax_cents, 0)) is distinct from (quoted.shipping, quoted.shipping_tax)
+   union all
+  select 'order_reaches_its_minimum', orders.id::text, format('at least %s', vendor.minimum_cents), orders.placed_total::text
     from orders join cart_vendor_groups as vendor on vendor.id = orders.id
-   where orders.promo_discount_cents is distinct from least(vendor.subtotal_cents::numeric - vendor.total_cents - orders.discounts, orders.kept_total)
+   where orders.placed_total < vendor.minimum_cents
+   union all
+  select 'intent_is_due_by_its_terms', orders.id::text,
+         concat('due ', orders.created_at + make_interval(hours => 24 * (nullif(vendor.payment_terms, 'null') -> 'net_days')::integer), ' ', vendor.payment_terms),
+         concat('due ', intent.due_at, ' ', intent.payment_terms)
+    from orders
+    join cart_vendor_groups as vendor on vendor.id = orders.id
+    join payment_intents as intent on intent.order_id = orders.id
+   where (intent.payment_terms, intent.due_at)
+         is distinct from (nullif(vendor.payment_terms, 'null'),
+                           orders.created_at + make_interval(hours => 24 * (nullif(vendor.payment_terms, 'null') -> 'net_days')::integer))
    union all
   select 'order_confirms_what_its_cart_does', orders.id::text,
-         concat_ws(', ', cart.shipping_line, cart.currency), concat_ws(', ', orders.shipping_line, orders.currency)
+         concat_ws(', ', cart.shipping_line, cart.currency, case when cart.tax_included then 'tax included' end),
+         concat_ws(', ', orders.shipping_line, orders.currency, case when orders.tax_included then 'tax included' end)
     from orders join cart_records as cart on cart.id = orders.cart_id
-   where (cart.shipping_line, cart.currency) is distinct from (orders.shipping_line, orders.currency);
+   where (cart.shipping_line, cart.currency, cart.tax_included is true) is distinct from (orders.shipping_line, orders.currency, orders.tax_included is true)
+   union all
+  -- what the buyer and the host noted: on every order of the checkout the same
+  select 'orders_note_the_same', noted.checkout_group_id::text, '1', count(*)::text
+    from (select distinct orders.checkout_group_id, orders.purchase_order, orders.metadata, orders.billing_address::text as billing_address from orders) as noted
+   group by noted.checkout_group_id having count(*) > 1;
 end;
 $$;
 

@@ -66,18 +66,20 @@ begin
 
   update vendor_orders as vendor_order
      set shipping_address = case when num_nonnulls(vendor_order.shipping_address) = 1 then v_blank end, notes = null,
+         billing_address = null, purchase_order = null, metadata = null,
          attributed_token = ad_token_public(vendor_order.attributed_token), updated_at = v_now
    where vendor_order.id = any (v_order_ids)
-     and (vendor_order.notes is not null or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank
+     and (num_nonnulls(vendor_order.notes, vendor_order.purchase_order, vendor_order.metadata) + num_nonnulls(vendor_order.billing_address) > 0
+          or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank
           or vendor_order.attributed_token is distinct from ad_token_public(vendor_order.attributed_token));
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
   update order_line_items as line
-     set notes = case when line.notes = 'insufficient_inventory' then line.notes end,
+     set notes = case when order_is_checkout_note(line.notes) then line.notes end,
          attributed_token = ad_token_public(line.attributed_token), updated_at = v_now
    where line.order_id = any (v_order_ids)
-     and (line.notes <> 'insufficient_inventory' or line.attributed_token is distinct from ad_token_public(line.attributed_token));
+     and (not order_is_checkout_note(line.notes) or line.attributed_token is distinct from ad_token_public(line.attributed_token));
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
@@ -93,13 +95,19 @@ begin
             from outbox_events as each
            where each.aggregate_id = any (v_aggregate_ids)
              and (each.last_error is not null
-                  or each.payload ->> 'event_id' = each.id::text and each.payload #>> '{data,reason}' <> 'erased')
+                  or each.payload ->> 'event_id' = each.id::text
+                     and (each.payload #>> '{data,reason}' <> 'erased' or num_nonnulls(nullif(each.payload #> '{data,purchase_order}', 'null'),
+                                                                                       nullif(each.payload #> '{data,metadata}', 'null')) > 0))
            order by each.id   -- as a relay locks those that it marks
              for update) as event;
   update outbox_events as event
      set last_error = null,
-         payload = case when event.payload ->> 'event_id' = event.id::text and event.payload #>> '{data,reason}' is not null
-                        then jsonb_set(event.payload, '{data,reason}', '"erased"') else event.payload end
+         payload = case when event.payload ->> 'event_id' = event.id::text
+                        then jsonb_set(event.payload, '{data}', (event.payload -> 'data') || (
+                               select coalesce(jsonb_object_agg(member.key, case member.key when 'reason' then '"erased"' else 'null'::jsonb end), '{}')
+                                 from jsonb_each(event.payload -> 'data') as member
+                                where member.key in ('reason', 'purchase_order', 'metadata') and member.value <> 'null'))
+                        else event.payload end
    where event.id = any (v_event_ids);
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
@@ -123,7 +131,7 @@ $$;
 revoke execute on function checkout_erase(uuid) from public;
 
 comment on function checkout_erase(uuid) is
-  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes and the reasons in events (which become "erased"), deletes the '
+  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes, purchase order, metadata and the reasons in events (which become "erased"), deletes the '
   'keys bound to the cart, its ad tokens and what of their claims nobody is shown, and clears errors that a broker sent and the click of an earlier '
   'system. Returns how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays, which bind no key any more. '
   'Also for a cart that cart_purge deleted. Locks the cart, then its orders, until the commit; never waits for a broker. For the owner. Raises OC001 '
