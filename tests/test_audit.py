@@ -134,7 +134,7 @@ MORE = [
     ("line_counts_its_units", "update order_line_items set reserved_qty = qty + 1"),
     ("line_counts_its_units", "update order_line_items set returned_qty = 1 where status = 'pending'"),
     ("line_counts_its_units", "update order_line_items set returned_qty = -1"),
-    ("line_counts_its_units", "update order_line_items set fulfilled_qty = 1, reserved_qty = 0 where status = 'pending'"),
+    ("line_counts_its_units", "update order_line_items set fulfilled_qty = 1 where status = 'pending'"),
     ("line_counts_are_its_changes", "update order_line_items set returned_qty = 1 where status = 'fulfilled'"),
     ("line_counts_are_its_changes", """
         update order_line_items set released_qty = 1, fulfilled_qty = 1 where status = 'fulfilled'

@@ -91,6 +91,8 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
     token = ad_token(cart, 1, "product", cart.items[0].product_id)
     db.execute("update cart_records set ad_tokens = %s where id = %s", [[token], cart.id])
     [order] = checkout(db, ordered, key="k0").vendor_orders
+    [shipped] = checkout(db, add_cart(vendors=1), key="k2").vendor_orders
+    db.execute("select order_line_fulfil(%s)", [shipped.items[0].line_item_id])
     [(event, claim_id)] = db.execute("select id::text, claim_id::text from outbox_claim(1)").fetchall()
     db.execute("select inventory_set(%s, 100)", [PRODUCT])
     db.execute("select inventory_split(%s, 3)", [PRODUCT])
@@ -137,7 +139,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
             "change_key": "short-1",
         },
         "order_line_return": {
-            "line_id": str(order.items[0].line_item_id),
+            "line_id": str(shipped.items[0].line_item_id),
             "reason": "torn",
             "qty": 1,
             "restock": True,
@@ -547,7 +549,10 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "inventory_set": {"product_id": PRODUCT, "available": 1},
         "inventory_split": {"product_id": PRODUCT, "slots": 2},
         "order_get": {"order_id": calls["vendor_order_cancel"]["order_id"], "buyer_store_id": str(UUID(int=1))},
-        "order_changes_list": {"order_id": calls["vendor_order_cancel"]["order_id"], "buyer_store_id": str(UUID(int=1))},
+        "order_changes_list": {
+            "order_id": calls["vendor_order_cancel"]["order_id"],
+            "buyer_store_id": str(UUID(int=1)),
+        },
         "outbox_ack": {"claim_id": calls["outbox_fail"]["claim_id"], "ids": [calls["outbox_fail"]["id"]]},
         "outbox_claim": {"batch": 1, "lease": "30 seconds"},
         "outbox_extend": {"claim_id": calls["outbox_fail"]["claim_id"], "lease": "30 seconds"},

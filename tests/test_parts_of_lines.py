@@ -456,7 +456,8 @@ def test_any_parts_of_an_amount_add_up_to_it(db, amount, units, cuts):
     sizes = parts(cuts, units)
     found = values(
         db,
-        "select order_part_cents(%s, (sum(part) over w)::int, %s) - order_part_cents(%s, (sum(part) over w)::int - part, %s)"
+        "select order_part_cents(%s, (sum(part) over w)::int, %s)"
+        "       - order_part_cents(%s, (sum(part) over w)::int - part, %s)"
         "  from unnest(%s::int[]) with ordinality as t (part, n) window w as (order by n)",
         amount,
         units,

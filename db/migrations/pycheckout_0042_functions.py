@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "d2479bc16c36558cea4a110dded86d6d01c29301269cff73a3e863bd6dc618fb"
+FUNCTIONS_HASH = "579d127823258cd991935e050baba48146b66489d874b50532410015d777fac9"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -125,6 +125,9 @@ begin
     end if;
     v_adjustments := -v_room;
   end if;
+  if v_kind = 'expired' and v_room = 0 then   -- nobody pays for what nobody got
+    v_adjustments := 0;
+  end if;
   v_discounts := v_order.subtotal_cents - (v_lines_total - v_order.promo_discount_cents);
   v_total := v_room + v_adjustments;
   v_change.amount_cents := nullif(v_adjustments - coalesce(v_before.adjustments_cents, 0), 0);
@@ -150,6 +153,7 @@ begin
            adjustments_cents = case when v_adjustments <> 0 or changed.adjustments_cents is not null then v_adjustments end,
            total_cents = v_total,
            balance_due_cents = greatest(v_order.balance_due_cents + (v_total - v_before.total_cents), 0),
+           expires_at = case when v_kind <> 'expired' then changed.expires_at end,
            updated_at = v_now
      where changed.id = v_order.id
     returning changed.* into v_order;
