@@ -297,8 +297,8 @@ def order_router(
 
     `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
     An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
-    by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it changes nothing. `pool`,
-    `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
+    changes nothing. `pool`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
     """
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])

@@ -845,6 +845,23 @@ def test_an_order_shows_what_is_left_of_its_lines(db, order, call):
     assert [line[name] for name in names] == [4, 4, 2, 1, 7, 7000, 10, 10000]
 
 
+def test_an_erasure_blanks_reasons_and_details_and_leaves_what_was_done(db, order, call):
+    cart = order(lines=2)
+    a, b = cart.items
+    secret = "of Mrs Miller"
+    decisions = [{"line_item_id": str(a.id), "accept_qty": 8, "reason": secret}]
+    call("vendor_order_decide", cart.groups[0].id, decisions, "k1")
+    call("order_line_fulfil", a.id, 3, "k2", {"to": secret})
+    done = call("order_line_release", b.id, secret, 5, "k3")
+    assert values(db, "select checkout_erase(%s)", cart.id)[0] > 0
+    for table in ("order_changes", "outbox_events", "order_line_items", "vendor_orders"):
+        assert values(db, f"select count(*) from {table} as each where each::text like '%%Miller%%'") == [0], table
+    assert values(db, "select checkout_erase(%s)", cart.id) == [0]
+    assert [kind for kind, _ in events(db)] == ["vendor_order.decided", "order_line.fulfilled", "order_line.released"]
+    again = call("order_line_release", b.id, secret, 5, "k3")
+    assert (again["replayed"], again["changes"], again["reason"]) == (True, done["changes"], None)
+
+
 # At once
 
 

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "579d127823258cd991935e050baba48146b66489d874b50532410015d777fac9"
+FUNCTIONS_HASH = "015c567cbb362bff115a58b02deb8c3ef271cf63b596983e008810bcc6cfb345"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
