@@ -281,6 +281,9 @@ begin
                           '%published_at IS NULL AND next_attempt_at >= ''-infinity''%'),
                          ('idx_outbox_events_published', 'outbox_events', '{"f created_at"}', '%published_at IS NOT NULL AND next_attempt_at IS NOT NULL%'),
                          ('idx_cart_records_converted_at_valid_until', 'cart_records', '{"f COALESCE(converted_at, valid_until)"}', null),
+                         -- of a host's own column, the host's own
+                         (case when not exists (select from pg_attribute where attrelid = to_regclass('vendor_orders') and attname = 'order_number' and not attisdropped)
+                               then 'idx_vendor_orders_order_number' end, 'vendor_orders', '{t order_number}', 'order_number IS NOT NULL'),
                          ('idx_vendor_orders_expires_at_id', 'vendor_orders', '{"f expires_at, id"}', '%created_pending%expires_at IS NOT NULL%'),
                          ('idx_vendor_orders_refund_due_cents', 'vendor_orders', '{"f refund_due_cents"}', 'refund_due_cents > 0'),
                          ('idx_vendor_orders_purchase_order_created_at_id', 'vendor_orders', '{"f purchase_order, created_at, id"}',

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "015c567cbb362bff115a58b02deb8c3ef271cf63b596983e008810bcc6cfb345"
+FUNCTIONS_HASH = "c8500ef93d178d0a7874675f73f6d1cd82e24a6fea8bc2ed8d70513c6e05cc46"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

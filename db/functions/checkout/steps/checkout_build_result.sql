@@ -31,7 +31,7 @@ begin
                           where vendor_order.checkout_group_id = v_cart.checkout_group_id and line.cart_item_id = line.id);
   end if;
   if checkout_build_result.may_say_more then
-    v_says_more := checkout_says_more(v_cart.checkout_group_id);
+    v_says_more := checkout_says_more(v_cart.checkout_group_id, v_is_ours);
     v_beside := cart_owed_beside(v_cart);
     v_quoted := checkout_totals(v_cart.subtotal_cents, v_cart.discounts_cents, v_beside.tax_cents, v_beside.shipping_cents, v_cart.total_cents);
   else

@@ -28,7 +28,7 @@ declare
   v_stock record;
   v_taken boolean;
   v_result json;
-  v_out_line_ids uuid[] := '{}';
+  v_out_line_ids uuid[] := '{}'::uuid[];
   v_off record;
 begin
   if v_more is not null then
