@@ -635,7 +635,8 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 try:
-                    if self.body_field is not None:
+                    body = self.body_field
+                    if body is not None and (body.field_info.is_required() or _has_body(request)):
                         request = await _json_request(request, max_body_bytes)
                     return await handler(request)
                 except (RequestValidationError, HTTPException, CheckoutError) as exc:
@@ -659,6 +660,11 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 def _is_the_hosts(exc: Exception, request: Request) -> bool:
     handlers = request.app.exception_handlers
     return any(kind in handlers for kind in type(exc).__mro__ if kind is not Exception)
+
+
+def _has_body(request: Request) -> bool:
+    """What a client that sends none says of it, differs: no length, 0, or a type all the same."""
+    return "Transfer-Encoding" in request.headers or request.headers.get("Content-Length", "0") != "0"
 
 
 async def _json_request(request: Request, max_body_bytes: int) -> Request:
