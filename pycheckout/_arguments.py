@@ -53,6 +53,14 @@ def integer(name: str, value: object) -> str | None:
     return int.__repr__(value)
 
 
+def boolean(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, bool):
+        raise invalid(name, "must be true or false")
+    return str(value).lower()
+
+
 def instant(name: str, value: object) -> str | None:
     if value is None:
         return None

@@ -21,6 +21,7 @@ from ._types import (
     Order,
     OrderChange,
     OrderPage,
+    OrderStep,
     StockLevel,
     StockLevels,
     TokenVerdict,
@@ -266,27 +267,172 @@ select {schema}orders_list(
         return to.uuid("order_id", order_id), to.text("reason", reason)
 
     @call(
-        "select {schema}order_line_release(line_id => %s::uuid, reason => %s::text)::text",
+        """\
+select {schema}order_line_release(
+  line_id => %s::uuid, reason => %s::text, qty => %s::integer, change_key => %s::text
+)::text""",
         one(OrderChange),
         about="line_id",
         replays=True,
     )
-    def release(self, line_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
-        """Reject a line that was not delivered: its stock is available again, and its amounts come off the order.
+    def release(
+        self,
+        line_id: UUID | str,
+        *,
+        reason: str,
+        qty: int | None = None,
+        change_key: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """Turn down units of a line that were not delivered: available again, and their amounts come off the order.
 
-        Of a line that is rejected already nothing changes. Transaction, attempts and errors as those of `cancel`.
+        `qty`: how many; None, all that it holds. `change_key`: 1 to 255 visible characters, required with a quantity,
+        the same for each retry of one change, which then answers `replayed`. Without either, a line whose last change
+        this was does. Transaction, attempts and errors as those of `cancel`, and IdempotencyKeyReused for the key of
+        another change.
         """
-        return to.uuid("line_id", line_id), to.text("reason", reason)
+        return (
+            to.uuid("line_id", line_id),
+            to.text("reason", reason),
+            to.integer("qty", qty),
+            to.text("change_key", change_key),
+        )
 
     @call(
-        "select {schema}order_line_fulfil(line_id => %s::uuid)::text", one(OrderChange), about="line_id", replays=True
+        """\
+select {schema}order_line_fulfil(
+  line_id => %s::uuid, qty => %s::integer, change_key => %s::text, details => %s::jsonb
+)::text""",
+        one(OrderChange),
+        about="line_id",
+        replays=True,
     )
-    def fulfil(self, line_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
-        """Mark a line as delivered: its units are no longer reserved.
+    def fulfil(
+        self,
+        line_id: UUID | str,
+        *,
+        qty: int | None = None,
+        change_key: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """Mark units of a line as delivered: they are no longer reserved.
 
-        Of a line that is fulfilled already nothing changes. Transaction, attempts and errors as those of `cancel`.
+        `details`, such as carrier and tracking, travel in the event. Quantity, key, transaction, attempts and errors as
+        those of `release`.
         """
-        return (to.uuid("line_id", line_id),)
+        return (
+            to.uuid("line_id", line_id),
+            to.integer("qty", qty),
+            to.text("change_key", change_key),
+            to.json_text("details", details),
+        )
+
+    @call(
+        """\
+select {schema}order_line_return(
+  line_id => %s::uuid, reason => %s::text, qty => %s::integer, restock => %s::boolean, change_key => %s::text
+)::text""",
+        one(OrderChange),
+        about="line_id",
+        replays=True,
+    )
+    def return_(
+        self,
+        line_id: UUID | str,
+        *,
+        reason: str,
+        restock: bool,
+        change_key: str,
+        qty: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """Take shipped units of a line back: their amounts come off the order; with `restock` they are available again.
+
+        `qty`: how many; None, all that are out. Key, transaction, attempts and errors as those of `release`.
+        """
+        return (
+            to.uuid("line_id", line_id),
+            to.text("reason", reason),
+            to.integer("qty", qty),
+            to.boolean("restock", restock),
+            to.text("change_key", change_key),
+        )
+
+    @call(
+        """\
+select {schema}vendor_order_decide(
+  order_id => %s::uuid, decisions => %s::jsonb, change_key => %s::text
+)::text""",
+        one(OrderChange),
+        about="order_id",
+        replays=True,
+    )
+    def decide(
+        self,
+        order_id: UUID | str,
+        decisions: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        change_key: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """A vendor's answer to an order that waits for one. What is not accepted is available again.
+
+        `decisions`: `{"line_item_id", "accept_qty", "reason"}` each; lines that are not named are accepted whole. With
+        decisions a `change_key` is required. Key, transaction, attempts and errors as those of `release`.
+        """
+        return (
+            to.uuid("order_id", order_id),
+            to.json_text("decisions", decisions),
+            to.text("change_key", change_key),
+        )
+
+    @call(
+        """\
+select {schema}order_adjust(
+  order_id => %s::uuid, amount_cents => %s::bigint, reason => %s::text, change_key => %s::text
+)::text""",
+        one(OrderChange),
+        about="order_id",
+        replays=True,
+    )
+    def adjust(
+        self, order_id: UUID | str, amount_cents: int, *, reason: str, change_key: str, **options: Unpack[CallOptions]
+    ) -> Sent:
+        """Add a surcharge to an order, or below 0 a credit, which never makes its total less than 0.
+
+        Key, transaction, attempts and errors as those of `release`.
+        """
+        return (
+            to.uuid("order_id", order_id),
+            to.integer("amount_cents", amount_cents),
+            to.text("reason", reason),
+            to.text("change_key", change_key),
+        )
+
+    @call(
+        """\
+select {schema}order_changes_list(
+  order_id => %s::uuid, buyer_store_id => %s::uuid, vendor_store_id => %s::uuid
+)::text""",
+        several(OrderStep),
+        about="order_id",
+        replays=True,
+    )
+    def history(
+        self,
+        order_id: UUID | str,
+        *,
+        buyer_store_id: UUID | str | None = None,
+        vendor_store_id: UUID | str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """What happened to an order since its checkout, payments too, oldest first. Who may ask: as `get`."""
+        return (
+            to.uuid("order_id", order_id),
+            to.uuid("buyer_store_id", buyer_store_id),
+            to.uuid("vendor_store_id", vendor_store_id),
+        )
 
 
 class StockCalls:

@@ -465,6 +465,7 @@ stock = _group("stock", _CHECKOUT, "Units of products.")
 # What a person wants to see of an order in a list, and of a line; --json has all.
 _ORDER = ("order_id", "status", "total_cents", "balance_due_cents", "currency", "line_count", "created_at")
 _LINE = ("name", "qty", "total_cents", "status", "notes", "line_item_id")
+_STEP = ("created_at", "about", "kind", "amount_cents", "reason", "key")
 
 Order = Annotated[str, typer.Argument(metavar="ORDER", help="The id of a vendor's order.")]
 Line = Annotated[str, typer.Argument(metavar="LINE", help="The id of an order's line.")]
@@ -472,6 +473,9 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the events a
 Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="The id of a product.")]
 ChangeKey = Annotated[
     str | None, typer.Option("--key", metavar="TEXT", help="The same for each repetition, so that it counts once.")
+]
+Quantity = Annotated[
+    int | None, typer.Option("--qty", metavar="UNITS", help="How many units, all of them if left out; needs --key.")
 ]
 Units = Annotated[int, typer.Argument(metavar="UNITS", help="How many units.")]
 
@@ -520,15 +524,74 @@ def _order_cancel(order: Order, reason: Reason) -> Statement:
 
 
 @_calls(orders, "release", grant="checkout_grant_orders")
-def _order_release(line: Line, reason: Reason) -> Statement:
-    """Reject a line of an order: its stock is available again, and its amounts come off the order."""
-    return OrderCalls.release.statement(line, reason=reason)
+def _order_release(line: Line, reason: Reason, qty: Quantity = None, key: ChangeKey = None) -> Statement:
+    """Turn down units of a line of an order: they are available again, and their amounts come off the order."""
+    return OrderCalls.release.statement(line, reason=reason, qty=qty, change_key=key)
 
 
 @_calls(orders, "fulfil", grant="checkout_grant_orders")
-def _order_fulfil(line: Line) -> Statement:
-    """Fulfil a line of an order: its units have left the stock."""
-    return OrderCalls.fulfil.statement(line)
+def _order_fulfil(
+    line: Line,
+    qty: Quantity = None,
+    key: ChangeKey = None,
+    details: Annotated[
+        str | None, typer.Option(metavar="JSON", help="For the event: carrier, tracking, as a JSON object.")
+    ] = None,
+) -> Statement:
+    """Fulfil units of a line of an order: they have left the stock."""
+    return OrderCalls.fulfil.statement(line, qty=qty, change_key=key, details=_json_of("details", details))
+
+
+@_calls(orders, "return", grant="checkout_grant_orders")
+def _order_return(
+    line: Line,
+    reason: Reason,
+    key: Annotated[str, typer.Option("--key", metavar="TEXT", help="The same for each repetition.")],
+    restock: Annotated[bool, typer.Option("--restock/--no-restock", help="Whether they can be sold again.")],
+    qty: Quantity = None,
+) -> Statement:
+    """Take shipped units of a line back: their amounts come off the order."""
+    return OrderCalls.return_.statement(line, reason=reason, restock=restock, change_key=key, qty=qty)
+
+
+@_calls(orders, "decide", grant="checkout_grant_orders")
+def _order_decide(
+    order: Order,
+    decisions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help='What is not accepted whole: \'[{"line_item_id", "accept_qty", "reason"}]\'.'
+        ),
+    ] = None,
+    key: ChangeKey = None,
+) -> Statement:
+    """Answer an order for its vendor: accept it, whole or in part, or refuse it."""
+    return OrderCalls.decide.statement(order, _json_of("decisions", decisions), change_key=key)
+
+
+@_calls(orders, "adjust", grant="checkout_grant_orders")
+def _order_adjust(
+    order: Order,
+    cents: Annotated[int, typer.Option(metavar="CENTS", help="Minor units that are added; below 0 a credit.")],
+    reason: Reason,
+    key: Annotated[str, typer.Option("--key", metavar="TEXT", help="The same for each repetition.")],
+) -> Statement:
+    """Add a surcharge to what an order comes to, or a credit."""
+    return OrderCalls.adjust.statement(order, cents, reason=reason, change_key=key)
+
+
+@_calls(orders, "history", grant="checkout_grant_orders", columns=_STEP)
+def _order_history(order: Order) -> Statement:
+    """Show what happened to an order since its checkout, payments too."""
+    whose = "coalesce((select vendor_store_id from vendor_orders where id = %s::uuid), gen_random_uuid())"
+    return f"select json_array_elements(order_changes_list(%s::uuid, null, {whose}))", (order, order)
+
+
+def _json_of(name: str, text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"--{name} is no JSON: {exc}") from exc
 
 
 @_calls(stock, "show")

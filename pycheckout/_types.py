@@ -137,6 +137,10 @@ class LineItem:
     line_subtotal_cents: int | None = None
     discount_cents: int
     total_cents: int
+    left_qty: int | None = None
+    """Units that are still ordered: held, or shipped and not come back. In `Order` alone."""
+    left_cents: int | None = None
+    """What of `total_cents` is owed for them."""
     status: str
     """pending, accepted, rejected, fulfilled, hold"""
     notes: str | None = None
@@ -347,19 +351,45 @@ class OrderPage(Answer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedLine:
-    """A line that a change of its order ended."""
+    """A line of an order after a change. Its quantity and amounts never change; the counters tell what became of it."""
 
     line_item_id: UUID
     product_id: UUID | None = None
     qty: int
     total_cents: int
+    reserved_qty: int = 0
+    """Units that it holds."""
+    fulfilled_qty: int = 0
+    released_qty: int = 0
+    returned_qty: int = 0
+    left_qty: int | None = None
+    """Units that are still ordered: held, or shipped and not come back."""
+    left_cents: int | None = None
+    """What of `total_cents` is owed for them."""
     status: str
-    """rejected, fulfilled"""
+    """pending, accepted, rejected, fulfilled, hold"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineChange:
+    """By how much a change changed a line. Amounts are what came off the order."""
+
+    line_item_id: UUID
+    released_qty: int | None = None
+    fulfilled_qty: int | None = None
+    returned_qty: int | None = None
+    restocked_qty: int | None = None
+    """Of the returned units, those that are available again."""
+    total_cents: int | None = None
+    discount_cents: int | None = None
+    tax_cents: int | None = None
+    reason: str | None = None
+    """Of a decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderChange(Answer):
-    """Where an order stands after a change, and the lines that the change ended."""
+    """Where an order stands after a change, the lines of the change, and by how much they changed."""
 
     order_id: UUID
     checkout_group_id: UUID
@@ -370,14 +400,40 @@ class OrderChange(Answer):
     currency: str | None = None
     subtotal_cents: int
     discounts_cents: int
+    tax_cents: int = 0
+    transport_fee_cents: int = 0
+    adjustments_cents: int = 0
+    """Credits (below 0) and surcharges."""
     total_cents: int
     balance_due_cents: int
     payment_intent: PaymentIntent | None = None
     items: tuple[ChangedLine, ...] = ()
-    """Of a replay: none of an order, the line of a line."""
+    """Of a replay without a key: none of an order, the line of a line."""
+    changes: tuple[LineChange, ...] = ()
+    amount_cents: int | None = None
+    """What it added to `adjustments_cents`."""
+    details: Mapping[str, Any] | None = None
+    change_key: str | None = None
     reason: str | None = None
     replayed: bool = False
     """Whether it had been so before, and this call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderStep(Answer):
+    """Something that happened to an order since its checkout."""
+
+    about: str
+    """order, payment"""
+    kind: str
+    """released, fulfilled, returned, decided, canceled, adjusted, expired, extended, or a kind of payment event"""
+    lines: tuple[LineChange, ...] = ()
+    amount_cents: int | None = None
+    """What it added to `adjustments_cents`, or the amount of the payment event."""
+    reason: str | None = None
+    key: str | None = None
+    """Key of the change, or provider and id of the payment event."""
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

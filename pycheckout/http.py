@@ -226,6 +226,63 @@ class ChangeRequest:
     """told in the event"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRequest:
+    """The body of a release: units that the vendor cannot deliver."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
+    """told in the event"""
+    qty: Annotated[int | None, Field(description="All that is held, if it is left out.")] = None
+    change_key: Annotated[str | None, Field(description="Required with a quantity; the same for each retry.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FulfilRequest:
+    """The body of a fulfilment, which may have none: units that left."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    qty: Annotated[int | None, Field(description="All that is held, if it is left out.")] = None
+    change_key: Annotated[str | None, Field(description="Required with a quantity; the same for each retry.")] = None
+    details: Annotated[dict[str, Any] | None, Field(description="Carrier, tracking: told in the event.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRequest:
+    """The body of a return: shipped units that came back."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
+    """told in the event"""
+    restock: Annotated[bool, Field(strict=True, description="Whether they can be sold again.")]
+    change_key: Annotated[str, Field(description="The same for each retry.")]
+    qty: Annotated[int | None, Field(description="All that are out, if it is left out.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How many units of a line a vendor accepts, and why no more."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    line_item_id: UUID
+    accept_qty: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideRequest:
+    """The body of a vendor's answer, which may have none: then the order is accepted whole, as is a line not named."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    decisions: list[Decision] | None = None
+    change_key: Annotated[str | None, Field(description="Required with decisions; the same for each retry.")] = None
+
+
 def order_router(
     *,
     party: Callable[..., Any],
@@ -236,12 +293,12 @@ def order_router(
     """A router to read orders and to change them.
 
     `GET /orders`, `GET /orders/{order_id}`, `POST /orders/{order_id}/cancel`,
-    `POST /orders/{order_id}/lines/{line_id}/release` and `.../fulfil`.
+    `POST /orders/{order_id}/decide`, `POST /orders/{order_id}/lines/{line_id}/release`, `.../fulfil` and `.../return`.
 
     `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
-    An order of another buyer or vendor is not found. Lines are released and fulfilled by their vendor alone (403). Each
-    change is a transaction of its own, committed before the answer, and made again it changes nothing. `pool`,
-    `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
+    by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
+    changes nothing. `pool`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
     """
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
@@ -334,22 +391,68 @@ def order_router(
         connections: Connections,
         order_id: OrderId,
         line_id: LineId,
-        body: ChangeRequest,
+        body: ReleaseRequest,
     ) -> Response:
-        """Rejects a line that was not delivered."""
+        """Turns down units of a line that were not delivered."""
         await of_vendor(connections, asks, order_id, line_id)
-        request_id = _request_id(request)
-        return _json(200, await _orders(connections, "release", line_id, reason=body.reason, request_id=request_id), {})
+        given = asdict(body) | {"request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "release", line_id, **given), {})
 
     @router.post(
-        f"{path}/fulfil", response_model=OrderChange, responses=answers(404, 409), operation_id="order_line_fulfil"
+        f"{path}/fulfil",
+        response_model=OrderChange,
+        responses=answers(400, 404, 409, 413, 415),
+        operation_id="order_line_fulfil",
     )
     async def fulfil_line(
-        request: Request, asks: Vendor, connections: Connections, order_id: OrderId, line_id: LineId
+        request: Request,
+        asks: Vendor,
+        connections: Connections,
+        order_id: OrderId,
+        line_id: LineId,
+        body: FulfilRequest | None = None,
     ) -> Response:
-        """Marks a line as delivered. It has no body."""
+        """Marks units of a line as delivered, all that it holds without a body."""
         await of_vendor(connections, asks, order_id, line_id)
-        return _json(200, await _orders(connections, "fulfil", line_id, request_id=_request_id(request)), {})
+        given = asdict(body or FulfilRequest()) | {"request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "fulfil", line_id, **given), {})
+
+    @router.post(
+        f"{path}/return",
+        response_model=OrderChange,
+        responses=answers(400, 404, 409, 413, 415),
+        operation_id="order_line_return",
+    )
+    async def return_line(
+        request: Request,
+        asks: Vendor,
+        connections: Connections,
+        order_id: OrderId,
+        line_id: LineId,
+        body: ReturnRequest,
+    ) -> Response:
+        """Takes shipped units of a line back."""
+        await of_vendor(connections, asks, order_id, line_id)
+        given = asdict(body) | {"request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "return_", line_id, **given), {})
+
+    @router.post(
+        "/orders/{order_id}/decide",
+        response_model=OrderChange,
+        responses=answers(400, 404, 409, 413, 415),
+        operation_id="order_decide",
+    )
+    async def decide_order(
+        request: Request,
+        asks: Vendor,
+        connections: Connections,
+        order_id: OrderId,
+        body: DecideRequest | None = None,
+    ) -> Response:
+        """A vendor's answer to an order: accepts it, whole without a body."""
+        await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
+        given = asdict(body or DecideRequest()) | {"request_id": _request_id(request)}
+        return _json(200, await _orders(connections, "decide", order_id, **given), {})
 
     return router
 
@@ -532,7 +635,8 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 try:
-                    if self.body_field is not None:
+                    body = self.body_field
+                    if body is not None and (body.field_info.is_required() or _has_body(request)):
                         request = await _json_request(request, max_body_bytes)
                     return await handler(request)
                 except (RequestValidationError, HTTPException, CheckoutError) as exc:
@@ -556,6 +660,11 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 def _is_the_hosts(exc: Exception, request: Request) -> bool:
     handlers = request.app.exception_handlers
     return any(kind in handlers for kind in type(exc).__mro__ if kind is not Exception)
+
+
+def _has_body(request: Request) -> bool:
+    """What a client that sends none says of it, differs: no length, 0, or a type all the same."""
+    return "Transfer-Encoding" in request.headers or request.headers.get("Content-Length", "0") != "0"
 
 
 async def _json_request(request: Request, max_body_bytes: int) -> Request:

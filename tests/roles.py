@@ -31,9 +31,12 @@ ENTRY_POINTS = {
     "inventory_set",
     "inventory_set_many",
     "inventory_split",
+    "order_adjust",
+    "order_changes_list",
     "order_get",
     "order_line_fulfil",
     "order_line_release",
+    "order_line_return",
     "orders_list",
     "outbox_ack",
     "outbox_claim",
@@ -44,6 +47,7 @@ ENTRY_POINTS = {
     "outbox_release",
     "outbox_replay",
     "vendor_order_cancel",
+    "vendor_order_decide",
 }
 # They change rights or secrets, with the rights of whoever calls them.
 FOR_THE_OWNER = {

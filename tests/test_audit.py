@@ -30,8 +30,11 @@ BREAKS = {
     "order_balance_is_part_of_its_total": "update vendor_orders set balance_due_cents = total_cents + 1",
     "one_intent_an_order": "delete from payment_intents where id = (select min(id::text)::uuid from vendor_orders)",
     "intent_is_order_total": "update payment_intents set amount_cents = amount_cents + 1",
-    "line_holds_all_or_nothing": "update order_line_items set reserved_qty = reserved_qty - 1",
-    "open_line_holds_its_quantity": "update order_line_items set reserved_qty = 0",
+    "line_counts_its_units": "update order_line_items set reserved_qty = reserved_qty - 1",
+    "line_counts_are_its_changes": "delete from order_changes",
+    "order_adjustments_are_its_changes": "update vendor_orders set adjustments_cents = 7",
+    "every_change_has_its_event": "delete from outbox_events where event_type = 'vendor_order.adjusted'",
+    "open_line_holds_units": "update order_line_items set reserved_qty = 0",
     "ended_line_holds_nothing": "update order_line_items set status = 'rejected'",
     "ended_order_holds_nothing": "update vendor_orders set status = 'canceled'",
     "two_events_a_conversion": "delete from outbox_events where event_type = 'checkout.converted'",
@@ -115,7 +118,7 @@ BREAKS = {
 
 # A second way to break the same invariant, where one does not say enough.
 MORE = [
-    ("order_subtotal_is_its_lines", "update order_line_items set status = 'rejected' where status = 'fulfilled'"),
+    ("every_ended_line_has_its_event", "update order_line_items set status = 'rejected' where status = 'fulfilled'"),
     ("order_balance_is_part_of_its_total", "update vendor_orders set balance_due_cents = -1"),
     ("one_intent_an_order", """
         alter table payment_intents drop constraint payment_intents_one_per_order;
@@ -127,8 +130,22 @@ MORE = [
         update payment_intents set status = 'paid', amount_cents = amount_cents - 1;
         update vendor_orders set balance_due_cents = 0
      """),
-    ("line_holds_all_or_nothing", "update order_line_items set reserved_qty = null"),
-    ("line_holds_all_or_nothing", "update order_line_items set reserved_qty = qty + 1"),
+    ("line_counts_its_units", "update order_line_items set reserved_qty = null"),
+    ("line_counts_its_units", "update order_line_items set reserved_qty = qty + 1"),
+    ("line_counts_its_units", "update order_line_items set returned_qty = 1 where status = 'pending'"),
+    ("line_counts_its_units", "update order_line_items set returned_qty = -1"),
+    ("line_counts_its_units", "update order_line_items set fulfilled_qty = 1 where status = 'pending'"),
+    ("line_counts_are_its_changes", "update order_line_items set returned_qty = 1 where status = 'fulfilled'"),
+    ("line_counts_are_its_changes", """
+        update order_line_items set released_qty = 1, fulfilled_qty = 1 where status = 'fulfilled'
+     """),
+    ("line_counts_are_its_changes", """
+        update order_changes set lines = jsonb_set(lines, '{0,total_cents}', '1') where kind = 'released'
+     """),
+    ("order_adjustments_are_its_changes", "update order_changes set amount_cents = null"),
+    ("every_change_has_its_event", "update outbox_events set aggregate_id = gen_random_uuid()"),
+    ("every_change_has_its_event", "update order_changes set kind = 'expired' where kind = 'adjusted'"),
+    ("order_subtotal_is_its_lines", "update order_line_items set returned_qty = 1 where status = 'fulfilled'"),
     ("ended_line_holds_nothing", "update order_line_items set status = 'fulfilled'"),
     ("ended_order_holds_nothing", "update vendor_orders set status = 'fulfilled'"),
     ("ended_order_holds_nothing", "update vendor_orders set status = 'expired'"),
@@ -207,7 +224,7 @@ MORE = [
 def healthy(db, add_cart, checkout_sql):
     """A cart with all there is: a split product, a promotion, a short line, an ineligible one, an invalid vendor.
 
-    Of one order a line is fulfilled and another released.
+    Of one order a line is fulfilled and another released; the other one has a credit.
     """
     cart = add_cart(
         vendors=3,
@@ -223,6 +240,7 @@ def healthy(db, add_cart, checkout_sql):
     result = checkout_sql(db, cart)
     assert result["outcome"] == "partial"
     db.execute("select order_line_fulfil(%s), order_line_release(%s, 'torn')", (cart.items[3].id, cart.items[5].id))
+    db.execute("select order_adjust(%s, -10, 'late', 'k1')", (result["vendor_orders"][0]["order_id"],))
     assert audit(db) == []
     return cart
 

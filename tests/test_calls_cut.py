@@ -65,6 +65,15 @@ CALLS = {
     "orders.cancel": ("vendor_order_cancel", lambda world: {"order_id": world.order_id, "reason": "late"}),
     "orders.release": ("order_line_release", lambda world: {"line_id": world.line_id, "reason": "late"}),
     "orders.fulfil": ("order_line_fulfil", lambda world: {"line_id": world.line_id}),
+    "orders.decide": ("vendor_order_decide", lambda world: {"order_id": world.order_id}),
+    "orders.adjust": (
+        "order_adjust",
+        lambda world: {"order_id": world.order_id, "amount_cents": -1, "reason": "late", "change_key": "k1"},
+    ),
+    "orders.history": (
+        "order_changes_list",
+        lambda world: {"order_id": world.order_id, "buyer_store_id": world.cart.buyer_store_id},
+    ),
     "stock.set": ("inventory_set", lambda world: {"product_id": world.product_id, "available": 70}),
     "stock.set_many": ("inventory_set_many", lambda world: {"levels": {world.product_id: 70}}),
     "stock.adjust": ("inventory_adjust", lambda world: {"product_id": world.product_id, "delta": 5}),

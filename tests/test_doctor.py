@@ -159,7 +159,11 @@ def test_a_migration_that_is_not_applied(doctor, mended, db):
         ("checkout_grant", "usage on schema public", "usage on public"),
         ("checkout_grant_quotes", "delete on table cart_items", "delete on cart_items"),
         ("checkout_grant_quotes", "update (currency) on table cart_records", "update on cart_records"),
-        ("checkout_grant_orders", "execute on function order_line_fulfil(uuid)", "execute on order_line_fulfil(uuid)"),
+        (
+            "checkout_grant_orders",
+            "execute on function order_line_fulfil(uuid, integer, text, jsonb)",
+            "execute on order_line_fulfil(uuid, integer, text, jsonb)",
+        ),
         ("checkout_grant_operators", "select on table outbox_backlog", "select on outbox_backlog"),
     ],
 )
@@ -204,7 +208,7 @@ def test_a_remembered_role_that_is_another_role_now(doctor, mended, db, new_role
     assert (found["check"], found["subject"]) == ("role_changed", role)
     mended(found)
     assert doctor() == []
-    execute = "select has_function_privilege(%s, 'order_line_fulfil(uuid)', 'execute')"
+    execute = "select has_function_privilege(%s, 'order_line_fulfil(uuid, integer, text, jsonb)', 'execute')"
     assert values(db, execute, role) == [True]
 
 

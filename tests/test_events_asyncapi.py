@@ -52,7 +52,10 @@ def published(request, dsn, db, add_cart, checkout_sql, emit):
     answer = checkout_sql(db, add_cart(vendors=2, lines=3))
     items = answer["vendor_orders"][0]["items"]
     db.execute("select order_line_fulfil(%s)", (items[0]["line_item_id"],))
+    db.execute("select order_line_return(%s, 'torn', 1, false, 'back-1')", (items[0]["line_item_id"],))
     db.execute("select order_line_release(%s, 'broken')", (items[1]["line_item_id"],))
+    db.execute("select order_adjust(%s, -100, 'late', 'credit-1')", (answer["vendor_orders"][0]["order_id"],))
+    db.execute("select vendor_order_decide(%s)", (answer["vendor_orders"][1]["order_id"],))
     db.execute("select vendor_order_cancel(%s, 'out of season')", (answer["vendor_orders"][1]["order_id"],))
     emit(answer["checkout_group_id"], {"note": "of the host"}, event_type="shop.noted")
     with running(request.param) as broker:

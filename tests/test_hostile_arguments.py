@@ -91,6 +91,8 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
     token = ad_token(cart, 1, "product", cart.items[0].product_id)
     db.execute("update cart_records set ad_tokens = %s where id = %s", [[token], cart.id])
     [order] = checkout(db, ordered, key="k0").vendor_orders
+    [shipped] = checkout(db, add_cart(vendors=1), key="k2").vendor_orders
+    db.execute("select order_line_fulfil(%s)", [shipped.items[0].line_item_id])
     [(event, claim_id)] = db.execute("select id::text, claim_id::text from outbox_claim(1)").fetchall()
     db.execute("select inventory_set(%s, 100)", [PRODUCT])
     db.execute("select inventory_split(%s, 3)", [PRODUCT])
@@ -118,7 +120,31 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "inventory_adjust": {"product_id": PRODUCT, "delta": 1, "change_key": "delivery-1"},
         "inventory_restock": {"product_id": PRODUCT, "qty": 1, "change_key": "delivery-1"},
         "inventory_set_many": {"levels": [{"product_id": PRODUCT, "available": 1}]},
-        "order_line_release": {"line_id": str(order.items[0].line_item_id), "reason": "sold twice"},
+        "order_adjust": {
+            "order_id": str(order.order_id),
+            "amount_cents": -1,
+            "reason": "sold twice",
+            "change_key": "credit-1",
+        },
+        "order_line_fulfil": {
+            "line_id": str(order.items[1].line_item_id),
+            "qty": 1,
+            "change_key": "parcel-1",
+            "details": {"carrier": "DHL", "tracking": ["1"]},
+        },
+        "order_line_release": {
+            "line_id": str(order.items[0].line_item_id),
+            "reason": "sold twice",
+            "qty": 1,
+            "change_key": "short-1",
+        },
+        "order_line_return": {
+            "line_id": str(shipped.items[0].line_item_id),
+            "reason": "torn",
+            "qty": 1,
+            "restock": True,
+            "change_key": "back-1",
+        },
         "orders_list": {
             "buyer_store_id": str(ordered.buyer_store_id),
             "statuses": ["created_pending", "hold"],
@@ -128,6 +154,11 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "outbox_discard": {"id": event, "reason": "sold twice"},
         "outbox_fail": {"claim_id": claim_id, "id": event, "error": "no route"},
         "vendor_order_cancel": {"order_id": str(order.order_id), "reason": "sold twice"},
+        "vendor_order_decide": {
+            "order_id": str(order.order_id),
+            "decisions": [{"line_item_id": str(order.items[0].line_item_id), "accept_qty": 0, "reason": "sold twice"}],
+            "change_key": "answer-1",
+        },
     }
 
 
@@ -492,6 +523,7 @@ def test_bytes_that_are_no_text_reach_no_function(db, api, calls, nothing_change
 
 # Arguments of other types: what their own input takes and a calculation may not.
 EDGES = {
+    "bigint": [None, -(2**63), -1, 0, 2**63 - 1],
     "boolean": [None],
     "bytea": [None, b"", b"\0" * 31, b"\0" * 32, b"\xff" * 10 * MB],
     "integer": [None, -(2**31), -1, 0, 1, 256, 257, 2**31 - 1],
@@ -517,7 +549,10 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "inventory_set": {"product_id": PRODUCT, "available": 1},
         "inventory_split": {"product_id": PRODUCT, "slots": 2},
         "order_get": {"order_id": calls["vendor_order_cancel"]["order_id"], "buyer_store_id": str(UUID(int=1))},
-        "order_line_fulfil": {"line_id": calls["order_line_release"]["line_id"]},
+        "order_changes_list": {
+            "order_id": calls["vendor_order_cancel"]["order_id"],
+            "buyer_store_id": str(UUID(int=1)),
+        },
         "outbox_ack": {"claim_id": calls["outbox_fail"]["claim_id"], "ids": [calls["outbox_fail"]["id"]]},
         "outbox_claim": {"batch": 1, "lease": "30 seconds"},
         "outbox_extend": {"claim_id": calls["outbox_fail"]["claim_id"], "lease": "30 seconds"},

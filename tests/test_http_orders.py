@@ -142,3 +142,28 @@ def test_answers_are_what_the_document_says(client, order, buyer, vendor):
         told = paths[route]["responses"][str(response.status_code)]["content"]
         [content] = told.values()
         jsonschema.validate(response.json(), content["schema"] | {"components": document["components"]})
+
+
+def test_parts_of_a_line_over_http(client, order, buyer, vendor):
+    """Decided, shipped, turned down and taken back by quantity; the same request under its key is answered again."""
+    path, line = f"/orders/{order.order_id}", order.items[0].line_item_id
+    decided = {
+        "decisions": [{"line_item_id": str(order.items[1].line_item_id), "accept_qty": 0, "reason": "gone"}],
+        "change_key": "answer-1",
+    }
+    steps = [
+        (f"{path}/decide", decided, "partially_accepted"),
+        (f"{path}/lines/{line}/fulfil", {"qty": 1, "change_key": "k1", "details": {"carrier": "DHL"}}, "fulfilled"),
+        (f"{path}/lines/{line}/return", {"reason": "wet", "restock": True, "change_key": "k2", "qty": 1}, "fulfilled"),
+    ]
+    for where, body, status in steps:
+        refused(client.post(where, json=body, headers=buyer), 403, "forbidden")
+        first = client.post(where, json=body, headers=vendor)
+        assert (first.status_code, first.json()["status"], first.json()["replayed"]) == (200, status, False), first.text
+        assert client.post(where, json=body, headers=vendor).json() == first.json() | {"replayed": True}
+    assert first.json()["changes"][0]["restocked_qty"] == 1
+    refused(client.post(steps[2][0], json=steps[2][1] | {"qty": 2}, headers=vendor), 422, "idempotency_key_reused")
+    more = {"qty": 5, "change_key": "k3"}
+    refused(client.post(f"{path}/lines/{line}/fulfil", json=more, headers=vendor), 409, "order_state_conflict")
+    refused(client.post(f"{path}/lines/{line}/fulfil", json={"qty": 1}, headers=vendor), 422, "invalid_request")
+    refused(client.post(steps[0][0], json=decided, headers={"vendor": str(uuid4())}), 404, "order_not_found")

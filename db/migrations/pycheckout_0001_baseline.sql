@@ -42,10 +42,13 @@ declare
     'inventory_changes_purge, inventory_get, inventory_lock_available, inventory_lock_product, inventory_raise_full,'
     'inventory_read_levels, inventory_reserve, inventory_restock, inventory_return, inventory_set, inventory_set_many, inventory_split,'
     'inventory_spread, inventory_suffices, inventory_take, inventory_take_slot, inventory_was_changed, inventory_write_available,'
-    'order_check_reason, order_describe, order_emit_event, order_end_lines, order_get, order_is_checkout_note, order_line_end,'
-    'order_line_fulfil, order_line_release, order_lock, order_place, order_raise_state, order_read_place, order_show, orders_list,'
-    'outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event,'
-    'outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel, vendor_order_take_cart}';
+    'order_adjust, order_change, order_changes_list, order_check_details, order_check_key, order_check_reason, order_describe,'
+    'order_describe_change, order_emit_event, order_get, order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil,'
+    'order_line_release, order_line_return, order_lock, order_lock_line, order_part_cents, order_place, order_raise_state,'
+    'order_raise_units, order_read_decisions, order_read_key, order_read_place, order_show, order_units_fulfilled, order_units_left,'
+    'orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed,'
+    'outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, vendor_order_cancel,'
+    'vendor_order_decide, vendor_order_take_cart}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;

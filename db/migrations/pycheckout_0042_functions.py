@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "68f7cd56ae53576438c8afa634e5cf54464ee567309dfe8ee910a6ebc6642445"
+FUNCTIONS_HASH = "c8500ef93d178d0a7874675f73f6d1cd82e24a6fea8bc2ed8d70513c6e05cc46"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -32,7 +32,8 @@ begin
   changes as (   -- of orders that a checkout made
     select event.id, event.event_type::text as event_type, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
       from outbox_events as event
-     where event.event_type::text in ('vendor_order.canceled', 'order_line.released', 'order_line.fulfilled')
+     where event.event_type::text in ('vendor_order.canceled', 'vendor_order.decided', 'vendor_order.adjusted', 'vendor_order.expired',
+                                      'vendor_order.extended', 'order_line.released', 'order_line.fulfilled', 'order_line.returned')
        and (checkout_audit_rest.since is null or event.created_at >= checkout_audit_rest.since)
        and exists (select from vendor_orders as vendor_order
                      join order_line_items as line on line.order_id = vendor_order.id
@@ -43,6 +44,7 @@ begin
       from changes
      cross join jsonb_array_elements(
                   case jsonb_typeof(changes.payload #> '{data,items}') when 'array' then changes.payload #> '{data,items}' else '[]' end) as line
+     where changes.event_type <> 'order_line.returned'
   )
   select 'reserved_is_what_open_lines_hold', format('product %s slot %s', coalesce(stock.product_id, held.product_id), coalesce(stock.slot, held.slot)),
          case when baseline.reserved_qty > 0 then format('%s to %s', coalesce(held.qty, 0), coalesce(held.qty, 0) + baseline.reserved_qty)
@@ -104,7 +106,7 @@ begin
          is distinct from (changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
    union all
   -- A line that the checkout did not reject and that has ended since. None is asked for that a purge may have deleted.
-  select 'every_ended_line_has_its_event', line.id::text, case line.status when 'fulfilled' then 'fulfilled' else 'released or canceled' end, 'no event'
+  select 'every_ended_line_has_its_event', line.id::text, case line.status when 'fulfilled' then 'fulfilled' else 'released, decided, canceled or expired' end, 'no event'
     from order_line_items as line
     join vendor_orders as vendor_order on vendor_order.id = line.order_id
    where line.cart_item_id = line.id and line.reserved_qty = 0

@@ -5,7 +5,7 @@
 -- outbox_purge() noted last, a conversion's events may be gone: there it can only tell too many. Planned for its
 -- bounds each time: by index where there are some, by scans where there are none.
 --
--- A line counts in its order while it is kept: while it holds stock, whatever its state, or is not rejected. So a host that
+-- A line counts in its order by the units that are left of it, held or shipped and not come back, whatever its state. So a host that
 -- writes a state leaves the amounts right, and what it forgot shows as stock that is held by what has ended. What a host may
 -- do is not judged: lines of its own, tax and transport of an order whose quote said nothing of them, another address or
 -- payment method, a payment in parts.
@@ -30,10 +30,14 @@ begin
   ),
   our_lines as (
     select line.id, line.order_id, line.product_id, line.qty, line.unit_price_cents, line.line_subtotal_cents, line.discount_cents,
-           line.total_cents, line.tax_cents, line.tax_lines, line.reserved_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
+           line.total_cents, line.tax_cents, line.tax_lines, line.reserved_qty,
+           line.fulfilled_qty, line.released_qty, line.returned_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
            line.applied_volume_discount, line.attributed_token ->> 'token_id' as token_id, line.created_at,
            slice.vendor_store_id, slice.checkout_group_id, slice.cart_id,
-           line.reserved_qty > 0 or line.status <> 'rejected' as is_kept
+           order_units_fulfilled(line) as shipped, order_units_left(line) as units_left,
+           order_part_cents(line.total_cents, line.qty - order_units_left(line), line.qty) as off_total,
+           order_part_cents(line.discount_cents, line.qty - order_units_left(line), line.qty) as off_discount,
+           coalesce(order_part_cents(line.tax_cents, line.qty - order_units_left(line), line.qty), 0) as off_tax
       from slice
       join order_line_items as line on line.order_id = slice.id
      where line.cart_item_id = line.id
@@ -42,19 +46,21 @@ begin
     select * from our_lines where checkout_audit_slice.since is null or our_lines.created_at >= checkout_audit_slice.since
   ),
   orders as (
-    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.kept_tax, lines.off_subtotal, lines.total, lines.tax, lines.placed_total, lines.kept,
-           lines.held, case when slice.tax_included then 0 else slice.tax_cents end as added_tax
+    select slice.*, lines.kept_subtotal, lines.kept_discounts, lines.kept_total, lines.kept_tax, lines.off_subtotal, lines.total, lines.tax, lines.placed_total,
+           lines.shipped > 0 or lines.units_left > 0 as is_kept, lines.held, case when slice.tax_included then 0 else slice.tax_cents end as added_tax,
+           coalesce(slice.adjustments_cents, 0) as adjustments
       from slice
       join (select order_id,
-                   coalesce(sum(line_subtotal_cents) filter (where is_kept), 0)::numeric as kept_subtotal,
-                   coalesce(sum(discount_cents) filter (where is_kept), 0)::numeric as kept_discounts,
-                   coalesce(sum(total_cents) filter (where is_kept), 0)::numeric as kept_total,
-                   coalesce(sum(tax_cents) filter (where is_kept), 0)::numeric as kept_tax,
-                   coalesce(sum(line_subtotal_cents) filter (where not is_kept), 0)::numeric as off_subtotal,
+                   sum(line_subtotal_cents)::numeric - sum(off_total) - sum(off_discount) as kept_subtotal,
+                   sum(discount_cents)::numeric - sum(off_discount) as kept_discounts,
+                   sum(total_cents)::numeric - sum(off_total) as kept_total,
+                   coalesce(sum(tax_cents), 0)::numeric - sum(off_tax) as kept_tax,
+                   sum(off_total)::numeric + sum(off_discount) as off_subtotal,
                    sum(total_cents)::numeric as total,
                    sum(tax_cents)::numeric as tax,
                    sum(total_cents) filter (where order_is_checkout_note(notes) is not true) as placed_total,
-                   count(*) filter (where is_kept) as kept,
+                   sum(shipped) as shipped,
+                   sum(units_left) as units_left,
                    sum(reserved_qty) as held
               from judged_lines
              group by order_id) as lines on lines.order_id = slice.id
@@ -89,12 +95,12 @@ begin
   purged as (
     select coalesce(max(purged_before), '-infinity') as before from outbox_purges
   ),
-  quoted as (   -- as their vendor groups have them: shipping while a line is left, the promotion as long as that much is left of both
+  quoted as (   -- as their vendor groups have them: shipping while a unit is left or was shipped, the promotion as long as that much is left of both
     select priced.*, least(priced.quoted_share, priced.kept_total + priced.shipping) as share
       from (
         select orders.*, vendor.subtotal_cents as quoted_subtotal, num_nonnulls(vendor.shipping_cents, vendor.shipping_tax_cents) > 0 as says_shipping,
-               case when orders.kept > 0 then coalesce(vendor.shipping_cents, 0) else 0 end::numeric as shipping,
-               case when orders.kept > 0 then coalesce(vendor.shipping_tax_cents, 0) else 0 end as shipping_tax,
+               case when orders.is_kept then coalesce(vendor.shipping_cents, 0) else 0 end::numeric as shipping,
+               case when orders.is_kept then coalesce(vendor.shipping_tax_cents, 0) else 0 end as shipping_tax,
                orders.total + coalesce(vendor.shipping_cents, 0)
                + case when orders.tax_included then 0 else coalesce(orders.tax, 0) + coalesce(vendor.shipping_tax_cents, 0) end - vendor.total_cents as quoted_share
           from orders join cart_vendor_groups as vendor on vendor.id = orders.id
@@ -120,8 +126,8 @@ begin
     from orders where orders.discounts_cents is distinct from orders.kept_discounts + orders.promo_discount_cents
    union all
   select 'order_total_is_lines_minus_discounts', orders.id::text,
-         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents)::text, orders.total_cents::text
-    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents
+         (orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents + orders.adjustments)::text, orders.total_cents::text
+    from orders where orders.total_cents <> orders.subtotal_cents::numeric - orders.discounts_cents + orders.added_tax + orders.transport_fee_cents + orders.adjustments
    union all
   select 'order_amounts_not_negative', orders.id::text, 'total >= 0, promotion 0 to what is left of lines and shipping',
          format('total %s, promotion %s of %s', orders.total_cents, orders.promo_discount_cents, orders.kept_total + orders.transport_fee_cents)
@@ -149,13 +155,57 @@ begin
    where case when intent.status = 'unpaid' then intent.amount_cents not in (orders.total_cents, orders.balance_due_cents)
               else intent.amount_cents < 0 or intent.amount_cents < orders.total_cents::numeric - orders.balance_due_cents end
    union all
-  select 'line_holds_all_or_nothing', line.id::text, format('0 or %s', line.qty), coalesce(line.reserved_qty::text, 'null')
+  -- One that ended before there were counters has none, and its event tells how.
+  select 'line_counts_its_units', line.id::text, format('%s in all, and no more returned than fulfilled', line.qty),
+         concat('reserved ', line.reserved_qty, ', fulfilled ', line.fulfilled_qty, ', released ', line.released_qty, ', returned ', line.returned_qty)
     from judged_lines as line
-   where (line.reserved_qty in (0, line.qty)) is not true
+   where (line.reserved_qty >= 0 and coalesce(line.fulfilled_qty, 0) >= 0 and coalesce(line.released_qty, 0) >= 0
+          and coalesce(line.returned_qty, 0) between 0 and line.shipped
+          and (line.reserved_qty::bigint + coalesce(line.fulfilled_qty, 0) + coalesce(line.released_qty, 0) = line.qty
+               or num_nonnulls(line.fulfilled_qty, line.released_qty, line.returned_qty) = 0 and line.reserved_qty = 0
+                  and line.status in ('rejected', 'fulfilled'))) is not true
    union all
-  select 'open_line_holds_its_quantity', line.id::text, line.qty::text, coalesce(line.reserved_qty::text, 'null')
+  select 'line_counts_are_its_changes', line.id::text,
+         format('fulfilled %s, released %s, returned %s; %s - %s, tax %s', done.fulfilled, done.released, done.returned, done.total, done.discount, done.tax),
+         format('fulfilled %s, released %s, returned %s; %s - %s, tax %s', coalesce(line.fulfilled_qty, 0), coalesce(line.released_qty, 0),
+                coalesce(line.returned_qty, 0), line.off_total, line.off_discount, line.off_tax)
     from judged_lines as line
-   where line.status in ('pending', 'accepted', 'hold') and line.reserved_qty is distinct from line.qty
+   cross join lateral (
+     select sum(own.fulfilled) as fulfilled, sum(own.released) as released, sum(own.returned) as returned, sum(own.total) as total, sum(own.discount) as discount,
+            sum(own.tax) as tax
+       from (select coalesce((part ->> 'fulfilled_qty')::numeric, 0) as fulfilled, coalesce((part ->> 'released_qty')::numeric, 0) as released,
+                    coalesce((part ->> 'returned_qty')::numeric, 0) as returned, coalesce((part ->> 'total_cents')::numeric, 0) as total,
+                    coalesce((part ->> 'discount_cents')::numeric, 0) as discount, coalesce((part ->> 'tax_cents')::numeric, 0) as tax
+               from order_changes as change
+              cross join jsonb_array_elements(change.lines) as part
+              where change.order_id = line.order_id and part ->> 'line_item_id' = line.id::text
+              union all   -- what the checkout rejected
+             select 0, line.qty, 0, line.total_cents, line.discount_cents, coalesce(line.tax_cents, 0) where order_is_checkout_note(line.notes)
+              union all
+             select 0, 0, 0, 0, 0, 0) as own
+   ) as done
+   where num_nonnulls(line.fulfilled_qty, line.released_qty, line.returned_qty) > 0
+     and (done.fulfilled, done.released, done.returned, done.total, done.discount, done.tax)
+         is distinct from (coalesce(line.fulfilled_qty, 0), coalesce(line.released_qty, 0), coalesce(line.returned_qty, 0),
+                           line.off_total, line.off_discount, line.off_tax)
+   union all
+  select 'order_adjustments_are_its_changes', orders.id::text, done.amount::text, orders.adjustments::text
+    from orders
+   cross join lateral (select coalesce(sum(change.amount_cents), 0) as amount from order_changes as change where change.order_id = orders.id) as done
+   where orders.adjustments <> done.amount
+   union all
+  select 'every_change_has_its_event', change.id::text, format('%s of %s', change.kind, orders.checkout_group_id),
+         coalesce(format('%s of %s', event.event_type, event.aggregate_id), 'no event')
+    from orders
+    join order_changes as change on change.order_id = orders.id
+   cross join purged
+    left join outbox_events as event on event.id = change.id
+   where (event.id is null and change.created_at >= purged.before)
+      or event.event_type::text not like '%.' || change.kind or event.aggregate_id <> orders.checkout_group_id
+   union all
+  select 'open_line_holds_units', line.id::text, format('1 to %s', line.qty), coalesce(line.reserved_qty::text, 'null')
+    from judged_lines as line
+   where line.status in ('pending', 'accepted', 'hold') and (line.reserved_qty > 0) is not true
    union all
   select 'ended_line_holds_nothing', line.id::text, format('0, being %s', line.status), coalesce(line.reserved_qty::text, 'null')
     from judged_lines as line
@@ -356,10 +406,10 @@ begin
    union all
   select 'order_is_its_vendor_group_without_rejected_lines', quoted.id::text,
          format('%s, %s', quoted.quoted_subtotal - quoted.off_subtotal, quoted.kept_total - quoted.share),
-         format('%s, %s', quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents)
+         format('%s, %s', quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents - quoted.adjustments)
     from quoted
    where (quoted.quoted_subtotal - quoted.off_subtotal, quoted.kept_total - quoted.share)
-         is distinct from (quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents)
+         is distinct from (quoted.subtotal_cents, quoted.total_cents - quoted.added_tax - quoted.transport_fee_cents - quoted.adjustments)
    union all
   select 'order_promotion_is_its_share_of_the_group', quoted.id::text, quoted.share::text, coalesce(quoted.promo_discount_cents::text, 'none')
     from quoted where quoted.promo_discount_cents is distinct from quoted.share

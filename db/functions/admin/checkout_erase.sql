@@ -83,6 +83,15 @@ begin
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
+  update order_changes as change
+     set reason = null, details = null,
+         lines = (select coalesce(jsonb_agg(case when part.value ? 'reason' then part.value || '{"reason": null}' else part.value end order by part.place), '[]')
+                    from jsonb_array_elements(change.lines) with ordinality as part (value, place))
+   where change.order_id = any (v_order_ids)
+     and (num_nonnulls(change.reason, change.details) > 0 or jsonb_path_exists(change.lines, '$[*].reason ? (@ != null)'));
+  get diagnostics v_rows = row_count;
+  v_changed := v_changed + v_rows;
+
   -- by the primary key: it begins with the buyer
   delete from checkout_requests as request
    where request.buyer_store_id = any (v_buyer_store_ids) and request.cart_id = checkout_erase.cart_id;
@@ -97,16 +106,24 @@ begin
              and (each.last_error is not null
                   or each.payload ->> 'event_id' = each.id::text
                      and (each.payload #>> '{data,reason}' <> 'erased' or num_nonnulls(nullif(each.payload #> '{data,purchase_order}', 'null'),
-                                                                                       nullif(each.payload #> '{data,metadata}', 'null')) > 0))
+                                                                                       nullif(each.payload #> '{data,metadata}', 'null'),
+                                                                                       nullif(each.payload #> '{data,details}', 'null')) > 0
+                          or jsonb_path_exists(each.payload, '$.data.changes[*].reason ? (@ != null)')))
            order by each.id   -- as a relay locks those that it marks
              for update) as event;
   update outbox_events as event
      set last_error = null,
          payload = case when event.payload ->> 'event_id' = event.id::text
                         then jsonb_set(event.payload, '{data}', (event.payload -> 'data') || (
-                               select coalesce(jsonb_object_agg(member.key, case member.key when 'reason' then '"erased"' else 'null'::jsonb end), '{}')
+                               select coalesce(jsonb_object_agg(member.key, case
+                                        when member.key = 'reason' then '"erased"'
+                                        when member.key = 'changes' then (
+                                          select coalesce(jsonb_agg(case when part.value ? 'reason' then part.value || '{"reason": null}' else part.value end
+                                                                    order by part.place), '[]')
+                                            from jsonb_array_elements(member.value) with ordinality as part (value, place))
+                                        else 'null'::jsonb end), '{}')
                                  from jsonb_each(event.payload -> 'data') as member
-                                where member.key in ('reason', 'purchase_order', 'metadata') and member.value <> 'null'))
+                                where member.key in ('reason', 'purchase_order', 'metadata', 'details', 'changes') and member.value <> 'null'))
                         else event.payload end
    where event.id = any (v_event_ids);
   get diagnostics v_rows = row_count;
@@ -131,7 +148,7 @@ $$;
 revoke execute on function checkout_erase(uuid) from public;
 
 comment on function checkout_erase(uuid) is
-  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes, purchase order, metadata and the reasons in events (which become "erased"), deletes the '
+  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes, purchase order, metadata, the reasons and details of changes and those in events (which become "erased"), deletes the '
   'keys bound to the cart, its ad tokens and what of their claims nobody is shown, and clears errors that a broker sent and the click of an earlier '
   'system. Returns how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays, which bind no key any more. '
   'Also for a cart that cart_purge deleted. Locks the cart, then its orders, until the commit; never waits for a broker. For the owner. Raises OC001 '

@@ -1,9 +1,16 @@
--- inventory_return: what lines hold stops being reserved; what comes back to the shelf is available again.
+-- inventory_return: units of lines stop being reserved; what comes back to the shelf is available again.
 --
--- Locks all of the products' stock, in the order of checkouts, before it writes. A hold stands in its slot; a line
--- without one holds its stock in slot 0, from where a split product's units go to the slot that has least.
+-- Locks all of the products' stock, in the order of checkouts, before it writes. A hold stands in its slot, and of a part
+-- the highest slots give first; a line without holds holds its stock in slot 0, from where a split product's units go
+-- to the slot that has least, as shipped units do that come back.
 
-create or replace function inventory_return(cart_id uuid, line_ids uuid[], to_shelf boolean)
+create or replace function inventory_return(
+  cart_id uuid,
+  line_ids uuid[],
+  to_shelf boolean,
+  qtys integer[] default null,
+  from_reserve boolean default true
+)
 returns void
 language plpgsql
 as $$
@@ -26,22 +33,30 @@ begin
   end loop;
   v_now := clock_timestamp();
 
-  with parts as (
-    select line.product_id, coalesce(hold.slot, 0) as slot, coalesce(hold.qty, line.reserved_qty) as qty,
+  with asked as (
+    select line.id, line.product_id, coalesce(part.qty, line.reserved_qty) as qty
+      from unnest(inventory_return.line_ids, inventory_return.qtys) as part (line_id, qty)
+      join order_line_items as line on line.id = part.line_id
+  ), parts as (
+    select asked.product_id, coalesce(hold.slot, 0) as slot,
+           case when hold.slot is null then asked.qty else least(hold.qty, greatest(asked.qty - hold.above, 0)) end as qty,
            case when stock.slots = 1 then 0
                 when hold.slot is null then (
                   select slot.slot from inventory_slots as slot
-                   where slot.product_id = line.product_id
+                   where slot.product_id = asked.product_id
                    order by slot.available_qty, slot.slot
                    limit 1)
                 else hold.slot
            end as shelf
-      from order_line_items as line
-      join inventory_items as stock on stock.product_id = line.product_id
-      left join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
-     where line.id = any (inventory_return.line_ids) and line.reserved_qty > 0
+      from asked
+      join inventory_items as stock on stock.product_id = asked.product_id
+      left join lateral (
+        select own.slot, own.qty, sum(own.qty) over (order by own.slot desc) - own.qty as above
+          from inventory_holds as own
+         where inventory_return.from_reserve and own.product_id = asked.product_id and own.line_item_id = asked.id) as hold on true
+     where asked.qty > 0
   ), moves as (
-    select product_id, slot, qty as reserved, 0 as available from parts
+    select product_id, slot, qty as reserved, 0 as available from parts where inventory_return.from_reserve
      union all
     select product_id, shelf, 0, qty from parts where inventory_return.to_shelf
   ), sums as (
@@ -74,9 +89,23 @@ begin
   end if;
 
   -- by the lines: a product whose stock row the host deleted is in no array
-  delete from inventory_holds as hold
-   using order_line_items as line
-   where line.id = any (inventory_return.line_ids) and hold.product_id = line.product_id and hold.line_item_id = line.id;
+  with spent as (
+    select hold.product_id, hold.line_item_id, hold.slot,
+           coalesce(part.qty, line.reserved_qty) - (sum(hold.qty) over (partition by hold.product_id, hold.line_item_id order by hold.slot desc) - hold.qty) as qty
+      from unnest(inventory_return.line_ids, inventory_return.qtys) as part (line_id, qty)
+      join order_line_items as line on line.id = part.line_id
+      join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
+     where inventory_return.from_reserve
+  ), gone as (
+    delete from inventory_holds as hold
+     using spent
+     where (hold.product_id, hold.line_item_id, hold.slot) = (spent.product_id, spent.line_item_id, spent.slot) and hold.qty <= spent.qty
+  )
+  update inventory_holds as hold
+     set qty = hold.qty - spent.qty
+    from spent
+   where (hold.product_id, hold.line_item_id, hold.slot) = (spent.product_id, spent.line_item_id, spent.slot)
+     and spent.qty > 0 and spent.qty < hold.qty;
 exception
   when check_violation or numeric_value_out_of_range then
     raise exception 'the stock of these lines cannot be given back: %', sqlerrm
@@ -86,9 +115,9 @@ exception
 end;
 $$;
 
-revoke execute on function inventory_return(uuid, uuid[], boolean) from public;
+revoke execute on function inventory_return(uuid, uuid[], boolean, integer[], boolean) from public;
 
-comment on function inventory_return(uuid, uuid[], boolean) is
-  'Step of the order functions: takes what lines hold off the reserved stock and, if it goes back to the shelf, adds it to the '
-  'available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is '
+comment on function inventory_return(uuid, uuid[], boolean, integer[], boolean) is
+  'Step of the order functions: takes units of lines (qtys; null: what they hold) off the reserved stock, unless from_reserve is false, and, if they go '
+  'back to the shelf, adds them to the available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is '
   'reserved, OC007 if a trigger keeps a row from being written.';

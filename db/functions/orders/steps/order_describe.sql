@@ -17,6 +17,9 @@ begin
       'currency', (order_describe.vendor_order).currency,
       'subtotal_cents', (order_describe.vendor_order).subtotal_cents,
       'discounts_cents', (order_describe.vendor_order).discounts_cents,
+      'tax_cents', (order_describe.vendor_order).tax_cents,
+      'transport_fee_cents', (order_describe.vendor_order).transport_fee_cents,
+      'adjustments_cents', coalesce((order_describe.vendor_order).adjustments_cents, 0),
       'total_cents', (order_describe.vendor_order).total_cents,
       'balance_due_cents', (order_describe.vendor_order).balance_due_cents,
       'payment_intent', (
@@ -29,6 +32,12 @@ begin
                  'product_id', line.product_id,
                  'qty', line.qty,
                  'total_cents', line.total_cents,
+                 'reserved_qty', line.reserved_qty,
+                 'fulfilled_qty', order_units_fulfilled(line),
+                 'released_qty', coalesce(line.released_qty, 0),
+                 'returned_qty', coalesce(line.returned_qty, 0),
+                 'left_qty', order_units_left(line),
+                 'left_cents', line.total_cents - order_part_cents(line.total_cents, line.qty - order_units_left(line), line.qty),
                  'status', line.status) order by line.id), '[]')
           from order_line_items as line
          where line.order_id = (order_describe.vendor_order).id and line.id = any (order_describe.line_ids)))

@@ -2,16 +2,16 @@
 --
 -- Its aggregate is the checkout's, so that nobody hears of an end before the beginning.
 
-create or replace function order_emit_event(vendor_order vendor_orders, event_type text, reason text, line_ids uuid[])
+create or replace function order_emit_event(vendor_order vendor_orders, event_type text, change order_changes)
 returns jsonb
 language plpgsql
 as $$
 declare
   -- the columns' own types: an existing database may have enum types here
   v_event_type constant outbox_events.event_type%type := order_emit_event.event_type;
-  v_event_id constant uuid := checkout_uuid();
+  v_event_id constant uuid := (order_emit_event.change).id;
   v_order constant vendor_orders := order_emit_event.vendor_order;
-  v_data constant jsonb := order_describe(v_order, order_emit_event.line_ids) || jsonb_build_object('reason', order_emit_event.reason);
+  v_data constant jsonb := order_describe_change(v_order, order_emit_event.change);
   v_rows bigint;
 begin
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
@@ -23,12 +23,11 @@ begin
   if v_rows <> 1 then
     perform checkout_raise_rows(v_order.cart_id, 'outbox_events', 1, v_rows);
   end if;
-  return v_data || jsonb_build_object('replayed', false);
+  return v_data;
 end;
 $$;
 
-revoke execute on function order_emit_event(vendor_orders, text, text, uuid[]) from public;
+revoke execute on function order_emit_event(vendor_orders, text, order_changes) from public;
 
-comment on function order_emit_event(vendor_orders, text, text, uuid[]) is
-  'Step of the order functions: writes vendor_order.canceled, order_line.released or order_line.fulfilled, version 1, and '
-  'returns its data with replayed = false.';
+comment on function order_emit_event(vendor_orders, text, order_changes) is
+  'Step of order_change: writes the event of a change, version 1, with the change''s id, and returns its data.';
