@@ -608,7 +608,7 @@ _REQUIRED = {
 
 def _object(kind: Any) -> dict[str, Any]:
     said = _field_docstrings(kind)
-    hints = get_type_hints(kind)
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name[0] != "_"}
     made = {name: it for name, it in vars(kind).items() if isinstance(it, property) and name[0] != "_"}
     hints |= {name: get_type_hints(it.fget)["return"] for name, it in made.items()}
     needed = {field.name for field in fields(kind) if field.default is MISSING}
