@@ -15,8 +15,10 @@ from factories import ADDRESS
 BUYER, VENDOR, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
 OF_AN_ORDER = [
     "order_id", "checkout_group_id", "cart_id", "buyer_store_id", "vendor_store_id", "status", "currency",
-    "payment_method", "shipping_address", "shipping_line", "subtotal_cents", "discounts_cents", "total_cents",
-    "balance_due_cents", "payment_intent", "promo", "warnings", "attributed_token", "line_count",
+    "payment_method", "shipping_address", "shipping_line", "billing_address", "purchase_order", "metadata",
+    "order_number", "tax_included", "subtotal_cents", "discounts_cents", "tax_cents", "transport_fee_cents",
+    "shipping_tax_cents", "adjustments_cents", "total_cents", "balance_due_cents", "refund_due_cents",
+    "vendor_shipping_line", "expires_at", "payment_intent", "promo", "warnings", "attributed_token", "line_count",
     "created_at", "updated_at",
 ]  # fmt: skip
 

@@ -21,8 +21,8 @@ from pycheckout.sqlalchemy import Tables, tables
 PAGE = (Path(__file__).parents[1] / "docs" / "frameworks.md").read_text(encoding="utf-8")
 CATALOGUE = """
 select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as not_null,
-       coalesce(attnum = any ((select conkey from pg_constraint where conrelid = attrelid and contype = 'p')::smallint[]), false)
-         as key,
+       coalesce(attnum = any ((
+         select conkey from pg_constraint where conrelid = attrelid and contype = 'p')::smallint[]), false) as key,
        (select confrelid::regclass::text || '.id' from pg_constraint
          where conrelid = attrelid and contype = 'f' and conkey = array[attnum]) as reference
   from pg_attribute
