@@ -645,7 +645,12 @@ def _schema(hint: Any) -> dict[str, Any]:
         # Those that describe alone are the host's: they may have more members.
         closed = kinds[0].__module__.endswith("_quotes") or kinds[0].__name__ in _CLOSED
         return _object(kinds[0]) | ({} if closed else {"additionalProperties": True})
-    names = {bool: {"type": "boolean"}, int: {"type": "integer"}, str: {"type": "string"}, datetime: {"type": "string", "format": "date-time"}}
+    names = {
+        bool: {"type": "boolean"},
+        int: {"type": "integer"},
+        str: {"type": "string"},
+        datetime: {"type": "string", "format": "date-time"},
+    }
     return dict(names.get(kinds[0], {"type": "object"}))
 
 

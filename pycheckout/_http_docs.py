@@ -16,7 +16,18 @@ KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 RETRY_AFTER = {"busy": "1", "unavailable": "5", "read_only_server": "5"}
 """Seconds. The routes have tried a busy call again themselves by then."""
 
-CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id", "order_id", "what", "id", "allowed")
+CONTEXT = (
+    "cart_id",
+    "status",
+    "below_minimum",
+    "valid_until",
+    "now",
+    "bound_cart_id",
+    "order_id",
+    "what",
+    "id",
+    "allowed",
+)
 ITEM = ("cart_item_id", "product_id", "requested")
 """What goes out of an error's DETAIL."""
 
@@ -77,6 +88,29 @@ ADDRESS: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+BILLING_ADDRESS: dict[str, Any] = {
+    "description": "The address of the invoice, in the same fields; null: the shipping address.",
+    "anyOf": [
+        {"type": "object"} | {name: ADDRESS[name] for name in ADDRESS if name != "description"},
+        {"type": "null"},
+    ],
+}
+
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+
+PURCHASE_ORDER: dict[str, Any] = {
+    "description": "The buyer's own number.",
+    "anyOf": [
+        {"type": "string", "maxLength": 100, "pattern": rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"},
+        {"type": "null"},
+    ],
+}
+
+METADATA: dict[str, Any] = {
+    "description": "What the client notes on the orders: at most 16 kB, and 8 levels.",
+    "anyOf": [{"type": "object"}, {"type": "null"}],
+}
+
 _BUYER = "11111111-1111-4111-8111-111111111111"
 _CART = "22222222-2222-4222-8222-222222222222"
 _VENDOR = "33333333-3333-4333-8333-333333333333"
@@ -100,6 +134,9 @@ _REQUEST = {
     "shipping_address": {name: value for name, value in _ADDRESS.items() if value},
     "payment_method": "ach",
     "shipping_line": {"code": "standard", "title": "Standard"},
+    "billing_address": {"line1": "1 Bank Street", "city": "Tulsa", "country": "US"},
+    "purchase_order": "PO-4711",
+    "metadata": {"cost_centre": "kitchen"},
 }
 
 _RESULT: dict[str, Any] = {
