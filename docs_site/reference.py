@@ -643,7 +643,7 @@ def _schema(hint: Any) -> dict[str, Any]:
         return {"type": "string", "format": "uuid"}
     if is_dataclass(kinds[0]):
         # Those that describe alone are the host's: they may have more members.
-        closed = kinds[0].__module__.endswith("_quotes") or kinds[0].__name__ in _CLOSED
+        closed = kinds[0].__module__.endswith("_quotes") or getattr(kinds[0], "__name__", "") in _CLOSED
         return _object(kinds[0]) | ({} if closed else {"additionalProperties": True})
     names = {
         bool: {"type": "boolean"},
