@@ -127,7 +127,15 @@ _ADDRESS = {
     "lat": None,
     "lng": None,
 }
-_AMOUNTS = {"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}
+_AMOUNTS = {
+    "subtotal_cents": 2000,
+    "discounts_cents": 0,
+    "tax_cents": 160,
+    "transport_fee_cents": 100,
+    "total_cents": 2260,
+}
+_TAX = {"tax_cents": 160, "tax_lines": [{"code": "state", "title": "State", "rate": "0.08", "amount_cents": 160}]}
+_VAN = {"code": "van", "title": "By van"}
 
 _REQUEST = {
     "cart_id": _CART,
@@ -151,14 +159,24 @@ _RESULT: dict[str, Any] = {
     "shipping_address": _ADDRESS,
     "payment_method": "ach",
     "shipping_line": {"code": "standard", "title": "Standard", "price_cents": None},
+    "billing_address": _REQUEST["billing_address"],
+    "purchase_order": _REQUEST["purchase_order"],
+    "metadata": _REQUEST["metadata"],
+    "tax_included": False,
     "totals": {"quoted": _AMOUNTS, "confirmed": _AMOUNTS},
     "vendor_orders": [
         {
             "order_id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "created_pending",
+            "order_number": 1042,
+            "tax_included": False,
             **_AMOUNTS,
-            "balance_due_cents": 2000,
+            "shipping_tax_cents": 0,
+            "adjustments_cents": 0,
+            "balance_due_cents": 2260,
+            "refund_due_cents": 0,
+            "vendor_shipping_line": _VAN,
             "promo": None,
             "warnings": [],
             "attributed_token": None,
@@ -166,7 +184,7 @@ _RESULT: dict[str, Any] = {
                 "payment_intent_id": ORDER,
                 "method": "ach",
                 "status": "unpaid",
-                "amount_cents": 2000,
+                "amount_cents": 2260,
             },
             "items": [
                 {
@@ -181,6 +199,11 @@ _RESULT: dict[str, Any] = {
                     "line_subtotal_cents": 2000,
                     "discount_cents": 0,
                     "total_cents": 2000,
+                    **_TAX,
+                    "reserved_qty": 5,
+                    "fulfilled_qty": 0,
+                    "released_qty": 0,
+                    "returned_qty": 0,
                     "status": "pending",
                     "notes": None,
                     "warnings": [],
@@ -200,12 +223,19 @@ _ACTIVE = {
     "currency": "USD",
     "valid_until": "2026-01-01T12:30:00Z",
     "totals": {"quoted": _AMOUNTS},
+    "below_minimum": [],
     "vendor_groups": [
         {
             "id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "ok",
-            **_AMOUNTS,
+            "subtotal_cents": 2000,
+            "discounts_cents": 0,
+            "total_cents": 2260,
+            "shipping_cents": 100,
+            "shipping_tax_cents": 0,
+            "shipping_line": _VAN,
+            "minimum_cents": 1500,
             "warnings": [],
             "items": [
                 {
@@ -218,6 +248,7 @@ _ACTIVE = {
                     "moq": 1,
                     "unit_price_cents": 400,
                     "line_subtotal_cents": 2000,
+                    **_TAX,
                     "warnings": [],
                     "status": "ok",
                 }

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ca399e589e0c08e36c0228a6a731d804fa14499c1ecdbb21dfd539158eec1869"
+FUNCTIONS_HASH = "053a47b641797e6735bec39032ddcb93196c9817da6f53875c9fd3e0ce58fa91"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
