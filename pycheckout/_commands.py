@@ -897,8 +897,9 @@ def _show_result(console: Console, result: CheckoutResult) -> None:
         column.justify = "right"
     for order in result.vendor_orders:
         total = amount(order.total_cents, result.currency)
-        number = "" if order.order_number is None else f"number {order.order_number}"
-        table.add_row(f"[bold]order {order.order_id}[/]", "", "", f"[bold]{total}[/]", escape(order.status), number)
+        number = "" if order.order_number is None else f", number {order.order_number}"
+        named = f"[bold]order {order.order_id}{number}[/]"
+        table.add_row(named, "", "", f"[bold]{total}[/]", escape(order.status), "")
         for item in order.items:
             rejected = item.status == "rejected"
             table.add_row(

@@ -371,7 +371,7 @@ def test_execute_checks_a_cart_out_and_shows_it_as_a_table(execute, add_cart, db
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"cart {cart.id}: complete"
-    assert len(re.findall(r"^order \S{36} +30.00 +created_pending +number \d+ *$", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^order \S{36}, number \d+ +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^  Product 1\.1 +1 +15.00 +15.00 +pending *$", done.stdout, re.MULTILINE)
     assert lines[-1] == "quoted 60.00 USD, confirmed 60.00 USD"
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
@@ -610,7 +610,11 @@ def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, 
         "status",
         "reason",
     ]
-    assert re.split(r"  +", lines[3].strip()) == [f"order {order['order_id']}", "0.00", "canceled"]
+    assert re.split(r"  +", lines[3].strip()) == [
+        f"order {order['order_id']}, number {order['order_number']}",
+        "0.00",
+        "canceled",
+    ]
     assert re.split(r"  +", lines[4].strip()) == ["Product 1.1", "1", "8.00", "0.00", "rejected", "out of season"]
 
 
