@@ -603,12 +603,19 @@ _REQUIRED = {
     "subtotal_cents of VendorGroup",
     "total_cents of VendorGroup",
     "line_subtotal_cents of Line",
+    "amount_cents of TaxLine",
+    "code of VendorShippingLine",
+    "code of PaymentTerms",
+    "net_days of PaymentTerms",
 }
+
+# What cart_put looks into, though it only copies it.
+_CLOSED = {"TaxLine", "VendorShippingLine", "PaymentTerms"}
 
 
 def _object(kind: Any) -> dict[str, Any]:
     said = _field_docstrings(kind)
-    hints = get_type_hints(kind)
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name[0] != "_"}
     made = {name: it for name, it in vars(kind).items() if isinstance(it, property) and name[0] != "_"}
     hints |= {name: get_type_hints(it.fget)["return"] for name, it in made.items()}
     needed = {field.name for field in fields(kind) if field.default is MISSING}
@@ -636,8 +643,14 @@ def _schema(hint: Any) -> dict[str, Any]:
         return {"type": "string", "format": "uuid"}
     if is_dataclass(kinds[0]):
         # Those that describe alone are the host's: they may have more members.
-        return _object(kinds[0]) | ({} if kinds[0].__module__.endswith("_quotes") else {"additionalProperties": True})
-    names = {int: {"type": "integer"}, str: {"type": "string"}, datetime: {"type": "string", "format": "date-time"}}
+        closed = kinds[0].__module__.endswith("_quotes") or getattr(kinds[0], "__name__", "") in _CLOSED
+        return _object(kinds[0]) | ({} if closed else {"additionalProperties": True})
+    names = {
+        bool: {"type": "boolean"},
+        int: {"type": "integer"},
+        str: {"type": "string"},
+        datetime: {"type": "string", "format": "date-time"},
+    }
     return dict(names.get(kinds[0], {"type": "object"}))
 
 

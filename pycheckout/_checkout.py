@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, Unpack
 from uuid import UUID
 
@@ -71,7 +71,11 @@ select {schema}checkout_execute(
   payment_method => %s::text,
   shipping_line => %s::jsonb,
   ad_token_policy => %s::text,
-  reservation_policy => %s::text
+  reservation_policy => %s::text,
+  billing_address => %s::jsonb,
+  purchase_order => %s::text,
+  metadata => %s::jsonb,
+  expires_in => %s::interval
 )::text""",
         one(CheckoutResult),
         about="cart_id",
@@ -88,6 +92,10 @@ select {schema}checkout_execute(
         shipping_line: Mapping[str, Any] | None = None,
         ad_token_policy: AdTokenPolicy = "drop",
         reservation_policy: ReservationPolicy = "partial",
+        billing_address: Mapping[str, Any] | None = None,
+        purchase_order: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        expires_in: timedelta | None = None,
         **options: Unpack[CallOptions],
     ) -> Sent:
         """Turn a quoted cart into vendor orders, or replay what that cart became.
@@ -95,12 +103,20 @@ select {schema}checkout_execute(
         `idempotency_key`: 1 to 255 visible characters, new for each intent of the buyer
         and the same for each retry of it. `shipping_address`: a JSON object with line1,
         city and country at least. `shipping_line`: a JSON object {code, title,
-        price_cents}, `price_cents` an int in minor units; it is in no total.
+        price_cents}, `price_cents` an int in minor units; it is in no total, and where
+        the quote has shipping it has to be what the vendors charge together.
         `payment_method`: a value of the database's enum (`cash`, `ach`, ...).
         `ad_token_policy`: `drop` leaves bad ad tokens out, `error` refuses the cart.
         `reservation_policy`: what a line that is short of stock rejects, itself
         (`partial`), its vendor (`vendor`) or everything (`all`). `timeout` bounds the
         call, in seconds; `request_id` goes into the log record alone.
+
+        These four stand on the orders and in the result, and are part of what a retry
+        repeats; None is none. `billing_address`: as `shipping_address`; None: that one.
+        `purchase_order`: the buyer's own number, 1 to 100 visible characters. `metadata`:
+        a JSON object of the host's, at most 16 kB and 8 levels. `expires_in`: how long
+        each order that has something to pay, and no terms of payment, waits to be paid
+        for: above 0, at most 366 days.
 
         Transaction: with a pool, or an autocommit connection outside a transaction, the
         checkout is committed when this returns; a busy error, and with a pool a lost
@@ -126,6 +142,10 @@ select {schema}checkout_execute(
             to.json_text("shipping_line", shipping_line),
             to.text("ad_token_policy", ad_token_policy),
             to.text("reservation_policy", reservation_policy),
+            to.json_text("billing_address", billing_address),
+            to.text("purchase_order", purchase_order),
+            to.json_text("metadata", metadata),
+            to.duration("expires_in", expires_in),
         )
 
     @call(

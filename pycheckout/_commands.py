@@ -233,6 +233,14 @@ def execute(
     reservation_policy: Annotated[
         str, typer.Option(metavar="partial|vendor|all", help="What a line that is short of stock rejects.")
     ] = "partial",
+    billing_address: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="The address of the invoice, if it is another.")
+    ] = None,
+    purchase_order: Annotated[str | None, typer.Option(metavar="TEXT", help="The buyer's own number.")] = None,
+    metadata: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="An object to note on the orders.")] = None,
+    expires_in: Annotated[
+        float | None, typer.Option(metavar="HOURS", min=0, max=8784, help="How long orders wait to be paid for.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a cart out, or replay what it became."""
@@ -247,6 +255,10 @@ def execute(
             shipping_line=None if shipping_line is None else _json_argument("--shipping-line", shipping_line),
             ad_token_policy=cast(AdTokenPolicy, ad_token_policy),
             reservation_policy=cast(ReservationPolicy, reservation_policy),
+            billing_address=None if billing_address is None else _json_argument("--billing-address", billing_address),
+            purchase_order=purchase_order,
+            metadata=None if metadata is None else _json_argument("--metadata", metadata),
+            expires_in=None if expires_in is None else timedelta(hours=expires_in),
         )
     _show(answer, as_json)
 
@@ -463,8 +475,17 @@ orders = _group("order", _CHECKOUT, "Orders after the checkout.")
 stock = _group("stock", _CHECKOUT, "Units of products.")
 
 # What a person wants to see of an order in a list, and of a line; --json has all.
-_ORDER = ("order_id", "status", "total_cents", "balance_due_cents", "currency", "line_count", "created_at")
-_LINE = ("name", "qty", "total_cents", "status", "notes", "line_item_id")
+_ORDER = (
+    "order_id",
+    "order_number",
+    "status",
+    "total_cents",
+    "balance_due_cents",
+    "currency",
+    "line_count",
+    "created_at",
+)
+_LINE = ("name", "qty", "total_cents", "tax_cents", "status", "notes", "line_item_id")
 _STEP = ("created_at", "about", "kind", "amount_cents", "reason", "key")
 
 Order = Annotated[str, typer.Argument(metavar="ORDER", help="The id of a vendor's order.")]
@@ -899,7 +920,7 @@ def _cell(name: str, value: Any, currency: str | None) -> str:
         return ", ".join(_cell(inner, each, currency) for inner, each in value.items() if each is not None)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name.endswith("_cents") and currency is not None:
+    if name.endswith("_cents") and currency is not None and isinstance(value, int):
         return amount(value, currency)
     return str(value)
 
@@ -921,6 +942,10 @@ def _print(answer: Mapping[str, Any], as_json: bool) -> None:
         until = "for ever" if cart.valid_until is None else f"until {cart.valid_until:%Y-%m-%d %H:%M:%S %Z}"
         total = money(cart.totals.quoted.total_cents, cart.currency)
         console.print(f"cart {cart.cart_id} is {cart.status}, quoted {total}, valid {until}")
+        for vendor in cart.below_minimum:
+            least = money(vendor.minimum_cents, cart.currency)
+            found = amount(vendor.merchandise_cents, cart.currency)
+            console.print(f"vendor {vendor.vendor_store_id} is below its minimum: {found} of {least}", style="red")
 
 
 def _show_result(console: Console, result: CheckoutResult) -> None:
@@ -935,7 +960,9 @@ def _show_result(console: Console, result: CheckoutResult) -> None:
         column.justify = "right"
     for order in result.vendor_orders:
         total = amount(order.total_cents, result.currency)
-        table.add_row(f"[bold]order {order.order_id}[/]", "", "", f"[bold]{total}[/]", escape(order.status), "")
+        number = "" if order.order_number is None else f", number {order.order_number}"
+        named = f"[bold]order {order.order_id}{number}[/]"
+        table.add_row(named, "", "", f"[bold]{total}[/]", escape(order.status), "")
         for item in order.items:
             rejected = item.status == "rejected"
             table.add_row(
@@ -947,6 +974,12 @@ def _show_result(console: Console, result: CheckoutResult) -> None:
                 escape(item.notes or ""),
                 style="red" if rejected else "dim",
             )
+        if order.transport_fee_cents:
+            fee = amount(order.transport_fee_cents, result.currency)
+            table.add_row("  shipping", "", "", fee, "", "", style="dim")
+        if order.tax_cents:
+            tax = amount(order.tax_cents, result.currency)
+            table.add_row("  tax, included" if order.tax_included else "  tax", "", "", tax, "", "", style="dim")
     console.print(table)
     for vendor in result.rejected_vendors:
         console.print(f"vendor {vendor.vendor_store_id} rejected: {escape(vendor.reason)}", style="red")

@@ -16,7 +16,18 @@ KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 RETRY_AFTER = {"busy": "1", "unavailable": "5", "read_only_server": "5"}
 """Seconds. The routes have tried a busy call again themselves by then."""
 
-CONTEXT = ("cart_id", "status", "valid_until", "now", "bound_cart_id", "order_id", "what", "id", "allowed")
+CONTEXT = (
+    "cart_id",
+    "status",
+    "below_minimum",
+    "valid_until",
+    "now",
+    "bound_cart_id",
+    "order_id",
+    "what",
+    "id",
+    "allowed",
+)
 ITEM = ("cart_item_id", "product_id", "requested")
 """What goes out of an error's DETAIL."""
 
@@ -77,6 +88,29 @@ ADDRESS: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+BILLING_ADDRESS: dict[str, Any] = {
+    "description": "The address of the invoice, in the same fields; null: the shipping address.",
+    "anyOf": [
+        {"type": "object"} | {name: ADDRESS[name] for name in ADDRESS if name != "description"},
+        {"type": "null"},
+    ],
+}
+
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+
+PURCHASE_ORDER: dict[str, Any] = {
+    "description": "The buyer's own number.",
+    "anyOf": [
+        {"type": "string", "maxLength": 100, "pattern": rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"},
+        {"type": "null"},
+    ],
+}
+
+METADATA: dict[str, Any] = {
+    "description": "What the client notes on the orders: at most 16 kB, and 8 levels.",
+    "anyOf": [{"type": "object"}, {"type": "null"}],
+}
+
 _BUYER = "11111111-1111-4111-8111-111111111111"
 _CART = "22222222-2222-4222-8222-222222222222"
 _VENDOR = "33333333-3333-4333-8333-333333333333"
@@ -93,13 +127,24 @@ _ADDRESS = {
     "lat": None,
     "lng": None,
 }
-_AMOUNTS = {"subtotal_cents": 2000, "discounts_cents": 0, "total_cents": 2000}
+_AMOUNTS = {
+    "subtotal_cents": 2000,
+    "discounts_cents": 0,
+    "tax_cents": 160,
+    "transport_fee_cents": 100,
+    "total_cents": 2260,
+}
+_TAX = {"tax_cents": 160, "tax_lines": [{"code": "state", "title": "State", "rate": "0.08", "amount_cents": 160}]}
+_VAN = {"code": "van", "title": "By van"}
 
 _REQUEST = {
     "cart_id": _CART,
     "shipping_address": {name: value for name, value in _ADDRESS.items() if value},
     "payment_method": "ach",
     "shipping_line": {"code": "standard", "title": "Standard"},
+    "billing_address": {"line1": "1 Bank Street", "city": "Tulsa", "country": "US"},
+    "purchase_order": "PO-4711",
+    "metadata": {"cost_centre": "kitchen"},
 }
 
 _RESULT: dict[str, Any] = {
@@ -114,14 +159,24 @@ _RESULT: dict[str, Any] = {
     "shipping_address": _ADDRESS,
     "payment_method": "ach",
     "shipping_line": {"code": "standard", "title": "Standard", "price_cents": None},
+    "billing_address": _REQUEST["billing_address"],
+    "purchase_order": _REQUEST["purchase_order"],
+    "metadata": _REQUEST["metadata"],
+    "tax_included": False,
     "totals": {"quoted": _AMOUNTS, "confirmed": _AMOUNTS},
     "vendor_orders": [
         {
             "order_id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "created_pending",
+            "order_number": 1042,
+            "tax_included": False,
             **_AMOUNTS,
-            "balance_due_cents": 2000,
+            "shipping_tax_cents": 0,
+            "adjustments_cents": 0,
+            "balance_due_cents": 2260,
+            "refund_due_cents": 0,
+            "vendor_shipping_line": _VAN,
             "promo": None,
             "warnings": [],
             "attributed_token": None,
@@ -129,7 +184,7 @@ _RESULT: dict[str, Any] = {
                 "payment_intent_id": ORDER,
                 "method": "ach",
                 "status": "unpaid",
-                "amount_cents": 2000,
+                "amount_cents": 2260,
             },
             "items": [
                 {
@@ -144,6 +199,11 @@ _RESULT: dict[str, Any] = {
                     "line_subtotal_cents": 2000,
                     "discount_cents": 0,
                     "total_cents": 2000,
+                    **_TAX,
+                    "reserved_qty": 5,
+                    "fulfilled_qty": 0,
+                    "released_qty": 0,
+                    "returned_qty": 0,
                     "status": "pending",
                     "notes": None,
                     "warnings": [],
@@ -163,12 +223,19 @@ _ACTIVE = {
     "currency": "USD",
     "valid_until": "2026-01-01T12:30:00Z",
     "totals": {"quoted": _AMOUNTS},
+    "below_minimum": [],
     "vendor_groups": [
         {
             "id": ORDER,
             "vendor_store_id": _VENDOR,
             "status": "ok",
-            **_AMOUNTS,
+            "subtotal_cents": 2000,
+            "discounts_cents": 0,
+            "total_cents": 2260,
+            "shipping_cents": 100,
+            "shipping_tax_cents": 0,
+            "shipping_line": _VAN,
+            "minimum_cents": 1500,
             "warnings": [],
             "items": [
                 {
@@ -181,6 +248,7 @@ _ACTIVE = {
                     "moq": 1,
                     "unit_price_cents": 400,
                     "line_subtotal_cents": 2000,
+                    **_TAX,
                     "warnings": [],
                     "status": "ok",
                 }

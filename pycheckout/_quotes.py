@@ -7,12 +7,13 @@ quote is right, `quotes.put` says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ._types import CheckoutWarning, Promo, VolumeDiscount
+from ._types import CheckoutWarning, PaymentTerms, Promo, TaxLine, VendorShippingLine, VolumeDiscount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Line:
     """Of one, in minor units of the quote's currency."""
     line_discounts_cents: int | None = None
     """What comes off the whole line, in minor units; None: a net line."""
+    tax_cents: int | None = None
+    """The tax on the whole line, after its discounts; None: none."""
+    tax_lines: Sequence[TaxLine] | None = None
+    """What `tax_cents` is made of: they sum to it."""
     applied_volume_discount: VolumeDiscount | None = None
     """Describes a price; it is never taken off again."""
     warnings: Sequence[CheckoutWarning] = ()
@@ -70,9 +75,21 @@ class VendorGroup:
     """Only of an ok group something is ordered."""
     promo: Promo | None = None
     """`promo.amount_cents` comes off the group's total."""
+    shipping_cents: int | None = None
+    """What the vendor charges for shipping this order; None: nothing."""
+    shipping_tax_cents: int | None = None
+    """The tax on that."""
+    shipping_line: VendorShippingLine | None = None
+    """What shipping that is."""
+    minimum_cents: int | None = None
+    """The least that an order of this vendor may come to, after line discounts, before the promotion."""
+    payment_terms: PaymentTerms | None = None
+    """When the order is to be paid; None: at once."""
     warnings: Sequence[CheckoutWarning] = ()
     """For the buyer; copied to the order."""
     items: Sequence[Line]
+    _tax_included: bool = field(default=False, init=False, repr=False, compare=False)
+    # What its quote says: of a group alone, tax is added.
 
     @property
     def subtotal_cents(self) -> int:
@@ -96,8 +113,13 @@ class VendorGroup:
 
     @property
     def total_cents(self) -> int:
-        """What the buyer pays this vendor."""
-        return self.subtotal_cents - self.discounts_cents
+        """What the buyer pays this vendor: with shipping, and with tax unless the quote's prices include it."""
+        shipped = self.subtotal_cents - self.discounts_cents + (self.shipping_cents or 0)
+        return shipped if self._tax_included else shipped + self._tax_cents
+
+    @property
+    def _tax_cents(self) -> int:
+        return sum(line.tax_cents or 0 for line in self._ok) + (self.shipping_tax_cents or 0)
 
     @property
     def _ok(self) -> list[Line]:
@@ -119,7 +141,17 @@ class Quote:
     """A first guess; the checkout confirms one."""
     ad_tokens: Sequence[str] | None = None
     """Signed tokens of the ads that the buyer saw or clicked: docs/ads.md."""
+    tax_included: bool | None = None
+    """True: prices include their tax, which only informs and is not added. None: no."""
     vendor_groups: Sequence[VendorGroup]
+
+    def __post_init__(self) -> None:
+        included = bool(self.tax_included)
+        if any(group._tax_included != included for group in self.vendor_groups):
+            groups = [copy(group) for group in self.vendor_groups]
+            for group in groups:
+                object.__setattr__(group, "_tax_included", included)
+            object.__setattr__(self, "vendor_groups", groups)
 
     @property
     def subtotal_cents(self) -> int:
@@ -148,8 +180,19 @@ class Quote:
 
 
 def _written(value: object) -> object:
-    if isinstance(value, Quote | VendorGroup | Line | Promo | VolumeDiscount | CheckoutWarning):
-        names = [field.name for field in fields(value)]
+    if isinstance(
+        value,
+        Quote
+        | VendorGroup
+        | Line
+        | Promo
+        | VolumeDiscount
+        | CheckoutWarning
+        | TaxLine
+        | VendorShippingLine
+        | PaymentTerms,
+    ):
+        names = [each.name for each in fields(value) if each.name[0] != "_"]
         names += [name for name, of in vars(type(value)).items() if isinstance(of, property) and name[0] != "_"]
         found = {name: _written(getattr(value, name)) for name in names}
         return {name: each for name, each in found.items() if each is not None}

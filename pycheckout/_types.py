@@ -4,6 +4,8 @@ Every `_cents` is an int in minor units of the result's currency (ISO 4217: JPY 
 none, KWD three). A status or reason is plain text, because a host adds values to the
 enums and a newer database may know more; the usual ones are listed. For the same
 reason a key that is not known here is left out without a word.
+
+A figure with the default 0, as `tax_cents`, is 0 where the answer has no such key, or null: there is none of it.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amounts:
-    """Sums over a cart."""
+    """Sums over a cart: total = subtotal - discounts + tax + shipping, without the tax where prices include it."""
 
     subtotal_cents: int
     discounts_cents: int
+    tax_cents: int = 0
+    """Of lines and shipping."""
+    transport_fee_cents: int = 0
+    """What the vendors charge for shipping."""
     total_cents: int
 
 
@@ -83,6 +89,33 @@ class VolumeDiscount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaxLine:
+    """A tax on a line, as quoted."""
+
+    code: str | None = None
+    title: str | None = None
+    rate: str | None = None
+    """As it was written: it is never reckoned with."""
+    amount_cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorShippingLine:
+    """The shipping that a vendor charges, as quoted. What it costs is in the group's or the order's own figure."""
+
+    code: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentTerms:
+    """When an order is to be paid: so many days of 24 hours after it was made."""
+
+    code: str | None = None
+    net_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShippingLine:
     """The shipping that the buyer chose. It is recorded, and in no total."""
 
@@ -119,6 +152,9 @@ class PaymentIntent:
     status: str
     """unpaid, pending, settled, paid"""
     amount_cents: int
+    payment_terms: PaymentTerms | None = None
+    due_at: datetime | None = None
+    """Aware. None without terms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +173,14 @@ class LineItem:
     line_subtotal_cents: int | None = None
     discount_cents: int
     total_cents: int
+    """Subtotal less discount: without tax, unless prices include it."""
+    tax_cents: int = 0
+    tax_lines: tuple[TaxLine, ...] = ()
+    reserved_qty: int = 0
+    """Units that the line holds. This and the next three are in `Order`, and in a result whose orders say more."""
+    fulfilled_qty: int = 0
+    released_qty: int = 0
+    returned_qty: int = 0
     left_qty: int | None = None
     """Units that are still ordered: held, or shipped and not come back. In `Order` alone."""
     left_cents: int | None = None
@@ -144,7 +188,7 @@ class LineItem:
     status: str
     """pending, accepted, rejected, fulfilled, hold"""
     notes: str | None = None
-    """insufficient_inventory on a line that was short"""
+    """insufficient_inventory on a line that was short, below_minimum where its vendor's order was too small"""
     warnings: tuple[CheckoutWarning, ...] = ()
     applied_volume_discount: VolumeDiscount | None = None
     attributed_token: AttributedToken | None = None
@@ -159,10 +203,25 @@ class VendorOrder:
     status: str
     """created_pending, accepted, partially_accepted, rejected, fulfilled,
     partially_fulfilled, hold, in_transit, delivered, closed, canceled, expired"""
+    order_number: int | None = None
+    """Unique in the installation, with gaps. None on an older order."""
+    tax_included: bool = False
+    """Whether prices hold their tax: it is not added to the total then."""
     subtotal_cents: int
     discounts_cents: int
+    tax_cents: int = 0
+    """Of lines and shipping."""
+    transport_fee_cents: int = 0
+    """What the vendor charges for shipping."""
+    shipping_tax_cents: int = 0
+    """What of `tax_cents` is the shipping's."""
+    adjustments_cents: int = 0
     total_cents: int
     balance_due_cents: int
+    refund_due_cents: int = 0
+    vendor_shipping_line: VendorShippingLine | None = None
+    expires_at: datetime | None = None
+    """Aware. Until when it waits to be paid for; None: for ever."""
     promo: Promo | None = None
     warnings: tuple[CheckoutWarning, ...] = ()
     attributed_token: AttributedToken | None = None
@@ -190,7 +249,7 @@ class RejectedVendor:
 
     vendor_store_id: UUID
     reason: str
-    """vendor_invalid, no_eligible_items, insufficient_inventory"""
+    """vendor_invalid, no_eligible_items, insufficient_inventory, below_minimum"""
     warnings: tuple[CheckoutWarning, ...] = ()
     items: tuple[RejectedItem, ...] = ()
 
@@ -217,9 +276,24 @@ class CheckoutResult(Answer):
     shipping_address: Mapping[str, Any] | None = None
     payment_method: str | None = None
     shipping_line: ShippingLine | None = None
+    billing_address: Mapping[str, Any] | None = None
+    """None: the shipping address."""
+    purchase_order: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    tax_included: bool = False
     totals: Totals
     vendor_orders: tuple[VendorOrder, ...] = ()
     rejected_vendors: tuple[RejectedVendor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BelowMinimum:
+    """A vendor of whom too little is in the cart: a checkout would reject its order."""
+
+    vendor_store_id: UUID
+    minimum_cents: int
+    merchandise_cents: int
+    """What its lines come to, after their discounts and before the promotion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +308,8 @@ class ActiveCart(Answer):
     valid_until: datetime | None
     """Aware. None if the quote has no end."""
     totals: QuotedTotals
+    below_minimum: tuple[BelowMinimum, ...] = ()
+    """By vendor."""
     vendor_groups: tuple[CartVendorGroup, ...] = ()
     """By vendor."""
 
@@ -257,6 +333,8 @@ class CartLine:
     line_discounts_cents: int | None = None
     line_total_cents: int | None = None
     """What the buyer pays for the line; None on a net line, whose discount is in its price."""
+    tax_cents: int = 0
+    tax_lines: tuple[TaxLine, ...] = ()
     applied_volume_discount: VolumeDiscount | None = None
     warnings: tuple[CheckoutWarning, ...] = ()
     status: str
@@ -276,6 +354,12 @@ class CartVendorGroup:
     discounts_cents: int
     total_cents: int
     promo: Promo | None = None
+    shipping_cents: int = 0
+    shipping_tax_cents: int = 0
+    shipping_line: VendorShippingLine | None = None
+    minimum_cents: int = 0
+    """The least that an order of this vendor may come to."""
+    payment_terms: PaymentTerms | None = None
     warnings: tuple[CheckoutWarning, ...] = ()
     items: tuple[CartLine, ...] = ()
     """By id."""
@@ -295,6 +379,7 @@ class Cart(Answer):
     subtotal_cents: int
     discounts_cents: int
     total_cents: int
+    tax_included: bool = False
     vendor_groups: tuple[CartVendorGroup, ...] = ()
     checkout_group_id: UUID | None = None
     created_at: datetime | None = None
@@ -319,10 +404,29 @@ class OrderSummary(Answer):
     payment_method: str | None = None
     shipping_address: Mapping[str, Any] | None = None
     shipping_line: ShippingLine | None = None
+    billing_address: Mapping[str, Any] | None = None
+    """None: the shipping address."""
+    purchase_order: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    order_number: int | None = None
+    """Unique in the installation, with gaps. None on an older order."""
+    tax_included: bool = False
+    """Whether prices hold their tax: it is not added to the total then."""
     subtotal_cents: int
     discounts_cents: int
+    tax_cents: int = 0
+    """Of lines and shipping."""
+    transport_fee_cents: int = 0
+    """What the vendor charges for shipping."""
+    shipping_tax_cents: int = 0
+    """What of `tax_cents` is the shipping's."""
+    adjustments_cents: int = 0
     total_cents: int
     balance_due_cents: int
+    refund_due_cents: int = 0
+    vendor_shipping_line: VendorShippingLine | None = None
+    expires_at: datetime | None = None
+    """Aware. Until when it waits to be paid for; None: for ever."""
     payment_intent: PaymentIntent | None = None
     promo: Promo | None = None
     warnings: tuple[CheckoutWarning, ...] = ()
@@ -541,7 +645,10 @@ def build(cls: type[T], data: Mapping[str, Any]) -> T:
 def _builder(cls: Any) -> Converter:
     """`build` for one class, its fields looked up once."""
     hints = get_type_hints(cls)
-    plan = [(field.name, field.default is MISSING, _converter(hints[field.name])) for field in fields(cls)]
+    plan = []
+    for field in fields(cls):
+        convert = _figure(field.default) if field.default in (0, False) else _converter(hints[field.name])
+        plan.append((field.name, field.default is MISSING, convert))
 
     def from_json(data: Mapping[str, Any]) -> Any:
         values: dict[str, Any] = {}
@@ -554,6 +661,11 @@ def _builder(cls: Any) -> Converter:
         return cls(**values)
 
     return from_json
+
+
+def _figure(none: int) -> Converter:
+    """Of what is 0 or False where there is none: so is null."""
+    return lambda value: none if value is None else value
 
 
 def _converter(hint: Any) -> Converter | None:

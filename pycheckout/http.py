@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from http.client import responses as phrases
 from inspect import isawaitable
 from typing import Annotated, Any, TypeAlias, TypeGuard
@@ -85,6 +86,10 @@ class CheckoutRequest:
     payment_method: Annotated[str, Field(examples=["ach", "cash"])]
     """a value of the database's enum"""
     shipping_line: ShippingChoice | None = None
+    billing_address: Annotated[dict[str, Any] | None, Field(json_schema_extra=docs.BILLING_ADDRESS)] = None
+    """null: the shipping address"""
+    purchase_order: Annotated[str | None, Field(json_schema_extra=docs.PURCHASE_ORDER)] = None
+    metadata: Annotated[dict[str, Any] | None, Field(json_schema_extra=docs.METADATA)] = None
 
 
 _Line: TypeAlias = ShippingLine | Mapping[str, Any] | None
@@ -99,6 +104,7 @@ def checkout_router(
     reservation_policy: ReservationPolicy = "partial",
     ad_token_policy: AdTokenPolicy = "drop",
     shipping_line: ShippingCallback | None = None,
+    expires_in: timedelta | None = None,
     on_checkout: Hook | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
@@ -118,6 +124,9 @@ def checkout_router(
     where there is one, plain (then in a thread) or async. It has to answer the same
     for the same cart, or a retry under one key is another request. Raise InvalidRequest
     for a code that does not exist. Without it, code and title are stored alone.
+
+    `expires_in`: how long orders wait to be paid for, as in `pycheckout.execute`, for every request. A router that is
+    given another one makes another request of a retry that was begun before.
 
     `on_checkout(conn, result)`: writes rows of the host's that commit with the orders, on the connection whose
     transaction the checkout is: async with an async pool, plain with another (in a thread). Called where `replayed` is
@@ -170,6 +179,10 @@ def checkout_router(
             "shipping_line": await _shipping_line(shipping_line, store, body),
             "ad_token_policy": ad_token_policy,
             "reservation_policy": reservation_policy,
+            "billing_address": body.billing_address,
+            "purchase_order": body.purchase_order,
+            "metadata": body.metadata,
+            "expires_in": expires_in,
             "request_id": _request_id(request),
         }
         if _is_async(connections):

@@ -12,12 +12,15 @@ from typing import Any, NoReturn
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     DateTime,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     Uuid,
@@ -91,6 +94,14 @@ class Tables:
     """`inventory_levels`, a view: the stock of each product over its slots"""
     outbox: Table
     """`outbox_events`"""
+    changes: Table
+    """`order_changes`: what was done to orders after their checkout"""
+    payments: Table
+    """`payment_events`: what payment providers told of orders"""
+    money: Table
+    """`order_money`, a view: what is paid and due of each order"""
+    history: Table
+    """`order_history`, a view: changes and payments of each order"""
 
 
 def tables(metadata: MetaData, schema: str | None = None) -> Tables:
@@ -133,6 +144,16 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("shipping_line", JSONB()),
         Column("attributed_token", JSONB()),
         Column("promo_discount_cents", BigInteger()),
+        Column("tax_included", Boolean()),
+        Column("vendor_shipping_line", JSONB()),
+        Column("billing_address", Address()),
+        Column("purchase_order", Text()),
+        Column("metadata", JSONB()),
+        Column("order_number", BigInteger()),
+        Column("expires_at", DateTime(timezone=True)),
+        Column("shipping_tax_cents", BigInteger()),
+        Column("adjustments_cents", BigInteger()),
+        Column("refund_due_cents", BigInteger()),
     )
     lines = table(
         "order_line_items",
@@ -158,6 +179,11 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("attributed_token", JSONB()),
         Column("reserved_qty", Integer()),
         Column("line_subtotal_cents", BigInteger()),
+        Column("tax_lines", JSONB()),
+        Column("fulfilled_qty", Integer()),
+        Column("released_qty", Integer()),
+        Column("returned_qty", Integer()),
+        Column("tax_cents", BigInteger()),
     )
     intents = table(
         "payment_intents",
@@ -168,6 +194,8 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("amount_cents", BigInteger(), nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False),
         Column("updated_at", DateTime(timezone=True), nullable=False),
+        Column("payment_terms", JSONB()),
+        Column("due_at", DateTime(timezone=True)),
     )
     carts = table(
         "cart_records",
@@ -187,6 +215,7 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("payment_method", Word("payment_method")),
         Column("shipping_line", JSONB()),
         Column("converted_at", DateTime(timezone=True)),
+        Column("tax_included", Boolean()),
     )
     groups = table(
         "cart_vendor_groups",
@@ -203,6 +232,11 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("updated_at", DateTime(timezone=True), nullable=False),
         Column("line_discounts_cents", BigInteger()),
         Column("promo_discount_cents", BigInteger()),
+        Column("shipping_line", JSONB()),
+        Column("payment_terms", JSONB()),
+        Column("shipping_cents", BigInteger()),
+        Column("shipping_tax_cents", BigInteger()),
+        Column("minimum_cents", BigInteger()),
     )
     items = table(
         "cart_items",
@@ -225,6 +259,8 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("updated_at", DateTime(timezone=True), nullable=False),
         Column("line_discounts_cents", BigInteger()),
         Column("line_total_cents", BigInteger()),
+        Column("tax_lines", JSONB()),
+        Column("tax_cents", BigInteger()),
     )
     levels = table(
         "inventory_levels",
@@ -250,6 +286,64 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         Column("claimed_until", DateTime(timezone=True)),
         Column("claim_count", Integer()),
     )
+    changes = table(
+        "order_changes",
+        Column("id", Uuid(), primary_key=True),
+        Column("order_id", Uuid(), nullable=False),
+        Column("kind", Text(), nullable=False),
+        Column("lines", JSONB(), nullable=False),
+        Column("amount_cents", BigInteger()),
+        Column("reason", Text()),
+        Column("details", JSONB()),
+        Column("change_key", Text()),
+        Column("request_hash", LargeBinary()),
+        Column("made_by", Text(), nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False),
+    )
+    payments = table(
+        "payment_events",
+        Column("order_id", Uuid(), primary_key=True),
+        Column("provider", Text(), primary_key=True),
+        Column("provider_event_id", Text(), primary_key=True),
+        Column("kind", Text(), nullable=False),
+        Column("amount_cents", BigInteger(), nullable=False),
+        Column("currency", Text(), nullable=False),
+        Column("occurred_at", DateTime(timezone=True)),
+        Column("details", JSONB()),
+        Column("recorded_by", Text(), nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False),
+    )
+    money = table(
+        "order_money",
+        Column("order_id", Uuid(), primary_key=True),
+        Column("checkout_group_id", Uuid()),
+        Column("buyer_store_id", Uuid()),
+        Column("vendor_store_id", Uuid()),
+        Column("status", Word("vendor_order_status")),
+        Column("currency", Text()),
+        Column("total_cents", BigInteger()),
+        Column("authorized_cents", Numeric()),
+        Column("captured_cents", Numeric()),
+        Column("refunded_cents", Numeric()),
+        Column("balance_due_cents", BigInteger()),
+        Column("refund_due_cents", BigInteger()),
+        Column("expires_at", DateTime(timezone=True)),
+        Column("payment_status", Word("payment_status")),
+        Column("due_at", DateTime(timezone=True)),
+        Column("events", BigInteger()),
+    )
+    history = table(
+        "order_history",
+        Column("order_id", Uuid()),
+        Column("created_at", DateTime(timezone=True)),
+        Column("about", Text()),
+        Column("kind", Text()),
+        Column("amount_cents", BigInteger()),
+        Column("lines", JSONB()),
+        Column("reason", Text()),
+        Column("key", Text()),
+        Column("made_by", Text()),
+    )
     return Tables(
         orders=orders,
         lines=lines,
@@ -259,6 +353,10 @@ def tables(metadata: MetaData, schema: str | None = None) -> Tables:
         items=items,
         levels=levels,
         outbox=outbox,
+        changes=changes,
+        payments=payments,
+        money=money,
+        history=history,
     )
 
 

@@ -91,6 +91,7 @@ def test_a_quote_becomes_a_cart_that_checks_out_to_the_cent(db, stocked):
         "currency": "USD",
         "valid_until": "2126-01-01T00:00:00.000000Z",
         "totals": {"quoted": {"subtotal_cents": 2500, "discounts_cents": 350, "total_cents": 2150}},
+        "below_minimum": [],
         "vendor_groups": values(db, "select cart_get(%s, %s) -> 'vendor_groups'", BUYER, CART)[0],
     }
     assert values(db, "select checkout_result(%s, %s)", BUYER, CART) == [answer]

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from uuid import uuid4
 
 import jwt
@@ -370,10 +371,44 @@ def test_execute_checks_a_cart_out_and_shows_it_as_a_table(execute, add_cart, db
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"cart {cart.id}: complete"
-    assert len(re.findall(r"^order \S{36} +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^order \S{36}, number \d+ +30.00 +created_pending *$", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^  Product 1\.1 +1 +15.00 +15.00 +pending *$", done.stdout, re.MULTILINE)
     assert lines[-1] == "quoted 60.00 USD, confirmed 60.00 USD"
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
+
+
+def test_execute_and_show_tell_tax_shipping_number_minimum_and_what_is_noted(execute, run, dsn, db, add_cart):
+    cart = add_cart(vendors=2, lines=1, groups={0: {"minimum_cents": 1001}})
+    show = ["show", "--database", dsn, str(cart.id)]
+    below = f"vendor {cart.vendors[0]} is below its minimum: 10.00 of 10.01 USD"
+    assert run(*show).stdout.splitlines()[1:] == [below]
+    db.execute(
+        "update cart_vendor_groups set minimum_cents = null, total_cents = total_cents + 330, shipping_cents = 250"
+        " where vendor_store_id = %s",
+        [cart.vendors[0]],
+    )
+    db.execute("update cart_items set tax_cents = 80 where vendor_store_id = %s", [cart.vendors[0]])
+    db.execute("update cart_records set total_cents = total_cents + 330")
+
+    noted = ("--purchase-order", "PO-1", "--metadata", '{"a_cents": "x"}', "--expires-in", "1.5")
+    done = execute(cart, *noted, "--billing-address", json.dumps(ADDRESS))
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  shipping +2.50 *$\n^  tax +0.80 *$", done.stdout, re.MULTILINE)
+    assert done.stdout.splitlines()[-1] == "quoted 23.30 USD, confirmed 23.30 USD"
+    [order] = db.execute(
+        "select id, order_number, purchase_order, expires_at - created_at from vendor_orders where tax_cents > 0"
+    ).fetchall()
+    assert order[2:] == ("PO-1", timedelta(hours=1.5))
+    shown = run("order", "show", "--database", dsn, str(order[0])).stdout
+    for pattern in (
+        rf"order number +{order[1]}",
+        "purchase order +PO-1",
+        "tax +0.80",
+        "transport fee +2.50",
+        "metadata +x",
+    ):
+        assert re.search(rf"^{pattern} *$", shown, re.MULTILINE), pattern
 
 
 def test_execute_answers_in_json_what_the_function_answers_and_replays(execute, add_cart, db):
@@ -575,7 +610,11 @@ def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, 
         "status",
         "reason",
     ]
-    assert re.split(r"  +", lines[3].strip()) == [f"order {order['order_id']}", "0.00", "canceled"]
+    assert re.split(r"  +", lines[3].strip()) == [
+        f"order {order['order_id']}, number {order['order_number']}",
+        "0.00",
+        "canceled",
+    ]
     assert re.split(r"  +", lines[4].strip()) == ["Product 1.1", "1", "8.00", "0.00", "rejected", "out of season"]
 
 

@@ -235,6 +235,7 @@ def test_the_result_can_be_read_without_a_key(db, add_cart, checkout_sql, snapsh
         "currency": "USD",
         "valid_until": before["valid_until"],
         "totals": {"quoted": {"subtotal_cents": 5000, "discounts_cents": 0, "total_cents": 5000}},
+        "below_minimum": [],
         "vendor_groups": values(db, "select cart_get(%s, %s) -> 'vendor_groups'", cart.buyer_store_id, cart.id)[0],
     }
     first = checkout_sql(db, cart)

@@ -12,7 +12,18 @@ import pytest
 
 import pycheckout
 from factories import ADDRESS
-from pycheckout import CheckoutWarning, InvalidRequest, Line, Promo, Quote, VendorGroup, VolumeDiscount
+from pycheckout import (
+    CheckoutWarning,
+    InvalidRequest,
+    Line,
+    PaymentTerms,
+    Promo,
+    Quote,
+    TaxLine,
+    VendorGroup,
+    VendorShippingLine,
+    VolumeDiscount,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "quotes.md").read_text(encoding="utf-8")
@@ -33,6 +44,11 @@ def full():
         max_qty=9,
         unit_price_cents=400,
         line_discounts_cents=250,
+        tax_cents=150,
+        tax_lines=[
+            TaxLine(code="state", title="State", rate="0.0625", amount_cents=109),
+            TaxLine(code="city", title="City", rate="0.0235", amount_cents=41),
+        ],
         applied_volume_discount=VolumeDiscount(label="5 for less", amount_cents=250),
         warnings=[CheckoutWarning(type="last", message="The last ones.")],
         status="ok",
@@ -42,6 +58,11 @@ def full():
         vendor_store_id=uuid4(),
         status="ok",
         promo=Promo(code="SPRING", amount_cents=100),
+        shipping_cents=80,
+        shipping_tax_cents=7,
+        shipping_line=VendorShippingLine(code="van", title="By van"),
+        minimum_cents=2000,
+        payment_terms=PaymentTerms(code="net30", net_days=30),
         warnings=[CheckoutWarning(type="slow", message="Delivers on Mondays.")],
         items=[line, Line(product_id=uuid4(), title="Mint", quantity=1, unit_price_cents=500)],
     )
@@ -52,6 +73,7 @@ def full():
         valid_until=datetime(2099, 1, 1, tzinfo=UTC),
         shipping_address=ADDRESS,
         ad_tokens=["a.b.c"],
+        tax_included=False,
         vendor_groups=[group],
     )
 
@@ -59,7 +81,7 @@ def full():
 def names(kind):
     """What a class writes."""
     made = {name for name, it in vars(kind).items() if isinstance(it, property) and name[0] != "_"}
-    return {field.name for field in fields(kind)} | made
+    return {field.name for field in fields(kind) if field.name[0] != "_"} | made
 
 
 def parts(schema):
@@ -72,11 +94,26 @@ def test_sums_add_up_to_what_the_database_takes(db):
     [group] = quote.vendor_groups
 
     assert (group.subtotal_cents, group.line_discounts_cents, group.promo_discount_cents) == (2500, 250, 100)
-    assert (quote.subtotal_cents, quote.discounts_cents, quote.total_cents) == (2500, 350, 2150)
+    assert (quote.subtotal_cents, quote.discounts_cents, quote.total_cents) == (2500, 350, 2387)
     active = pycheckout.put_cart(db, quote)
-    assert active.totals.quoted == pycheckout.Amounts(subtotal_cents=2500, discounts_cents=350, total_cents=2150)
+    assert active.totals.quoted == pycheckout.Amounts(
+        subtotal_cents=2500, discounts_cents=350, tax_cents=157, transport_fee_cents=80, total_cents=2387
+    )
     [found] = active.vendor_groups
+    assert (found.shipping_line, found.payment_terms) == (group.shipping_line, group.payment_terms)
     assert {item.id for item in found.items} >= {group.items[0].id}
+
+
+def test_tax_that_prices_include_is_in_no_sum_and_a_group_goes_into_the_next_quote_as_it_was(db):
+    included = replace(full(), tax_included=True)
+    [group] = included.vendor_groups
+    assert (group.total_cents, included.total_cents) == (2230, 2230)
+    assert pycheckout.put_cart(db, included).totals.quoted.total_cents == 2230
+
+    added = replace(full(), id=included.id, buyer_store_id=included.buyer_store_id, vendor_groups=[group])
+    assert (added.total_cents, added.vendor_groups[0].total_cents) == (2387, 2387)
+    assert (group.total_cents, included.total_cents) == (2230, 2230)
+    assert pycheckout.put_cart(db, added).totals.quoted.total_cents == 2387
 
 
 def test_what_is_not_ok_is_in_no_sum(db):
@@ -86,8 +123,8 @@ def test_what_is_not_ok_is_in_no_sum(db):
     invalid = VendorGroup(vendor_store_id=uuid4(), status="invalid", items=[replace(gone, id=None, status="ok")])
     quote = replace(quote, vendor_groups=[replace(group, items=[gone, group.items[1]]), invalid])
 
-    assert (quote.subtotal_cents, quote.discounts_cents, quote.total_cents) == (500, 100, 400)
-    assert pycheckout.put_cart(db, quote).totals.quoted.total_cents == 400
+    assert (quote.subtotal_cents, quote.discounts_cents, quote.total_cents) == (500, 100, 487)
+    assert pycheckout.put_cart(db, quote).totals.quoted.total_cents == 487
 
 
 def test_classes_schema_page_and_function_name_the_same_fields(db):

@@ -23,7 +23,8 @@ QUOTE: dict[str, Any] = {
     "shipping_address": ADDRESS,
     "subtotal_cents": 2500,
     "discounts_cents": 350,
-    "total_cents": 2150,
+    "total_cents": 2387,
+    "tax_included": False,
     "vendor_groups": [
         {
             "id": str(UUID(int=11)),
@@ -33,8 +34,13 @@ QUOTE: dict[str, Any] = {
             "discounts_cents": 350,
             "line_discounts_cents": 250,
             "promo_discount_cents": 100,
-            "total_cents": 2150,
+            "total_cents": 2387,
             "promo": {"code": "SPRING", "amount_cents": 100},
+            "shipping_cents": 80,
+            "shipping_tax_cents": 7,
+            "shipping_line": {"code": "van", "title": "By van"},
+            "minimum_cents": 1000,
+            "payment_terms": {"code": "net30", "net_days": 30},
             "warnings": [{"type": "price_changed", "message": "Basil costs more."}],
             "items": [
                 {
@@ -50,6 +56,8 @@ QUOTE: dict[str, Any] = {
                     "line_subtotal_cents": 2000,
                     "line_discounts_cents": 250,
                     "line_total_cents": 1750,
+                    "tax_cents": 150,
+                    "tax_lines": [{"code": "state", "title": "State", "rate": "0.0857", "amount_cents": 150}],
                     "applied_volume_discount": {"label": "5 for less", "amount_cents": 250},
                     "warnings": [],
                     "status": "ok",
@@ -67,6 +75,8 @@ QUOTE: dict[str, Any] = {
                     "line_subtotal_cents": 500,
                     "line_discounts_cents": None,
                     "line_total_cents": None,
+                    "tax_cents": None,
+                    "tax_lines": None,
                     "applied_volume_discount": None,
                     "warnings": [],
                     "status": "ok",
@@ -84,6 +94,8 @@ QUOTE: dict[str, Any] = {
                     "line_subtotal_cents": 700,
                     "line_discounts_cents": None,
                     "line_total_cents": None,
+                    "tax_cents": None,
+                    "tax_lines": None,
                     "applied_volume_discount": None,
                     "warnings": [{"type": "not_available", "message": "Sold out."}],
                     "status": "not_available",
@@ -100,6 +112,11 @@ QUOTE: dict[str, Any] = {
             "promo_discount_cents": 0,
             "total_cents": 0,
             "promo": None,
+            "shipping_cents": None,
+            "shipping_tax_cents": None,
+            "shipping_line": None,
+            "minimum_cents": None,
+            "payment_terms": None,
             "warnings": [{"type": "closed", "message": "On holiday."}],
             "items": [],
         },
@@ -149,7 +166,7 @@ def test_the_result_of_a_cart_that_is_not_converted_shows_its_lines(db, add_cart
     assert result == answer
     assert list(result) == [
         *("status", "cart_id", "buyer_store_id", "currency", "valid_until", "totals"),
-        "vendor_groups",
+        *("below_minimum", "vendor_groups"),
     ]
 
 

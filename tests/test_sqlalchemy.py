@@ -21,8 +21,8 @@ from pycheckout.sqlalchemy import Tables, tables
 PAGE = (Path(__file__).parents[1] / "docs" / "frameworks.md").read_text(encoding="utf-8")
 CATALOGUE = """
 select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as not_null,
-       coalesce(array[attnum] = (select conkey from pg_constraint where conrelid = attrelid and contype = 'p'), false)
-         as key,
+       coalesce(attnum = any ((
+         select conkey from pg_constraint where conrelid = attrelid and contype = 'p')::smallint[]), false) as key,
        (select confrelid::regclass::text || '.id' from pg_constraint
          where conrelid = attrelid and contype = 'f' and conkey = array[attnum]) as reference
   from pg_attribute
@@ -49,7 +49,7 @@ def every_table(found):
 @pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
 def test_a_table_is_the_one_of_the_catalogue(db, name):
     table = getattr(tables(MetaData()), name)
-    is_view = name == "levels"
+    is_view = name in {"levels", "money", "history"}
 
     with db.cursor(row_factory=dict_row) as cur:
         catalogue = cur.execute(CATALOGUE, (table.name,)).fetchall()

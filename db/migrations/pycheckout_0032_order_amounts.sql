@@ -12,7 +12,7 @@ do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('
 alter table vendor_orders add column if not exists tax_included boolean;
 alter table vendor_orders add column if not exists vendor_shipping_line jsonb;
 alter table vendor_orders add column if not exists billing_address address_t;
-alter table vendor_orders add column if not exists purchase_order text;
+alter table vendor_orders add column if not exists purchase_order text collate "C";
 alter table vendor_orders add column if not exists metadata jsonb;
 alter table vendor_orders add column if not exists order_number bigint;
 alter table vendor_orders add column if not exists expires_at timestamptz;
@@ -39,9 +39,9 @@ begin
 
   perform checkout_migration_close('pycheckout_0032_order_amounts');
   perform checkout_comment(said.name, said.comment) from (values
-    ('vendor_orders.tax_included', 'true: the prices hold their tax, and tax_cents is in no total. Null: an order of the earlier system.'),
+    ('vendor_orders.tax_included', 'true: the prices hold their tax, and tax_cents is in no total. Null: they do not, or the order is of the earlier system.'),
     ('vendor_orders.vendor_shipping_line', 'Shipping that transport_fee_cents is for: {code, title}. Null: none is named.'),
-    ('vendor_orders.shipping_tax_cents', 'Tax on transport_fee_cents, part of tax_cents, minor units. Null: an order of the earlier system.'),
+    ('vendor_orders.shipping_tax_cents', 'Tax on transport_fee_cents, part of tax_cents, minor units. Null: none.'),
     ('vendor_orders.billing_address', 'Address of the invoice; checkout_erase() blanks it. Null: the shipping address.'),
     ('vendor_orders.purchase_order', 'The buyer''s reference, as the checkout was given it. Null: none.'),
     ('vendor_orders.metadata', 'What the host noted at the checkout, a JSON object. Null: nothing.'),
@@ -51,9 +51,9 @@ begin
     ('vendor_orders.refund_due_cents', 'What was paid beyond the total and not given back, minor units. Null: no payment was recorded.'),
     ('order_line_items.tax_cents', 'Tax of the whole line, minor units. A rejected line keeps it. Null: none is said.'),
     ('order_line_items.tax_lines', 'What tax_cents is made of: [{code, title, rate, amount_cents}]. Null: left out.'),
-    ('order_line_items.fulfilled_qty', 'Units that were shipped, those that came back too. Null: not a line of pycheckout.'),
-    ('order_line_items.released_qty', 'Units that were turned down, by the checkout or since. Null: not a line of pycheckout.'),
-    ('order_line_items.returned_qty', 'Units that were shipped and came back. Null: not a line of pycheckout.'),
+    ('order_line_items.fulfilled_qty', 'Units that were shipped, those that came back too. Null: none.'),
+    ('order_line_items.released_qty', 'Units that were turned down, by the checkout or since. Null: none.'),
+    ('order_line_items.returned_qty', 'Units that were shipped and came back. Null: none.'),
     ('payment_intents.payment_terms', 'Terms of payment of the quote: {code, net_days}. Null: due at once.'),
     ('payment_intents.due_at', 'When it is due by its terms. Null: at once.')
   ) as said (name, comment);

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "c8500ef93d178d0a7874675f73f6d1cd82e24a6fea8bc2ed8d70513c6e05cc46"
+FUNCTIONS_HASH = "9ffa9fbe0b2ddf5a230f864b6a3aaa32efbf7b893880282b61f648892ade648a"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

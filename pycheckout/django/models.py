@@ -18,7 +18,9 @@ __all__ = [
     "CartItem",
     "CartVendorGroup",
     "InventoryLevel",
+    "OrderChange",
     "OrderLine",
+    "OrderMoney",
     "OutboxEvent",
     "PaymentIntent",
     "VendorOrder",
@@ -88,6 +90,16 @@ class VendorOrder(Readable):
     shipping_line = models.JSONField(null=True)
     attributed_token = models.JSONField(null=True)
     promo_discount_cents = models.BigIntegerField(null=True)
+    tax_included = models.BooleanField(null=True)
+    vendor_shipping_line = models.JSONField(null=True)
+    billing_address = AddressField(null=True)
+    purchase_order = models.TextField(null=True)
+    metadata = models.JSONField(null=True)
+    order_number = models.BigIntegerField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    shipping_tax_cents = models.BigIntegerField(null=True)
+    adjustments_cents = models.BigIntegerField(null=True)
+    refund_due_cents = models.BigIntegerField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("vendor_orders")
@@ -118,6 +130,11 @@ class OrderLine(Readable):
     attributed_token = models.JSONField(null=True)
     reserved_qty = models.IntegerField(null=True)
     line_subtotal_cents = models.BigIntegerField(null=True)
+    tax_lines = models.JSONField(null=True)
+    fulfilled_qty = models.IntegerField(null=True)
+    released_qty = models.IntegerField(null=True)
+    returned_qty = models.IntegerField(null=True)
+    tax_cents = models.BigIntegerField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("order_line_items")
@@ -133,6 +150,8 @@ class PaymentIntent(Readable):
     amount_cents = models.BigIntegerField()
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
+    payment_terms = models.JSONField(null=True)
+    due_at = models.DateTimeField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("payment_intents")
@@ -157,6 +176,7 @@ class Cart(Readable):
     payment_method = models.TextField(null=True)
     shipping_line = models.JSONField(null=True)
     converted_at = models.DateTimeField(null=True)
+    tax_included = models.BooleanField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("cart_records")
@@ -178,6 +198,11 @@ class CartVendorGroup(Readable):
     updated_at = models.DateTimeField()
     line_discounts_cents = models.BigIntegerField(null=True)
     promo_discount_cents = models.BigIntegerField(null=True)
+    shipping_line = models.JSONField(null=True)
+    payment_terms = models.JSONField(null=True)
+    shipping_cents = models.BigIntegerField(null=True)
+    shipping_tax_cents = models.BigIntegerField(null=True)
+    minimum_cents = models.BigIntegerField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("cart_vendor_groups")
@@ -205,9 +230,54 @@ class CartItem(Readable):
     updated_at = models.DateTimeField()
     line_discounts_cents = models.BigIntegerField(null=True)
     line_total_cents = models.BigIntegerField(null=True)
+    tax_lines = models.JSONField(null=True)
+    tax_cents = models.BigIntegerField(null=True)
 
     class Meta(Readable.Meta):
         db_table = _table("cart_items")
+
+
+class OrderChange(Readable):
+    """What was done to an order after its checkout (`order_changes`)."""
+
+    id = models.UUIDField(primary_key=True)
+    order_id = models.UUIDField()
+    kind = models.TextField()
+    lines = models.JSONField()
+    amount_cents = models.BigIntegerField(null=True)
+    reason = models.TextField(null=True)
+    details = models.JSONField(null=True)
+    change_key = models.TextField(null=True)
+    request_hash = models.BinaryField(null=True)
+    made_by = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta(Readable.Meta):
+        db_table = _table("order_changes")
+
+
+class OrderMoney(Readable):
+    """What is paid and due of an order (the view `order_money`)."""
+
+    order_id = models.UUIDField(primary_key=True)
+    checkout_group_id = models.UUIDField(null=True)
+    buyer_store_id = models.UUIDField(null=True)
+    vendor_store_id = models.UUIDField(null=True)
+    status = models.TextField(null=True)
+    currency = models.TextField(null=True)
+    total_cents = models.BigIntegerField(null=True)
+    authorized_cents = models.DecimalField(null=True, max_digits=38, decimal_places=0)
+    captured_cents = models.DecimalField(null=True, max_digits=38, decimal_places=0)
+    refunded_cents = models.DecimalField(null=True, max_digits=38, decimal_places=0)
+    balance_due_cents = models.BigIntegerField(null=True)
+    refund_due_cents = models.BigIntegerField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    payment_status = models.TextField(null=True)
+    due_at = models.DateTimeField(null=True)
+    events = models.BigIntegerField(null=True)
+
+    class Meta(Readable.Meta):
+        db_table = _table("order_money")
 
 
 class InventoryLevel(Readable):

@@ -51,7 +51,7 @@ begin
   if checkout_execute.billing_address is not null or checkout_execute.purchase_order is not null or checkout_execute.metadata is not null
      or checkout_execute.expires_in is not null then
     v_details := checkout_details(checkout_execute.billing_address, checkout_execute.purchase_order, checkout_execute.metadata, checkout_execute.expires_in);
-    if v_details is not null then
+    if v_details is not null then   -- else they are JSON's null
       v_request_hash := sha256(v_request_hash || convert_to(checkout_canonical(v_details)::text, 'UTF8'));
     end if;
   end if;

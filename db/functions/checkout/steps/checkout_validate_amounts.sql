@@ -61,14 +61,14 @@ begin
                                or item.line_total_cents is not null and item.line_discounts_cents < 0
                                or item.line_total_cents <> item.line_subtotal_cents::numeric - coalesce(item.line_discounts_cents, 0)
                           then array['4', 'line_amounts', item.id::text]
-                          when item.tax_cents is not null then '{9}'
+                          when item.tax_cents is not null or item.tax_lines is not null then '{9}'
                      end) as problem
             from cart_items as item
            where item.cart_id = v_cart.id
            group by item.vendor_store_id
         ) as lines
         full join (select own.id, own.vendor_store_id, own.status, own.subtotal_cents, own.total_cents,
-                          num_nonnulls(own.shipping_cents, own.shipping_tax_cents, own.minimum_cents, own.payment_terms) > 0 as has_more
+                          num_nonnulls(own.shipping_cents, own.shipping_tax_cents, own.shipping_line, own.minimum_cents, own.payment_terms) > 0 as has_more
                      from cart_vendor_groups as own where own.cart_id = v_cart.id) as vendor
           on vendor.vendor_store_id = lines.vendor_store_id
     ) as judged;

@@ -27,7 +27,7 @@ begin
       from cart_items as own where own.cart_id = v_cart.id and own.status = 'ok'
   ), judged_parts as (
     select part.*, case when part.tax < 0 or part.tax > case when v_is_included then part.total else part.tax end
-                             or part.tax_lines is not null and cart_tax_lines_cents(part.tax_lines) is distinct from part.tax
+                             or part.tax_lines is not null and part.tax is not null and cart_tax_lines_cents(part.tax_lines) is distinct from part.tax
                         then jsonb_build_object('problem', 'line_tax', 'cart_item_id', part.item_id, 'found', part.tax, 'expected',
                                coalesce(cart_tax_lines_cents(part.tax_lines)::text,
                                         case when v_is_included then format('0 to %s', part.total) else 'at least 0' end)) end as problem
