@@ -25,7 +25,9 @@ def columns(privilege: str, names: str) -> set[str]:
 
 
 EXECUTE, READ, WRITE = {"EXECUTE"}, {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
-QUOTED = "shipping_address currency valid_until subtotal_cents discounts_cents total_cents ad_tokens updated_at"
+QUOTED = (
+    "shipping_address currency valid_until subtotal_cents discounts_cents total_cents tax_included ad_tokens updated_at"
+)
 
 KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "public": ("select 1", {}),
