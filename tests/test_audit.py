@@ -93,7 +93,9 @@ BREAKS = {
                                  total_cents = total_cents + 1
     """,
     "order_confirms_what_its_cart_does": "update vendor_orders set currency = 'EUR'",
-    "order_ships_for_what_its_group_says": "update cart_vendor_groups set shipping_cents = 5, total_cents = total_cents + 5",
+    "order_ships_for_what_its_group_says": """
+        update cart_vendor_groups set shipping_cents = 5, total_cents = total_cents + 5
+    """,
     "order_tax_is_its_lines_and_shipping": "update vendor_orders set shipping_tax_cents = 1",
     "order_reaches_its_minimum": "update cart_vendor_groups set minimum_cents = 1000000",
     "orders_note_the_same": "update vendor_orders set purchase_order = id::text",

@@ -61,7 +61,8 @@ def everything(snapshot, conn):
     return json.dumps(snapshot(conn), default=str)
 
 
-# orders, lines with a note or a token, changes with a reason, keys, events with a reason or an error, a dead letter, a click
+# orders, lines with a note or a token, changes with a reason, keys, events with a reason or an error, a dead letter,
+# a click
 LEFT = 3 + 3 + 2 + 2 + 3 + 1 + 1
 ALL = 1 + LEFT  # and the cart
 

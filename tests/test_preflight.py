@@ -569,7 +569,8 @@ def test_names_of_the_preflight_are_those_that_a_migrated_database_has(db):
         for row in db.execute("""
             select relname::text from pg_class
              where relnamespace = 'public'::regnamespace and relname !~ 'yoyo'
-               and (relkind in ('r', 'v') or relkind = 'S' and relname !~ '_id_seq$')   -- those of serial columns go with them
+               -- sequences of serial columns go with them
+               and (relkind in ('r', 'v') or relkind = 'S' and relname !~ '_id_seq$')
             union all
             select typname::text from pg_type where typnamespace = 'public'::regnamespace and typtype = 'e'
         """)

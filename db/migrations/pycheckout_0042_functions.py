@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "9ffa9fbe0b2ddf5a230f864b6a3aaa32efbf7b893880282b61f648892ade648a"
+FUNCTIONS_HASH = "f1a717ba2a55dc3703beeaf5e8f167e12861ff7eb615dab20fc859f7dd759e36"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -53,9 +53,11 @@ begin
                'found', least((owed.own).shipping_cents, (owed.own).shipping_tax_cents, (owed.own).minimum_cents))
              when owed.lines = 0 and owed.added <> 0 then jsonb_build_object(
                'problem', 'vendor_without_items', 'expected', 0, 'found', owed.added)
-             when owed.has_more and (owed.own).total_cents <> owed.total + owed.added - least(cart_promo_cents((owed.own).promo), owed.total + owed.shipping)
-             then jsonb_build_object('problem', 'vendor_total', 'found', (owed.own).total_cents,
-                                     'expected', owed.total + owed.added - least(cart_promo_cents((owed.own).promo), owed.total + owed.shipping))
+             when owed.has_more and cart_promo_cents((owed.own).promo) > owed.total + owed.shipping then jsonb_build_object(
+               'problem', 'vendor_total', 'expected', format('a promotion of at most %s', owed.total + owed.shipping),
+               'found', cart_promo_cents((owed.own).promo))
+             when owed.has_more and (owed.own).total_cents <> owed.total + owed.added - cart_promo_cents((owed.own).promo) then jsonb_build_object(
+               'problem', 'vendor_total', 'expected', owed.total + owed.added - cart_promo_cents((owed.own).promo), 'found', (owed.own).total_cents)
              when (owed.own).total_cents not between 0 and owed.total + owed.added then jsonb_build_object(
                'problem', 'vendor_total', 'expected', owed.total + owed.added, 'found', (owed.own).total_cents)
              when owed.terms is not null and not cart_terms_are_right(owed.terms) then jsonb_build_object(
