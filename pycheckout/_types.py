@@ -376,8 +376,61 @@ class OrderChange(Answer):
     items: tuple[ChangedLine, ...] = ()
     """Of a replay: none of an order, the line of a line."""
     reason: str | None = None
+    expires_at: datetime | None = None
+    """Of `extend`: the deadline that it has now."""
     replayed: bool = False
     """Whether it had been so before, and this call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedPayment:
+    """A payment event as it was recorded."""
+
+    provider: str
+    provider_event_id: str
+    kind: str
+    """authorized, captured, voided, refunded, failed, disputed, reversed"""
+    amount_cents: int
+    """The order's share of it."""
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentChange(Answer):
+    """What is paid and due of an order after a payment event was recorded."""
+
+    order_id: UUID
+    checkout_group_id: UUID
+    cart_id: UUID | None = None
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    currency: str
+    total_cents: int
+    authorized_cents: int
+    """Authorised, and neither captured nor voided."""
+    captured_cents: int
+    refunded_cents: int
+    """What went back: refunded, disputed, or reversed."""
+    balance_due_cents: int
+    refund_due_cents: int | None = None
+    """What was paid beyond the total and has not gone back."""
+    payment_intent: PaymentIntent | None = None
+    payment: RecordedPayment
+    replayed: bool = False
+    """Whether the event was there already, and this call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired(Answer):
+    """What a look at the deadlines of orders ended."""
+
+    expired: int
+    """How many orders expired."""
+    kept: int
+    """How many lost their deadline instead: they are paid, being paid, or shipped in part."""
+    order_ids: tuple[UUID, ...] = ()
+    """Those that expired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ def test_a_room_shows_its_entry_points_and_its_steps_apart():
         assert steps in ([], ["steps"]), path
         rooms.setdefault(room, {}).setdefault("steps" if steps else "entry points", set()).add(path.stem)
 
-    assert set(rooms) == {"ads", "admin", "cart", "checkout", "inventory", "orders", "outbox"}
+    assert set(rooms) == {"ads", "admin", "cart", "checkout", "inventory", "orders", "outbox", "payments"}
     shown = {name for room in rooms.values() for name in room["entry points"]}
     assert shown == ENTRY_POINTS | FOR_THE_OWNER - {"checkout_apply_grants"}  # a step of each deployment
     assert rooms["checkout"]["entry points"] == {"checkout_execute", "checkout_result"}

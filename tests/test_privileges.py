@@ -64,12 +64,18 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "vendor_order_cancel": EXECUTE,
             "order_line_release": EXECUTE,
             "order_line_fulfil": EXECUTE,
+            "vendor_order_extend": EXECUTE,
             "checkout_version": EXECUTE,
         },
+    ),
+    "payments": (
+        "select checkout_grant_payments({name})",
+        {"payment_record": EXECUTE, "checkout_version": EXECUTE},
     ),
     "operators": (
         "select checkout_grant_operators({name})",
         {
+            "vendor_orders_expire": EXECUTE,
             "checkout_version": EXECUTE,
             "checkout_overview": READ,
             "inventory_levels": READ,

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ca399e589e0c08e36c0228a6a731d804fa14499c1ecdbb21dfd539158eec1869"
+FUNCTIONS_HASH = "9899609ff49fab9e978e27e06be733cbde968dfda3fe1e0e6ad806d866785fca"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

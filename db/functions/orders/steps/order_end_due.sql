@@ -46,6 +46,7 @@ begin
   -- not before the last change of an order: its events are sent in this order, whatever the clock does
   update vendor_orders as due
      set status = 'expired',
+         updated_at = greatest(v_time, due.updated_at + interval '1 microsecond'),
          subtotal_cents = 0,
          discounts_cents = 0,
          promo_discount_cents = 0,
@@ -56,8 +57,7 @@ begin
          total_cents = 0,
          balance_due_cents = 0,
          refund_due_cents = case when due.refund_due_cents is not null then 0 end,
-         expires_at = null,
-         updated_at = greatest(v_time, due.updated_at + interval '1 microsecond')
+         expires_at = null
    where due.id = any (order_end_due.ids);
   get diagnostics v_rows = row_count;
   if v_rows <> cardinality(order_end_due.ids) then

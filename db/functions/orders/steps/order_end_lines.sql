@@ -85,7 +85,7 @@ begin
          updated_at = v_now
    where intent.order_id = v_order.id and intent.status = 'unpaid' and intent.amount_cents <> v_order.total_cents;
 
-  return v_order;
+  return payment_settle(v_order);
 end;
 $$;
 
@@ -93,4 +93,4 @@ revoke execute on function order_end_lines(vendor_orders, uuid[], line_item_stat
 
 comment on function order_end_lines(vendor_orders, uuid[], line_item_status, text) is
   'Step of the order functions: ends lines of a locked order as rejected (stock goes back, amounts in cents come off) or '
-  'fulfilled (stock leaves), and writes the order''s state and amounts and its unpaid intent. Raises OC007 if a trigger keeps a row from being written.';
+  'fulfilled (stock leaves), and writes the order''s state and amounts and its unpaid intent. Raises OC007 if a trigger keeps a row from being written, OC005 if a sum of payments does not fit.';
