@@ -560,6 +560,8 @@ def _converter(hint: Any) -> Converter | None:
         convert = _converter(inner)
         return convert and (lambda value: None if value is None else convert(value))
     if get_origin(hint) is tuple:
+        if get_args(hint)[0] is UUID:
+            return lambda values: tuple(map(UUID, values))
         element = _builder(get_args(hint)[0])
         # Warnings come from jsonb that the host writes, as a promo does below: one of another
         # shape must not turn a checkout that is committed into an exception.

@@ -74,8 +74,10 @@ CALLS = {
     "orders.expire": ("vendor_orders_expire", lambda world: {}),
     "payments.record": (
         "payment_record",
-        lambda world: {"order_id": world.order_id, "provider": "p", "provider_event_id": "e", "kind": "captured"}
-        | {"amount_cents": 1, "currency": "USD"},
+        lambda world: (
+            {"order_id": world.order_id, "provider": "p", "provider_event_id": "e", "kind": "captured"}
+            | {"amount_cents": 1, "currency": "USD"}
+        ),
     ),
     "stock.set": ("inventory_set", lambda world: {"product_id": world.product_id, "available": 70}),
     "stock.set_many": ("inventory_set_many", lambda world: {"levels": {world.product_id: 70}}),

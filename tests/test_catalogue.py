@@ -102,7 +102,7 @@ def test_a_plan_that_is_forced_is_not_compiled(functions):
     forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
     forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
     reading = {"cart_get", "checkout_result", "inventory_get", "order_get", "orders_list"}
-    assert forced.keys() == reading | {"checkout_execute", "outbox_claim"}
+    assert forced.keys() == reading | {"checkout_execute", "order_lock_due", "outbox_claim"}
     assert all("jit=off" in settings for settings in forced.values())
 
 

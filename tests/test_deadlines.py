@@ -1,6 +1,5 @@
 """Orders that are not paid in time end, give their stock back, and never take money or units twice."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -89,7 +88,8 @@ def test_an_expired_order_is_what_a_cancel_leaves(db, add_due):
     expire(db)
 
     orders = """
-        select to_jsonb(o) - '{id,cart_id,checkout_group_id,buyer_store_id,vendor_store_id,order_number,created_at,updated_at,status,expires_at}'::text[]
+        select to_jsonb(o) - '{id,cart_id,checkout_group_id,buyer_store_id,vendor_store_id}'::text[]
+                           - '{order_number,created_at,updated_at,status,expires_at}'::text[]
           from vendor_orders as o where id = %s
     """
     intents = (
@@ -131,7 +131,8 @@ def test_a_number_out_of_range_is_refused(db, nothing_written, number):
            update payment_intents set status = 'unpaid'""",
         """select payment_record(id, 'p', 'e', 'captured', 1, 'USD') from vendor_orders;
            update payment_intents set status = 'unpaid'""",
-        "update order_line_items set status = 'fulfilled', reserved_qty = 0; update inventory_items set reserved_qty = 0",
+        """update order_line_items set status = 'fulfilled', reserved_qty = 0;
+           update inventory_items set reserved_qty = 0""",
     ],
 )
 @pytest.mark.breaks_invariants
@@ -173,7 +174,8 @@ def test_an_order_that_is_not_waiting_any_more_is_left_alone(db, add_due, status
 def test_orders_of_the_hosts_own_are_left_alone(db):
     db.execute(
         """
-        insert into vendor_orders (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents, balance_due_cents, expires_at)
+        insert into vendor_orders (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents,
+                                   balance_due_cents, expires_at)
         values (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 500, 500, 500, now() - interval '1 day')
         """
     )
@@ -444,27 +446,21 @@ def test_what_is_not_due_costs_nothing(db, add_due, add_cart, checkout_sql):
     cart = add_due()
     db.execute(
         """
-        insert into vendor_orders (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents, expires_at)
-        select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, 0, case when n % 2 = 0 then now() + interval '1 day' end
+        insert into vendor_orders (checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents,
+                                   expires_at)
+        select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, 0,
+               case when n % 2 = 0 then now() + interval '1 day' end
           from generate_series(1, 40000) as n
         """
     )
     db.execute("vacuum analyze vendor_orders")
+    read = "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables where relname = 'vendor_orders'"
     with db.transaction():
-        db.execute("set local plan_cache_mode = force_generic_plan")
-        db.execute(
-            """
-            prepare due as select due.id from vendor_orders as due
-             where due.status = 'created_pending' and due.expires_at is not null and due.expires_at <= $1 and due.promo_discount_cents is not null
-             order by due.expires_at, due.id limit $2 for update skip locked
-            """
-        )
-        plan = values(db, "explain (analyze, buffers, format json) execute due (now(), 100)")[0]
-    text = json.dumps(plan)
-    assert "idx_vendor_orders_expires_at_id" in text and "Seq Scan" not in text and '"Sort"' not in text
-    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < 20
-
-    assert expire(db)["order_ids"] == [str(cart.groups[0].id)]
+        before = row(db, read)
+        assert expire(db)["order_ids"] == [str(cart.groups[0].id)]
+        after = row(db, read)
+    assert after["seq_tup_read"] == before["seq_tup_read"]
+    assert after["idx_tup_fetch"] - before["idx_tup_fetch"] < 20
     db.execute("delete from vendor_orders where promo_discount_cents is null")
 
 

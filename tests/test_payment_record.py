@@ -1,4 +1,4 @@
-"""What payment providers tell is written once, whatever it is and whenever it comes; what is due follows from all of it."""
+"""What payment providers tell is written once, whatever it is and whenever it comes; what is due follows from it."""
 
 import itertools
 from datetime import timedelta
@@ -33,7 +33,7 @@ def money(db, order_id):
     found = row(
         db,
         """
-        select vendor_order.total_cents, balance_due_cents, refund_due_cents, intent.status::text as status, amount_cents
+        select vendor_order.total_cents, balance_due_cents, refund_due_cents, intent.status::text, amount_cents
           from vendor_orders as vendor_order join payment_intents as intent on intent.order_id = vendor_order.id
          where vendor_order.id = %s
         """,
@@ -130,7 +130,7 @@ STREAM = [
 
 
 def test_events_twice_and_in_any_order_come_to_the_same_end(db, failing, add_cart, checkout_sql):
-    """A webhook that delivers at least once, in whatever order: each permutation of five, one of them again and again."""
+    """A webhook that delivers at least once, in whatever order: each permutation of five, one of them repeated."""
     ends = set()
     for number, stream in enumerate(itertools.permutations(STREAM)):
         cart = add_cart(vendors=1, lines=1, unit_price_cents=1000, stock=1)
@@ -148,7 +148,7 @@ def test_events_twice_and_in_any_order_come_to_the_same_end(db, failing, add_car
 
 
 def test_a_gap_is_filled_by_what_comes_late(db, order):
-    """The refund before its capture, the capture before its authorisation: nothing is refused, and the end is the same."""
+    """The refund before its capture, the capture before its authorisation: nothing is refused."""
     record(db, order, "refunded", 200)
     assert money(db, order)[1:4] == (1000, 0, "unpaid")
     assert {each["invariant"] for each in rows(db, "select * from checkout_audit()")} == {
@@ -263,7 +263,8 @@ def test_an_order_of_nobodys_has_its_money_recorded_too(db):
     order, group = uuid4(), uuid4()
     db.execute(
         """
-        insert into vendor_orders (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents, balance_due_cents)
+        insert into vendor_orders (id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents,
+                                   balance_due_cents)
         values (%s, %s, gen_random_uuid(), gen_random_uuid(), 500, 500, 500)
         """,
         (order, group),

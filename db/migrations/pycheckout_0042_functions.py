@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "9899609ff49fab9e978e27e06be733cbde968dfda3fe1e0e6ad806d866785fca"
+FUNCTIONS_HASH = "5daa3be2a6890eec0e9fcef4941b7ad78f73840af8cc106cdff18155bf75a44f"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -13,6 +13,7 @@ declare
   v_time timestamptz;
   v_order vendor_orders;
   v_lines jsonb;
+  v_own uuid[];
   v_was jsonb;
   v_rows bigint;
 begin
@@ -76,12 +77,12 @@ begin
     v_was := v_before -> v_order.id::text;
     select coalesce(jsonb_agg(jsonb_build_object('line_item_id', line.id, 'released_qty', held.qty) order by line.id), '[]'),
            coalesce(array_agg(line.id order by line.id), '{}')
-      into v_lines, v_line_ids
+      into v_lines, v_own
       from order_line_items as line
       join unnest(v_line_ids, v_held) as held (id, qty) on held.id = line.id
      where line.order_id = v_order.id;
     perform order_write_deadline(
-      v_order, 'expired', v_lines, -nullif((v_was ->> 'adjustments_cents')::numeric, 0)::bigint, v_line_ids,
+      v_order, 'expired', v_lines, -nullif((v_was ->> 'adjustments_cents')::numeric, 0)::bigint, v_own,
       jsonb_build_object('expires_at', checkout_timestamp((v_was ->> 'expires_at')::timestamptz)));
   end loop;
 end;

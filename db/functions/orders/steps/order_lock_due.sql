@@ -7,6 +7,10 @@
 create or replace function order_lock_due(max_rows integer)
 returns uuid[]
 language plpgsql
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();
