@@ -302,8 +302,8 @@ select {schema}orders_list(
     def extend(self, order_id: UUID | str, until: datetime, **options: Unpack[CallOptions]) -> Sent:
         """Give an order that waits for its payment until later, at most 366 days away.
 
-        The deadline that it has already changes nothing and answers `replayed`. Raises OrderStateConflict for an order that
-        has none or waits no longer. Transaction, attempts and other errors as those of `cancel`.
+        The deadline that it has already changes nothing and answers `replayed`. Raises OrderStateConflict for an order
+        that has none or waits no longer. Transaction, attempts and other errors as those of `cancel`.
         """
         return to.uuid("order_id", order_id), to.instant("until", until)
 
@@ -317,8 +317,8 @@ select {schema}orders_list(
 
         At most `max_rows` of them, 1 to 1000: call it again until it answers none. Any number of callers at once. For a
         role with `checkout_grant_operators`. Transaction and attempts as those of `cancel`. Raises InvalidRequest,
-        OrderStateConflict if less stock is reserved than the lines hold, CartInconsistent if a trigger of the host keeps
-        a row from being written, Busy, Unavailable and NotInstalled.
+        OrderStateConflict if less stock is reserved than the lines hold, CartInconsistent if a trigger of the host
+        keeps a row from being written, Busy, Unavailable and NotInstalled.
         """
         return (to.integer("max_rows", max_rows),)
 
@@ -360,11 +360,11 @@ select {schema}payment_record(
         """Record one event of a payment provider for an order, in whatever state the order is.
 
         `provider` and `provider_event_id`: who told it, and its id there. `kind`: `authorized`, `captured`, `voided`,
-        `refunded`, `failed`, `disputed` or `reversed`. `amount_cents`: this order's share of it, above 0; one charge for
-        a cart of three vendors is three calls. `details`: a JSON object of 16 kB at most, in no event.
+        `refunded`, `failed`, `disputed` or `reversed`. `amount_cents`: this order's share of it, above 0; one charge
+        for a cart of three vendors is three calls. `details`: a JSON object of 16 kB at most, in no event.
 
         The same event again changes nothing and answers `replayed`; events may come late, twice, and in any order. Same
-        transaction as `execute`, and tried again as that is. Raises OrderNotFound, IdempotencyKeyReused if the event was
+        transaction as `execute`, and tried again as that is. Raises OrderNotFound, IdempotencyKeyReused if it was
         recorded with another kind or amount, InvalidRequest, CartInconsistent if a trigger of the host keeps a row from
         being written, Busy, Unavailable and NotInstalled.
         """

@@ -106,6 +106,7 @@ def arguments(db, add_cart, checkout_sql):
     ordered = add_cart(vendors=1, lines=1)
     checkout_sql(db, ordered, key="ordered")
     db.execute("select ad_signing_key_put('k0', %s)", [KEY])
+    db.execute("update vendor_orders set expires_at = now() + interval '1 hour'")
     quote = {
         "id": "ca000000-0000-4000-8000-000000000099",
         "buyer_store_id": str(cart.buyer_store_id),
