@@ -83,7 +83,7 @@ CALLS = {
     "order_line_fulfil": "(%(line)s)",
     "payment_record": "(%(order)s, 'p', 'e', 'captured', 1, 'USD', '2026-01-01Z', '{}')",
     "vendor_orders_expire": "()",
-    "vendor_order_extend": "(%(order)s, clock_timestamp() + interval '1 day')",
+    "vendor_order_extend": "(%(order)s, 'now'::timestamptz + interval '1 day')",
     "outbox_claim": "(10)",
     "outbox_extend": "(%(claim)s)",
     "outbox_ack": "(%(claim)s, %(events)s)",
