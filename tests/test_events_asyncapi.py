@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import timedelta
 
 import pytest
 from brokers import BROKERS, running
@@ -55,9 +54,8 @@ def published(request, dsn, db, add_cart, checkout_sql, emit):
     db.execute("select order_line_fulfil(%s)", (items[0]["line_item_id"],))
     db.execute("select order_line_release(%s, 'broken')", (items[1]["line_item_id"],))
     db.execute("select vendor_order_cancel(%s, 'out of season')", (answer["vendor_orders"][1]["order_id"],))
-    order = checkout_sql(db, add_cart(vendors=1), key="k2", expires_in=timedelta(hours=1))["vendor_orders"][0][
-        "order_id"
-    ]
+    order = checkout_sql(db, add_cart(vendors=1), key="k2")["vendor_orders"][0]["order_id"]
+    db.execute("update vendor_orders set expires_at = now() + interval '1 hour' where id = %s", (order,))
     db.execute("select vendor_order_extend(%s, now() + interval '2 hours')", (order,))
     db.execute("select payment_record(%s, 'acme', 'evt', 'failed', 0, 'USD')", (order,))
     db.execute("update vendor_orders set expires_at = now() where id = %s", (order,))

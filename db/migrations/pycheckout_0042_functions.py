@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "5daa3be2a6890eec0e9fcef4941b7ad78f73840af8cc106cdff18155bf75a44f"
+FUNCTIONS_HASH = "3131afdefea229399136cf39b0bc44d27369b6720070f802328d5302186dd04a"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

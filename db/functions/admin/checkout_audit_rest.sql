@@ -168,6 +168,15 @@ begin
    where judged.status in ('unpaid', 'pending', 'settled', 'failed', 'rejected') and judged.status <> judged.state
      and not (judged.status = 'pending' and judged.state in ('unpaid', 'failed'))
    union all
+  select 'payment_has_its_order', paid.order_id::text, 'an order', 'none'
+    from paid
+   where not exists (select from vendor_orders as vendor_order where vendor_order.id = paid.order_id)
+   union all
+  select 'paid_order_has_its_payments', vendor_order.id::text, 'payment events', 'none'
+    from vendor_orders as vendor_order
+   where vendor_order.refund_due_cents is not null and not exists (select from paid where paid.order_id = vendor_order.id)
+     and (checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since)
+   union all
   select 'change_of_a_deadline_has_its_event', change.id::text, format('vendor_order.%s of %s', change.kind, change.order_id), 'no event'
     from order_changes as change
    where change.kind in ('expired', 'extended')
