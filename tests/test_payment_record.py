@@ -306,6 +306,23 @@ def test_an_order_that_is_not_there_is_refused(db, nothing_written):
     assert refusal.detail == {"order_id": str(UUID(int=9))}
 
 
+def test_an_erased_person_is_in_no_details(db, order):
+    record(db, order, "captured", 1000, details={"name": "Ann"})
+    [cart] = values(db, "select cart_id from vendor_orders")
+
+    db.execute("select checkout_erase(%s)", (cart,))
+
+    assert values(db, "select details from payment_events") == [None]
+    assert values(db, "select checkout_erase(%s)", cart) == [0]
+
+
+def test_money_that_a_host_notes_itself_is_shown(db, order):
+    db.execute("update payment_intents set status = 'paid'")
+
+    assert values(db, "select captured_cents from order_money") == [1000]
+    assert values(db, "select refund_due_cents from order_money") == [None]
+
+
 def test_details_of_16_kilobytes_are_kept(db, order):
     details = {"a": "x" * (16384 - 9)}
     record(db, order, "captured", 1, details=details)

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "3131afdefea229399136cf39b0bc44d27369b6720070f802328d5302186dd04a"
+FUNCTIONS_HASH = "cf9aca3fe6ca1dc74a5699789bb47b3d8bfa33951eb9be3921b57e8eacf52976"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
