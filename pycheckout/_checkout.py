@@ -17,11 +17,13 @@ from ._types import (
     Cart,
     CheckoutResult,
     DeadLetter,
+    Expired,
     Finding,
     Order,
     OrderChange,
     OrderPage,
     OrderStep,
+    PaymentChange,
     StockLevel,
     StockLevels,
     TokenVerdict,
@@ -34,6 +36,9 @@ ReservationPolicy: TypeAlias = Literal["partial", "vendor", "all"]
 """What a line that is short of stock rejects: itself, its vendor, or everything."""
 AdTokenPolicy: TypeAlias = Literal["drop", "error"]
 """What becomes of a cart with a bad ad token: the token is left out, or the cart refused."""
+
+PaymentKind: TypeAlias = Literal["authorized", "captured", "voided", "refunded", "failed", "disputed", "reversed"]
+"""What happened to a payment."""
 
 
 def _cart(answer: Any) -> CheckoutResult | ActiveCart:
@@ -454,6 +459,92 @@ select {schema}order_changes_list(
             to.uuid("vendor_store_id", vendor_store_id),
         )
 
+    @call(
+        "select {schema}vendor_order_extend(order_id => %s::uuid, until => %s::timestamptz)::text",
+        one(OrderChange),
+        about="order_id",
+        replays=True,
+    )
+    def extend(self, order_id: UUID | str, until: datetime, **options: Unpack[CallOptions]) -> Sent:
+        """Give an order that waits for its payment until later, at most 366 days away.
+
+        The deadline that it has already changes nothing and answers `replayed`. Raises OrderStateConflict for an order
+        that has none or waits no longer. Transaction, attempts and other errors as those of `cancel`.
+        """
+        return to.uuid("order_id", order_id), to.instant("until", until)
+
+    @call(
+        "select {schema}vendor_orders_expire(max_rows => %s::integer)::text",
+        one(Expired),
+        replays=True,
+    )
+    def expire(self, max_rows: int = 100, **options: Unpack[CallOptions]) -> Sent:
+        """End the orders that were not paid in time, longest due first: their stock is available again.
+
+        At most `max_rows` of them, 1 to 1000: call it again until it answers none. Any number of callers at once. For a
+        role with `checkout_grant_operators`. Transaction and attempts as those of `cancel`. Raises InvalidRequest,
+        OrderStateConflict if less stock is reserved than the lines hold, CartInconsistent if a trigger of the host
+        keeps a row from being written, Busy, Unavailable and NotInstalled.
+        """
+        return (to.integer("max_rows", max_rows),)
+
+
+class PaymentCalls:
+    """What payment providers told, as records. Nothing is charged here."""
+
+    called = "payments"
+
+    @call(
+        """\
+select {schema}payment_record(
+  order_id => %s::uuid,
+  provider => %s::text,
+  provider_event_id => %s::text,
+  kind => %s::text,
+  amount_cents => %s::bigint,
+  currency => %s::text,
+  occurred_at => %s::timestamptz,
+  details => %s::jsonb
+)::text""",
+        one(PaymentChange),
+        about="order_id",
+        replays=True,
+    )
+    def record(
+        self,
+        order_id: UUID | str,
+        *,
+        provider: str,
+        provider_event_id: str,
+        kind: PaymentKind,
+        amount_cents: int,
+        currency: str,
+        occurred_at: datetime | None = None,
+        details: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Sent:
+        """Record one event of a payment provider for an order, in whatever state the order is.
+
+        `provider` and `provider_event_id`: who told it, and its id there. `kind`: `authorized`, `captured`, `voided`,
+        `refunded`, `failed`, `disputed` or `reversed`. `amount_cents`: this order's share of it, above 0; one charge
+        for a cart of three vendors is three calls. `details`: a JSON object of 16 kB at most, in no event.
+
+        The same event again changes nothing and answers `replayed`; events may come late, twice, and in any order. Same
+        transaction as `execute`, and tried again as that is. Raises OrderNotFound, IdempotencyKeyReused if it was
+        recorded with another kind or amount, InvalidRequest, CartInconsistent if a trigger of the host keeps a row from
+        being written, Busy, Unavailable and NotInstalled.
+        """
+        return (
+            to.uuid("order_id", order_id),
+            to.text("provider", provider),
+            to.text("provider_event_id", provider_event_id),
+            to.text("kind", kind),
+            to.integer("amount_cents", amount_cents),
+            to.text("currency", currency),
+            to.instant("occurred_at", occurred_at),
+            to.json_text("details", details),
+        )
+
 
 class StockCalls:
     """Stock of products. Who may change it, the database's owner grants function by function."""
@@ -634,6 +725,14 @@ class AsyncOrders(OrderCalls, AsyncGroup):
     """`AsyncCheckout.orders`"""
 
 
+class Payments(PaymentCalls, SyncGroup):
+    """`Checkout.payments`"""
+
+
+class AsyncPayments(PaymentCalls, AsyncGroup):
+    """`AsyncCheckout.payments`"""
+
+
 class Stock(StockCalls, SyncGroup):
     """`Checkout.stock`"""
 
@@ -672,6 +771,7 @@ class Checkout(CheckoutCalls, SyncGroup):
         super().__init__(conn, schema)
         self.quotes = Quotes(conn, schema)
         self.orders = Orders(conn, schema)
+        self.payments = Payments(conn, schema)
         self.stock = Stock(conn, schema)
         self.ads = Ads(conn, schema)
         self.outbox = Outbox(conn, schema)
@@ -684,6 +784,7 @@ class AsyncCheckout(CheckoutCalls, AsyncGroup):
         super().__init__(conn, schema)
         self.quotes = AsyncQuotes(conn, schema)
         self.orders = AsyncOrders(conn, schema)
+        self.payments = AsyncPayments(conn, schema)
         self.stock = AsyncStock(conn, schema)
         self.ads = AsyncAds(conn, schema)
         self.outbox = AsyncOutbox(conn, schema)

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -31,7 +32,16 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from . import _audit, _conninfo, _doctor
-from ._checkout import AdTokenPolicy, CheckoutCalls, OrderCalls, OutboxCalls, ReservationPolicy, StockCalls
+from ._checkout import (
+    AdTokenPolicy,
+    CheckoutCalls,
+    OrderCalls,
+    OutboxCalls,
+    PaymentCalls,
+    PaymentKind,
+    ReservationPolicy,
+    StockCalls,
+)
 from ._errors import CheckoutError, NotInstalled, translated
 from ._migrate import Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
@@ -472,6 +482,7 @@ Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Rows to delete in 
 # Orders and stock
 
 orders = _group("order", _CHECKOUT, "Orders after the checkout.")
+payments = _group("payment", _CHECKOUT, "What payment providers told.")
 stock = _group("stock", _CHECKOUT, "Units of products.")
 
 # What a person wants to see of an order in a list, and of a line; --json has all.
@@ -615,6 +626,41 @@ def _json_of(name: str, text: str | None) -> Any:
         raise typer.BadParameter(f"--{name} is no JSON: {exc}") from exc
 
 
+@_calls(orders, "extend", grant="checkout_grant_orders")
+def _order_extend(
+    order: Order,
+    until: Annotated[datetime, typer.Option(metavar="TIME", help="The new deadline (UTC).")],
+) -> Statement:
+    """Give an order more time to be paid."""
+    return OrderCalls.extend.statement(order, until.replace(tzinfo=UTC))
+
+
+@_calls(payments, "record", grant="checkout_grant_payments")
+def _payment_record(
+    order: Order,
+    provider: Annotated[str, typer.Option(metavar="TEXT", help="Who tells it.")],
+    event: Annotated[str, typer.Option(metavar="TEXT", help="The id of the event there: the same for each retry.")],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="authorized, captured, voided, refunded, failed, disputed or reversed.")
+    ],
+    amount: Annotated[int, typer.Option(metavar="CENTS", help="The order's share, in minor units.")],
+    currency: Annotated[str, typer.Option(metavar="CODE", help="ISO 4217, that of the order.")],
+    occurred_at: Annotated[datetime | None, typer.Option(metavar="TIME", help="When it happened (UTC).")] = None,
+    details: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="An object to keep beside it.")] = None,
+) -> Statement:
+    """Record what a payment provider told of an order. Nothing is charged."""
+    return PaymentCalls.record.statement(
+        order,
+        provider=provider,
+        provider_event_id=event,
+        kind=cast(PaymentKind, kind),
+        amount_cents=amount,
+        currency=currency,
+        occurred_at=occurred_at and occurred_at.replace(tzinfo=UTC),
+        details=None if details is None else _json_argument("--details", details),
+    )
+
+
 @_calls(stock, "show")
 def _stock_show(
     product: Annotated[list[str], typer.Argument(metavar="PRODUCT", help="The ids of products.")],
@@ -704,6 +750,59 @@ def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
         raise typer.BadParameter(f"{file} cannot be read: {exc}") from None
 
 
+@app.command("expire", cls=_Command, rich_help_panel=_CLEAR)
+def expire_command(
+    database: Database = "",
+    schema: Schema = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Look again after so long, as 30s, 5m or 1h, until SIGTERM.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Orders to end in one transaction.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """End the orders that were not paid in time, and give their stock back."""
+    seconds = None if every is None else _seconds(every)
+    stop = threading.Event()
+    if seconds is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+    while not stop.is_set():
+        try:
+            _expire_all(database, schema, batch, as_json, stop, quiet=seconds is not None)
+        except typer.Exit as exc:
+            if seconds is None or exc.exit_code != AGAIN:  # busy, or away: said by then, and tried again
+                raise
+        if seconds is None:
+            return
+        stop.wait(seconds)
+
+
+def _expire_all(
+    database: str, schema: str | None, batch: int, as_json: bool, stop: threading.Event, quiet: bool
+) -> None:
+    done = {"expired": 0, "kept": 0}
+    with _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+        while not stop.is_set():
+            answer = OrderCalls.expire.answer(conn, batch)
+            for name in done:
+                done[name] += answer[name]
+            if not answer["expired"] + answer["kept"]:
+                break
+    if not quiet or any(done.values()):
+        with _told():
+            told = f"{done['expired']} orders expired, {done['kept']} lost their deadline"
+            typer.echo(json.dumps(done) if as_json else told)
+            sys.stdout.flush()
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)(s|m|h)?", text)
+    seconds = float(found[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise typer.BadParameter("--every: a time above 0, such as 30s, 5m or 1h")
+    return seconds
+
+
 # The outbox
 
 outbox = _group("outbox", _WATCH, "Events that wait to be published, or could not be.")
@@ -754,6 +853,7 @@ class Kind(StrEnum):
     checkout = "checkout"
     quotes = "quotes"
     orders = "orders"
+    payments = "payments"
     relay = "relay"
     operators = "operators"
 
@@ -772,9 +872,11 @@ Role = Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server.
 @_calls(app, "grant", said="role {role} has the grant {grant}", panel=_INSTALL)
 def _grant(
     role: Role,
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, relay or operators.")],
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, payments, relay or operators.")
+    ],
 ) -> Statement:
-    """Let a role check out, quote, change orders, relay events, or look on. Deployments keep it up to date."""
+    """Let a role check out, quote, change orders, record payments, relay or look on. Deployments keep it up to date."""
     function = "checkout_grant" if kind is Kind.checkout else f"checkout_grant_{kind.value}"
     query = "select json_build_object('role', %s::text, 'grant', %s::text) from {}(%s::text)"
     return sql.SQL(query).format(sql.Identifier(function)), (role, kind.value, role)

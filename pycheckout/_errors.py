@@ -278,7 +278,7 @@ _HINTS: dict[type[CheckoutError], str] = {
 }
 
 _IN_A_FUNCTION_OF_OURS = re.compile(
-    r"\b(?:(?:checkout|outbox|inventory|order|orders|order_line|ad_signing_key|ad_token|cart)_\w+|vendor_order_cancel)\"?\("
+    r"\b(?:(?:checkout|outbox|inventory|order|orders|order_line|ad_signing_key|ad_token|cart|payment|vendor_order|vendor_orders)_\w+)\"?\("
 )
 
 

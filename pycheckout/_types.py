@@ -519,6 +519,8 @@ class OrderChange(Answer):
     details: Mapping[str, Any] | None = None
     change_key: str | None = None
     reason: str | None = None
+    expires_at: datetime | None = None
+    """Of `extend`: the deadline that it has now."""
     replayed: bool = False
     """Whether it had been so before, and this call changed nothing."""
 
@@ -538,6 +540,57 @@ class OrderStep(Answer):
     key: str | None = None
     """Key of the change, or provider and id of the payment event."""
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedPayment:
+    """A payment event as it was recorded."""
+
+    provider: str
+    provider_event_id: str
+    kind: str
+    """authorized, captured, voided, refunded, failed, disputed, reversed"""
+    amount_cents: int
+    """The order's share of it."""
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentChange(Answer):
+    """What is paid and due of an order after a payment event was recorded."""
+
+    order_id: UUID
+    checkout_group_id: UUID
+    cart_id: UUID | None = None
+    buyer_store_id: UUID
+    vendor_store_id: UUID
+    status: str
+    currency: str
+    total_cents: int
+    authorized_cents: int
+    """Authorised, and neither captured nor voided."""
+    captured_cents: int
+    refunded_cents: int
+    """What went back: refunded, disputed, or reversed."""
+    balance_due_cents: int
+    refund_due_cents: int | None = None
+    """What was paid beyond the total and has not gone back."""
+    payment_intent: PaymentIntent | None = None
+    payment: RecordedPayment
+    replayed: bool = False
+    """Whether the event was there already, and this call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired(Answer):
+    """What a look at the deadlines of orders ended."""
+
+    expired: int
+    """How many orders expired."""
+    kept: int
+    """How many lost their deadline instead: they are paid, being paid, or shipped in part."""
+    order_ids: tuple[UUID, ...] = ()
+    """Those that expired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -675,6 +728,8 @@ def _converter(hint: Any) -> Converter | None:
         convert = _converter(inner)
         return convert and (lambda value: None if value is None else convert(value))
     if get_origin(hint) is tuple:
+        if get_args(hint)[0] is UUID:
+            return lambda values: tuple(map(UUID, values))
         element = _builder(get_args(hint)[0])
         # Warnings come from jsonb that the host writes, as a promo does below: one of another
         # shape must not turn a checkout that is committed into an exception.

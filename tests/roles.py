@@ -46,8 +46,11 @@ ENTRY_POINTS = {
     "outbox_purge",
     "outbox_release",
     "outbox_replay",
+    "payment_record",
     "vendor_order_cancel",
     "vendor_order_decide",
+    "vendor_order_extend",
+    "vendor_orders_expire",
 }
 # They change rights or secrets, with the rights of whoever calls them.
 FOR_THE_OWNER = {
@@ -57,6 +60,7 @@ FOR_THE_OWNER = {
     "checkout_grant",
     "checkout_grant_operators",
     "checkout_grant_orders",
+    "checkout_grant_payments",
     "checkout_grant_quotes",
     "checkout_grant_relay",
     "checkout_revoke",

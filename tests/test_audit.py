@@ -21,6 +21,10 @@ from pycheckout._audit import audit as audit_in_slices
 
 FUNCTIONS = Path(__file__).parents[1] / "db" / "functions"
 
+PAYMENT = """
+    insert into payment_events (order_id, provider, provider_event_id, kind, amount_cents, currency, created_at)
+    select id, 'acme', checkout_uuid()::text, {}, 'USD', now() from vendor_orders
+"""
 # Each invariant, and what breaks it. Some of it nobody can do but a superuser.
 BREAKS = {
     "order_subtotal_is_its_lines": "update order_line_items set line_subtotal_cents = line_subtotal_cents + 1",
@@ -101,6 +105,17 @@ BREAKS = {
     "orders_note_the_same": "update vendor_orders set purchase_order = id::text",
     "line_is_taxed_as_its_cart_item": "update order_line_items set tax_cents = 1",
     "intent_is_due_by_its_terms": "update payment_intents set due_at = now()",
+    "refunds_are_of_what_was_captured": PAYMENT.format("'refunded', 1"),
+    "captures_are_of_what_was_authorized": PAYMENT.format("'authorized', 1") + ";" + PAYMENT.format("'captured', 2"),
+    "what_is_due_follows_from_payments": PAYMENT.format("'captured', 1"),
+    "intent_is_in_the_state_of_its_payments": PAYMENT.format("'captured', 1"),
+    "payment_has_its_order": PAYMENT.format("'captured', 1") + "; update payment_events set order_id = checkout_uuid()",
+    "paid_order_has_its_payments": "update vendor_orders set refund_due_cents = 0",
+    "change_of_a_deadline_has_its_event": """
+        insert into order_changes (id, order_id, kind, lines, created_at)
+        select gen_random_uuid(), id, 'extended', '[]', now() from vendor_orders
+    """,
+    "expired_order_has_its_change": "delete from order_changes; update vendor_orders set status = 'expired'",
     "reserved_is_what_open_lines_hold": "update inventory_items set reserved_qty = reserved_qty + 1",
     "stock_not_negative": """
         alter table inventory_items drop constraint inventory_items_available_not_negative;

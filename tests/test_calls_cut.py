@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -44,6 +45,7 @@ def world(db, add_cart, checkout):
     cart = add_cart(vendors=1, lines=1)
     result = checkout(db, cart)
     [order] = result.vendor_orders
+    db.execute("update vendor_orders set expires_at = now() + interval '1 day'")
     [event_id] = values(db, "select id from outbox_events where event_type = 'checkout.converted'")
     [item] = order.items
     return World(db, cart, order.order_id, item.line_item_id, item.product_id, event_id, add_cart(vendors=1, lines=1))
@@ -73,6 +75,18 @@ CALLS = {
     "orders.history": (
         "order_changes_list",
         lambda world: {"order_id": world.order_id, "buyer_store_id": world.cart.buyer_store_id},
+    ),
+    "orders.extend": (
+        "vendor_order_extend",
+        lambda world: {"order_id": world.order_id, "until": datetime.now(UTC) + timedelta(days=2)},
+    ),
+    "orders.expire": ("vendor_orders_expire", lambda world: {}),
+    "payments.record": (
+        "payment_record",
+        lambda world: (
+            {"order_id": world.order_id, "provider": "p", "provider_event_id": "e", "kind": "captured"}
+            | {"amount_cents": 1, "currency": "USD"}
+        ),
     ),
     "stock.set": ("inventory_set", lambda world: {"product_id": world.product_id, "available": 70}),
     "stock.set_many": ("inventory_set_many", lambda world: {"levels": {world.product_id: 70}}),
@@ -111,6 +125,8 @@ def left(world):
         "outbox_events",
         "cart_records",
         "inventory_changes",
+        "order_changes",
+        "payment_events",
     )
     counts = {table: values(world.db, f"select count(*) from {table}")[0] for table in tables}
     return counts, world.stock(), world.status()

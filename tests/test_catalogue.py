@@ -76,7 +76,7 @@ def test_a_room_shows_its_entry_points_and_its_steps_apart():
         assert steps in ([], ["steps"]), path
         rooms.setdefault(room, {}).setdefault("steps" if steps else "entry points", set()).add(path.stem)
 
-    assert set(rooms) == {"ads", "admin", "cart", "checkout", "inventory", "orders", "outbox"}
+    assert set(rooms) == {"ads", "admin", "cart", "checkout", "inventory", "orders", "outbox", "payments"}
     shown = {name for room in rooms.values() for name in room["entry points"]}
     assert shown == ENTRY_POINTS | FOR_THE_OWNER - {"checkout_apply_grants"}  # a step of each deployment
     assert rooms["checkout"]["entry points"] == {"checkout_execute", "checkout_result"}
@@ -102,7 +102,7 @@ def test_a_plan_that_is_forced_is_not_compiled(functions):
     forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
     forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
     reading = {"cart_get", "checkout_result", "inventory_get", "order_changes_list", "order_get", "orders_list"}
-    assert forced.keys() == reading | {"checkout_execute", "outbox_claim"}
+    assert forced.keys() == reading | {"checkout_execute", "order_lock_due", "outbox_claim"}
     assert all("jit=off" in settings for settings in forced.values())
 
 

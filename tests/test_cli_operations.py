@@ -1,11 +1,14 @@
 """Commands that change orders, stock, events, rights and data: what each does is what its function does."""
 
 import json
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
-from command import plain, run_command, run_in_terminal
+from command import PROGRAM, environment, plain, run_command, run_in_terminal
 from outbox import claim
 from psycopg.conninfo import make_conninfo
 from roles import PASSWORD
@@ -242,7 +245,7 @@ def test_what_waits_longest_and_was_parked_first_is_shown_first(answer, db, dsn,
 # Rights
 
 
-@pytest.mark.parametrize("kind", ["checkout", "quotes", "orders", "relay", "operators"])
+@pytest.mark.parametrize("kind", ["checkout", "quotes", "orders", "payments", "relay", "operators"])
 def test_a_role_is_granted_and_revoked(answer, db, new_role, kind):
     role = new_role(" it's")
 
@@ -299,3 +302,50 @@ def test_a_person_is_erased_after_a_question(run, answer, db, dsn, add_cart, che
     assert ADDRESS["line1"] not in values(db, address)
     assert run("erase", cart.id, "--yes").stdout == f"0 rows of cart {cart.id} changed\n"
     assert row(db, "select count(*) as keys from checkout_requests") == {"keys": 0}
+
+
+# Payments and deadlines
+
+
+def test_a_payment_is_recorded_once(run, answer, db, add_cart, checkout_sql):
+    [order] = checkout_sql(db, add_cart(vendors=1, lines=1))["vendor_orders"]
+    told = ["--provider", "acme", "--event", "evt", "--kind", "captured", "--amount", 400, "--currency", "USD"]
+    more = ["--occurred-at", "2026-01-02T03:04:05", "--details", '{"charge": "ch"}']
+
+    [done] = answer("payment", "record", order["order_id"], *told, *more)
+    [again] = answer("payment", "record", order["order_id"], *told)
+
+    assert (done["balance_due_cents"], done["replayed"], again["replayed"]) == (600, False, True)
+    assert done["payment"]["occurred_at"] == "2026-01-02T03:04:05.000000Z"
+    assert values(db, "select details from payment_events") == [{"charge": "ch"}]
+    refused = run("payment", "record", order["order_id"], *["EUR" if it == "USD" else it for it in told])
+    assert (refused.returncode, "currency must be USD" in refused.stderr) == (1, True)
+
+
+def test_orders_expire_once_and_get_more_time(run, answer, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=3, lines=1)
+    orders = [order["order_id"] for order in checkout_sql(db, cart)["vendor_orders"]]
+    db.execute("update vendor_orders set expires_at = now() - interval '1 minute'")
+    db.execute("update payment_intents set status = 'paid' where order_id = %s", (orders[0],))
+
+    [change] = answer("order", "extend", orders[1], "--until", f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%X}")
+    assert change["status"] == "created_pending"
+    assert answer("expire", "--batch", 1) == [{"expired": 1, "kept": 1}]
+    assert run("expire").stdout == "0 orders expired, 0 lost their deadline\n"
+    assert values(db, "select id::text from vendor_orders where status = 'expired'") == [orders[2]]
+
+
+@pytest.mark.parametrize("every", ["soon", "0s", "-1s", "5d"])
+def test_a_time_between_looks_that_is_none_is_wrong_usage(run, every):
+    assert run("expire", f"--every={every}").returncode == 2
+
+
+def test_looks_go_on_until_sigterm(dsn, db, add_cart, checkout_sql):
+    command = [PROGRAM, "expire", "--every", "0.1s", "--database", dsn]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, encoding="utf-8") as looking:
+        for number in range(2):
+            checkout_sql(db, add_cart(vendors=1, lines=1), key=f"k{number}")
+            db.execute("update vendor_orders set expires_at = now() where status = 'created_pending'")
+            assert looking.stdout.readline() == "1 orders expired, 0 lost their deadline\n"
+        looking.send_signal(signal.SIGTERM)
+        assert looking.wait(10) == 0

@@ -476,6 +476,54 @@ def test_events_that_nobody_publishes(command, db, add_cart, checkout):
     assert command() == []
 
 
+def test_orders_that_nobody_ends_in_time(command, db, add_cart, checkout_sql):
+    checkout_sql(db, add_cart(vendors=2, lines=1), expires_in=timedelta(hours=1))
+    assert command() == []
+    db.execute("update vendor_orders set expires_at = now() - interval '20 minutes'")
+
+    [found] = command()
+
+    assert (found["check"], found["subject"]) == ("deadlines_passed", "vendor_orders")
+    assert found["problem"].startswith("has 2 orders that were to be paid in time, the first for 00:20:")
+    assert command("--backlog", "30") == []
+    db.execute(found["remedy"].partition(": ")[2])
+    db.execute("select vendor_orders_expire()")
+    assert command() == []
+
+
+def test_money_that_is_to_be_given_back(command, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    db.execute("select payment_record(%s, 'acme', 'a', 'captured', 1500, 'USD')", (cart.groups[0].id,))
+
+    [found] = command()
+
+    assert (found["check"], found["subject"]) == ("refunds_due", "vendor_orders")
+    assert found["problem"] == "owe buyers 500 (minor units of USD) that were paid beyond the totals of 1 orders"
+    assert values(db, found["remedy"].partition(": ")[2]) == [cart.groups[0].id]
+    db.execute("select payment_record(%s, 'acme', 'b', 'refunded', 500, 'USD')", (cart.groups[0].id,))
+    assert command() == []
+
+
+def test_payments_that_cannot_be_all(command, db, add_cart, checkout_sql):
+    more, less = add_cart(vendors=1, lines=1), add_cart(vendors=1, lines=1)
+    for cart, kinds in ((more, ("refunded",)), (less, ("authorized", "captured"))):
+        checkout_sql(db, cart, key=str(cart.id))
+        for number, kind in enumerate(kinds):
+            record = "select payment_record(%s, 'acme', %s, %s, %s, 'USD')"
+            db.execute(record, (cart.groups[0].id, kind, kind, 900 + number))
+
+    first, second = command()
+
+    assert (first["check"], first["subject"]) == ("payments_at_odds", str(more.groups[0].id))
+    assert first["problem"] == "has 900 given back of 0 captured"
+    assert (second["subject"], second["problem"]) == (str(less.groups[0].id), "has 901 captured of 900 authorised")
+    db.execute(second["remedy"].partition(": ")[2])
+    db.execute("select payment_record(%s, 'acme', 'c', 'captured', 900, 'USD')", (more.groups[0].id,))
+    db.execute("select payment_record(%s, 'acme', 'd', 'authorized', 1, 'USD')", (less.groups[0].id,))
+    assert command() == []
+
+
 # The way to the server
 
 

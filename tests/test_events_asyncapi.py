@@ -57,6 +57,12 @@ def published(request, dsn, db, add_cart, checkout_sql, emit):
     db.execute("select order_adjust(%s, -100, 'late', 'credit-1')", (answer["vendor_orders"][0]["order_id"],))
     db.execute("select vendor_order_decide(%s)", (answer["vendor_orders"][1]["order_id"],))
     db.execute("select vendor_order_cancel(%s, 'out of season')", (answer["vendor_orders"][1]["order_id"],))
+    order = checkout_sql(db, add_cart(vendors=1), key="k2")["vendor_orders"][0]["order_id"]
+    db.execute("update vendor_orders set expires_at = now() + interval '1 hour' where id = %s", (order,))
+    db.execute("select vendor_order_extend(%s, now() + interval '2 hours')", (order,))
+    db.execute("select payment_record(%s, 'acme', 'evt', 'failed', 0, 'USD')", (order,))
+    db.execute("update vendor_orders set expires_at = now() where id = %s", (order,))
+    db.execute("select vendor_orders_expire()")
     emit(answer["checkout_group_id"], {"note": "of the host"}, event_type="shop.noted")
     with running(request.param) as broker:
         asyncio.run(broker.subscribe("pycheckout"))

@@ -114,6 +114,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "checkout_grant": {"role_name": db.info.user},
         "checkout_grant_operators": {"role_name": db.info.user},
         "checkout_grant_orders": {"role_name": db.info.user},
+        "checkout_grant_payments": {"role_name": db.info.user},
         "checkout_grant_quotes": {"role_name": db.info.user},
         "checkout_grant_relay": {"role_name": db.info.user},
         "checkout_revoke": {"role_name": db.info.user},
@@ -153,6 +154,16 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         },
         "outbox_discard": {"id": event, "reason": "sold twice"},
         "outbox_fail": {"claim_id": claim_id, "id": event, "error": "no route"},
+        "payment_record": {
+            "order_id": str(order.order_id),
+            "provider": "acme",
+            "provider_event_id": "evt_1",
+            "kind": "captured",
+            "amount_cents": 1,
+            "currency": "USD",
+            "occurred_at": "2026-01-01T00:00:00Z",
+            "details": {"charge": "ch_1"},
+        },
         "vendor_order_cancel": {"order_id": str(order.order_id), "reason": "sold twice"},
         "vendor_order_decide": {
             "order_id": str(order.order_id),
@@ -559,6 +570,8 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "outbox_purge": {"older_than": "1 day", "max_rows": 9},
         "outbox_release": {"claim_id": calls["outbox_fail"]["claim_id"], "ids": [calls["outbox_fail"]["id"]]},
         "outbox_replay": {"id": calls["outbox_fail"]["id"]},
+        "vendor_order_extend": {"order_id": calls["vendor_order_cancel"]["order_id"], "until": "2026-01-01T00:00:00Z"},
+        "vendor_orders_expire": {"max_rows": 9},
     }
     assert api.keys() - {"checkout_apply_grants", "checkout_version"} == calls.keys() | others.keys()
 

@@ -268,6 +268,33 @@ def test_orders_are_canceled_released_and_fulfilled_there_too(host):
         host.value("select vendor_order_cancel(id('order', 11), 'history')")
 
 
+def test_payments_are_recorded_and_orders_expire_there_too(host):
+    """Of orders of both systems: those of the earlier one have no currency, and int money."""
+    ours = [order.order_id for n in (13, 15) for order in host.check_out(n).vendor_orders if order.total_cents]
+    reserved = "select sum(reserved_qty) from inventory_items"
+    before = host.value(reserved)
+    pay = "select payment_record(%s, 'acme', %s, %s, %s, 'USD')"
+    total = host.value("select total_cents from vendor_orders where id = %s", ours[0])
+
+    paid = host.value(pay, ours[0], "evt_1", "captured", total + 5)
+    assert (paid["payment_intent"]["status"], paid["balance_due_cents"], paid["refund_due_cents"]) == ("settled", 0, 5)
+    for (theirs,) in host.conn.execute("select id from vendor_orders where promo_discount_cents is null").fetchall():
+        for kind in ("authorized", "captured", "failed"):
+            assert host.value(pay, theirs, f"evt_{kind}", kind, 7)["replayed"] is False
+        assert host.value(pay, theirs, "evt_captured", "captured", 7)["replayed"] is True
+    for _ in range(2):
+        with pytest.raises(psycopg.DatabaseError, match="does not fit") as caught:
+            host.value(pay, ours[0], "evt_2", "captured", 2**63 - 1)
+        assert caught.value.sqlstate == "OC005"
+
+    host.conn.execute("update vendor_orders set expires_at = now() - interval '1 minute' where id = any(%s)", (ours,))
+    answer = host.value("select vendor_orders_expire()")
+    assert (answer["expired"], answer["kept"]) == (len(ours) - 1, 1)
+    assert 0 < host.value(reserved) < before
+    kinds = "select count(*) from outbox_events where event_type::text = %s"
+    assert host.value(kinds, "vendor_order.expired") == len(ours) - 1
+
+
 def test_carts_of_both_systems_are_erased(host):
     """Also the click of the earlier system, in its archive; an order that names no cart is found by its anchor."""
     host.check_out(14)

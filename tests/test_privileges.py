@@ -71,12 +71,18 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "order_line_fulfil": EXECUTE,
             "order_line_return": EXECUTE,
             "order_adjust": EXECUTE,
+            "vendor_order_extend": EXECUTE,
             "checkout_version": EXECUTE,
         },
+    ),
+    "payments": (
+        "select checkout_grant_payments({name})",
+        {"payment_record": EXECUTE, "checkout_version": EXECUTE},
     ),
     "operators": (
         "select checkout_grant_operators({name})",
         {
+            "vendor_orders_expire": EXECUTE,
             "checkout_version": EXECUTE,
             "checkout_overview": READ,
             "inventory_levels": READ,

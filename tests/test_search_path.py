@@ -59,6 +59,7 @@ CALLS = {
     "checkout_grant_quotes": "(%(role)s)",
     "checkout_grant_orders": "(%(role)s)",
     "checkout_grant_operators": "(%(role)s)",
+    "checkout_grant_payments": "(%(role)s)",
     "checkout_grant_relay": "(%(role)s)",
     "checkout_revoke": "(%(role)s)",
     "checkout_apply_grants": "(%(role)s, 'checkout')",
@@ -84,6 +85,9 @@ CALLS = {
     "order_line_release": "(%(line)s, 'why', 1, 'k')",
     "order_line_fulfil": "(%(line)s, 1, 'k')",
     "order_line_return": "(%(line)s, 'why', 1, true, 'k')",
+    "payment_record": "(%(order)s, 'p', 'e', 'captured', 1, 'USD', '2026-01-01Z', '{}')",
+    "vendor_orders_expire": "()",
+    "vendor_order_extend": "(%(order)s, 'now'::timestamptz + interval '1 day')",
     "outbox_claim": "(10)",
     "outbox_extend": "(%(claim)s)",
     "outbox_ack": "(%(claim)s, %(events)s)",
@@ -106,6 +110,7 @@ def arguments(db, add_cart, checkout_sql):
     ordered = add_cart(vendors=1, lines=1)
     checkout_sql(db, ordered, key="ordered")
     db.execute("select ad_signing_key_put('k0', %s)", [KEY])
+    db.execute("update vendor_orders set expires_at = now() + interval '1 hour'")
     quote = {
         "id": "ca000000-0000-4000-8000-000000000099",
         "buyer_store_id": str(cart.buyer_store_id),

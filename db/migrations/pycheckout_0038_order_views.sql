@@ -30,7 +30,7 @@ select vendor_order.id as order_id,
        vendor_order.currency,
        vendor_order.total_cents,
        paid.authorized_cents,
-       paid.captured_cents,
+       case when paid.events = 0 and intent.status::text in ('settled', 'paid') then intent.amount_cents else paid.captured_cents end as captured_cents,
        paid.refunded_cents,
        vendor_order.balance_due_cents,
        vendor_order.refund_due_cents,
@@ -68,7 +68,7 @@ comment on column order_money.status is 'Where the order stands.';
 comment on column order_money.currency is 'ISO 4217 code; null on orders of the earlier system.';
 comment on column order_money.total_cents is 'What it comes to now.';
 comment on column order_money.authorized_cents is 'What is authorised and neither captured nor voided.';
-comment on column order_money.captured_cents is 'What was captured.';
+comment on column order_money.captured_cents is 'What was captured; where no payment was recorded, the amount of an intent that is settled or paid.';
 comment on column order_money.refunded_cents is 'What went back: refunded, disputed, or reversed.';
 comment on column order_money.balance_due_cents is 'What is still to be paid.';
 comment on column order_money.refund_due_cents is 'What was paid beyond the total and has not gone back; null: no payment was recorded.';

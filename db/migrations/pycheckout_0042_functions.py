@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "f1a717ba2a55dc3703beeaf5e8f167e12861ff7eb615dab20fc859f7dd759e36"
+FUNCTIONS_HASH = "79765a6e25b1b0a3f9cc1d5336ccd3fda747fd46b69a612ec102c8430b132616"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

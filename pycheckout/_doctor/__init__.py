@@ -44,6 +44,9 @@ _CHECKS = (
     "tables_open",
     "schema_open",
     "anchor_taken",
+    "deadlines_passed",
+    "refunds_due",
+    "payments_at_odds",
 )
 
 _HAS = """

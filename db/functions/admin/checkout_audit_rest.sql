@@ -129,11 +129,78 @@ begin
      and not exists (select from vendor_orders as vendor_order where vendor_order.checkout_group_id = cart.checkout_group_id)
      and not exists (select from outbox_events as event
                       where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted');
+
+  -- Payments, of every order that has some, the host's too, and deadlines. A host may say that a charge is under way.
+  return query
+  with paid as (
+    select event.order_id,
+           coalesce(sum(event.amount_cents) filter (where event.kind = 'authorized'), 0) as authorized,
+           coalesce(sum(event.amount_cents) filter (where event.kind = 'voided'), 0) as voided,
+           coalesce(sum(event.amount_cents) filter (where event.kind = 'captured'), 0) as captured,
+           coalesce(sum(event.amount_cents) filter (where event.kind in ('refunded', 'disputed', 'reversed')), 0) as refunded,
+           count(*) filter (where event.kind = 'failed') as failures
+      from payment_events as event
+     group by event.order_id
+  ), judged as (
+    select paid.*, vendor_order.total_cents::numeric as total, vendor_order.balance_due_cents, vendor_order.refund_due_cents, intent.status::text as status,
+           case when paid.captured > 0 and paid.captured >= vendor_order.total_cents then 'settled'
+                when paid.captured > 0 or paid.authorized > paid.voided + paid.captured then 'pending'
+                when paid.failures > 0 and 'failed' = any (enum_range(null::payment_status)::text[]) then 'failed'
+                else 'unpaid' end as state
+      from paid
+      join vendor_orders as vendor_order on vendor_order.id = paid.order_id
+      left join payment_intents as intent on intent.order_id = paid.order_id
+     where checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since
+  )
+  select 'refunds_are_of_what_was_captured', judged.order_id::text, format('at most %s', judged.captured), judged.refunded::text
+    from judged where judged.refunded > judged.captured
+   union all
+  select 'captures_are_of_what_was_authorized', judged.order_id::text, format('at most %s', judged.authorized), judged.captured::text
+    from judged where judged.authorized > 0 and judged.captured > judged.authorized
+   union all
+  select 'what_is_due_follows_from_payments', judged.order_id::text,
+         format('%s, %s to give back', greatest(judged.total - judged.captured, 0), greatest(judged.captured - judged.refunded - judged.total, 0)),
+         format('%s, %s to give back', coalesce(judged.balance_due_cents::text, 'null'), coalesce(judged.refund_due_cents::text, 'null'))
+    from judged
+   where (judged.balance_due_cents, judged.refund_due_cents)
+         is distinct from (greatest(judged.total - judged.captured, 0), greatest(judged.captured - judged.refunded - judged.total, 0))
+   union all
+  select 'intent_is_in_the_state_of_its_payments', judged.order_id::text, judged.state, judged.status
+    from judged
+   where judged.status in ('unpaid', 'pending', 'settled', 'failed', 'rejected') and judged.status <> judged.state
+     and not (judged.status = 'pending' and judged.state in ('unpaid', 'failed'))
+   union all
+  select 'payment_has_its_order', paid.order_id::text, 'an order', 'none'
+    from paid
+   where not exists (select from vendor_orders as vendor_order where vendor_order.id = paid.order_id)
+   union all
+  select 'paid_order_has_its_payments', vendor_order.id::text, 'payment events', 'none'
+    from vendor_orders as vendor_order
+   where vendor_order.refund_due_cents is not null and not exists (select from paid where paid.order_id = vendor_order.id)
+     and (checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since)
+   union all
+  select 'change_of_a_deadline_has_its_event', change.id::text, format('vendor_order.%s of %s', change.kind, change.order_id), 'no event'
+    from order_changes as change
+   where change.kind in ('expired', 'extended')
+     and change.created_at >= (select coalesce(max(purge.purged_before), '-infinity') from outbox_purges as purge)
+     and (checkout_audit_rest.since is null or change.created_at >= checkout_audit_rest.since)
+     and not exists (select from outbox_events as event
+                      where event.id = change.id and event.event_type::text = 'vendor_order.' || change.kind)
+   union all
+  -- an order that the host set to expired itself still holds its stock, until it is canceled
+  select 'expired_order_has_its_change', vendor_order.id::text, 'a change of the order', 'none'
+    from vendor_orders as vendor_order
+   where vendor_order.status = 'expired' and vendor_order.promo_discount_cents is not null
+     and (checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since)
+     and exists (select from order_line_items as line
+                  where line.order_id = vendor_order.id and line.cart_item_id = line.id and line.status = 'rejected' and line.reserved_qty = 0
+                    and order_is_checkout_note(line.notes) is not true)
+     and not exists (select from order_changes as change where change.order_id = vendor_order.id);
 end;
 $$;
 
 revoke execute on function checkout_audit_rest(timestamptz) from public;
 
 comment on function checkout_audit_rest(timestamptz) is
-  'Part of checkout_audit: stock, what lines hold of it, keys, carts without orders, and events of changes, whose invariants no slice of conversions can show. '
+  'Part of checkout_audit: stock, what lines hold of it, keys, carts without orders, and events of changes, payments and deadlines, whose invariants no slice of conversions can show. '
   'Stock is always judged whole. For the owner. Writes nothing.';

@@ -92,6 +92,10 @@ begin
   get diagnostics v_rows = row_count;
   v_changed := v_changed + v_rows;
 
+  update payment_events as event set details = null where event.order_id = any (v_order_ids) and event.details is not null;
+  get diagnostics v_rows = row_count;
+  v_changed := v_changed + v_rows;
+
   -- by the primary key: it begins with the buyer
   delete from checkout_requests as request
    where request.buyer_store_id = any (v_buyer_store_ids) and request.cart_id = checkout_erase.cart_id;
@@ -148,7 +152,7 @@ $$;
 revoke execute on function checkout_erase(uuid) from public;
 
 comment on function checkout_erase(uuid) is
-  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes, purchase order, metadata, the reasons and details of changes and those in events (which become "erased"), deletes the '
+  'Takes a person out of a cart, its orders, lines and events: blanks addresses, notes, purchase order, metadata, details of payments, the reasons and details of changes and those in events (which become "erased"), deletes the '
   'keys bound to the cart, its ad tokens and what of their claims nobody is shown, and clears errors that a broker sent and the click of an earlier '
   'system. Returns how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays, which bind no key any more. '
   'Also for a cart that cart_purge deleted. Locks the cart, then its orders, until the commit; never waits for a broker. For the owner. Raises OC001 '

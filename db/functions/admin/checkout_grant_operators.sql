@@ -1,4 +1,4 @@
--- checkout_grant_operators: lets people who watch the shop read the views that are made for them.
+-- checkout_grant_operators: lets people who watch the shop read the views that are made for them, and end what was not paid in time.
 
 create or replace function checkout_grant_operators(role_name text)
 returns void
@@ -14,4 +14,4 @@ revoke execute on function checkout_grant_operators(text) from public;
 
 comment on function checkout_grant_operators(text) is
   'Gives a role SELECT on checkout_overview, inventory_levels and outbox_backlog, which show no address, no note and no key, and EXECUTE on '
-  'checkout_version. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for an unknown role.';
+  'vendor_orders_expire and checkout_version. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for an unknown role.';

@@ -34,7 +34,10 @@ as $$
          ('orders', 'execute', 'function', 'order_line_return(uuid, text, integer, boolean, text)', null),
          ('orders', 'execute', 'function', 'order_adjust(uuid, bigint, text, text)', null),
          ('orders', 'execute', 'function', 'order_changes_list(uuid, uuid, uuid)', null),
+         ('orders', 'execute', 'function', 'vendor_order_extend(uuid, timestamptz)', null),
          ('orders', 'execute', 'function', 'checkout_version()', null),
+         ('payments', 'execute', 'function', 'payment_record(uuid, text, text, text, bigint, text, timestamptz, jsonb)', null),
+         ('payments', 'execute', 'function', 'checkout_version()', null),
          ('relay', 'execute', 'function', 'outbox_claim(integer, interval)', null),
          ('relay', 'execute', 'function', 'outbox_extend(uuid, interval)', null),
          ('relay', 'execute', 'function', 'outbox_ack(uuid, uuid[])', null),
@@ -44,6 +47,7 @@ as $$
          ('relay', 'execute', 'function', 'outbox_discard(uuid, text)', null),
          ('relay', 'execute', 'function', 'outbox_purge(interval, integer)', null),
          ('relay', 'execute', 'function', 'checkout_version()', null),
+         ('operators', 'execute', 'function', 'vendor_orders_expire(integer)', null),
          ('operators', 'execute', 'function', 'checkout_version()', null),
          ('operators', 'select', 'table', 'checkout_overview', null),
          ('operators', 'select', 'table', 'inventory_levels', null),
@@ -53,5 +57,5 @@ $$;
 revoke execute on function checkout_privileges() from public;
 
 comment on function checkout_privileges() is
-  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_relay and '
+  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_payments, checkout_grant_relay and '
   'checkout_grant_operators: one row a privilege, with the columns where it is for some of them only.';

@@ -7,7 +7,8 @@
 -- line's total, discount and tax, and the promotion's share is capped at what is left of lines and shipping. An order that nothing
 -- is left of, and of which nothing was ever shipped, owes neither shipping nor tax. A credit is capped at what is left as well;
 -- what it lost by that stands in the history. Lines of the host's own count nowhere. An intent that is under way keeps its
--- amount: it tells what was charged, and the event tells the host what is too much.
+-- amount: it tells what was charged, and the event tells the host what is too much. Where payments were recorded, what is due
+-- follows from them (payment_settle).
 
 create or replace function order_change(
   vendor_order vendor_orders,
@@ -153,7 +154,7 @@ begin
            adjustments_cents = case when v_adjustments <> 0 or changed.adjustments_cents is not null then v_adjustments end,
            total_cents = v_total,
            balance_due_cents = greatest(v_order.balance_due_cents + (v_total - v_before.total_cents), 0),
-           expires_at = case when v_kind <> 'expired' then changed.expires_at end,
+           expires_at = v_order.expires_at,
            updated_at = v_now
      where changed.id = v_order.id
     returning changed.* into v_order;
@@ -174,6 +175,8 @@ begin
          updated_at = v_now
    where intent.order_id = v_order.id and intent.status = 'unpaid' and intent.amount_cents <> v_order.total_cents;
 
+  v_order := payment_settle(v_order);
+
   v_change.id := checkout_uuid();
   insert into order_changes (id, order_id, kind, lines, amount_cents, reason, details, change_key, request_hash, created_at)
   values (v_change.id, v_order.id, v_kind, v_off.lines, v_change.amount_cents, order_change.reason, order_change.details,
@@ -192,4 +195,4 @@ revoke execute on function order_change(vendor_orders, text, text, uuid[], integ
 comment on function order_change(vendor_orders, text, text, uuid[], integer[], text, text[], bigint, jsonb, text, bytea, jsonb) is
   'Step of the order functions: writes what happens to a locked order whose stock has moved: counters and states of its lines, its own state and '
   'amounts (cents), its unpaid intent, the row of order_changes and the one event, and returns the event''s data with replayed = false. '
-  'Raises OC007 if a trigger keeps a row from being written, OC012 if the order would come to less than 0 or to more than its columns hold.';
+  'Raises OC005 if sums of payments do not fit, OC007 if a trigger keeps a row from being written, OC012 if the order would come to less than 0 or to more than its columns hold.';

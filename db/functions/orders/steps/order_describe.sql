@@ -22,6 +22,8 @@ begin
       'adjustments_cents', coalesce((order_describe.vendor_order).adjustments_cents, 0),
       'total_cents', (order_describe.vendor_order).total_cents,
       'balance_due_cents', (order_describe.vendor_order).balance_due_cents,
+      'refund_due_cents', (order_describe.vendor_order).refund_due_cents,
+      'expires_at', checkout_timestamp((order_describe.vendor_order).expires_at),
       'payment_intent', (
         select jsonb_build_object('payment_intent_id', intent.id, 'method', intent.method, 'status', intent.status, 'amount_cents', intent.amount_cents)
           from payment_intents as intent

@@ -1,0 +1,42 @@
+-- vendor_orders_expire: orders whose time to pay is over end, and what they hold goes back to the shelf, once.
+--
+-- All orders of a call are locked before anything else of them, and all of their stock in one go: a loop that took an order, its
+-- stock, and the next order would deadlock with its twin. Whoever records a payment takes the order's lock too, so that money which
+-- came before keeps the order, and money which comes later is recorded on an order that has expired, and due back.
+
+create or replace function vendor_orders_expire(max_rows integer default 100)
+returns jsonb
+language plpgsql
+security definer
+set search_path from current
+as $$
+declare
+  v_ids uuid[];
+  v_due uuid[] := '{}';
+  v_kept uuid[] := '{}';
+begin
+  if (vendor_orders_expire.max_rows between 1 and 1000) is not true then
+    perform checkout_raise_invalid('max_rows', 'must be a number from 1 to 1000');
+  end if;
+
+  v_ids := order_lock_due(vendor_orders_expire.max_rows);
+  if v_ids <> '{}' then
+    v_due := order_still_due(v_ids);
+    v_kept := array(select each.id from unnest(v_ids) as each (id) where each.id <> all (v_due));
+    -- what must not expire now never will: it is not looked at again
+    update vendor_orders as kept set expires_at = null where kept.id = any (v_kept);
+    perform order_end_due(v_due);
+  end if;
+  return jsonb_build_object('expired', cardinality(v_due), 'kept', cardinality(v_kept), 'order_ids', v_due);
+end;
+$$;
+
+revoke execute on function vendor_orders_expire(integer) from public;
+
+comment on function vendor_orders_expire(integer) is
+  'Ends orders that are created_pending past their expires_at while nothing was paid or authorised on them: at most max_rows (1 to 1000), longest due first. Their lines are '
+  'rejected, their stock is available again, their amounts (cents) and intents are 0, and one event vendor_order.expired each is written. One that is '
+  'being paid, is paid, or was shipped in part loses its deadline instead and stays; one that somebody else has locked is left for '
+  'the next call. Answers {expired, kept, order_ids}. Any number of callers at once. Locks orders and intents (SKIP LOCKED), their lines, then stock in (product_id, slot) order, '
+  'until the commit. Raises OC005 for a number out of range, OC007 if a trigger keeps a row from being written, '
+  'OC012 if less stock is reserved than the lines hold; 55P03, 40001 and 40P01 are safe to retry.';
