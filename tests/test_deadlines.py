@@ -203,7 +203,7 @@ def test_a_credit_goes_with_the_rest_and_the_change_says_so(db, add_due):
     expire(db)
 
     assert money(db, cart.groups[0].id)[:2] == (0, 0)
-    assert values(db, "select adjustments_cents from vendor_orders") == [None]
+    assert values(db, "select adjustments_cents from vendor_orders") == [0]
     assert values(db, "select amount_cents from order_changes") == [100]
 
 

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "79765a6e25b1b0a3f9cc1d5336ccd3fda747fd46b69a612ec102c8430b132616"
+FUNCTIONS_HASH = "bea223f3a0ef33e61ea3376a90bf3b2805ceadb0d610e0ac1369f379883cef77"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

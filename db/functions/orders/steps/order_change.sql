@@ -44,6 +44,7 @@ declare
   v_adjustments numeric;
   v_discounts numeric;
   v_total numeric;
+  v_intents bigint;
   v_rows bigint;
 begin
   -- not before the last change of the order: its events are sent in this order, whatever the clock does
@@ -170,10 +171,18 @@ begin
     perform checkout_raise_rows(v_before.cart_id, 'vendor_orders', 1, v_rows);
   end if;
 
+  -- of an intent that is under way, or paid, the amount tells what was charged
+  select count(*) into v_intents
+    from payment_intents as intent
+   where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected') and intent.amount_cents <> v_order.total_cents;
   update payment_intents as intent
      set amount_cents = v_order.total_cents,
          updated_at = v_now
-   where intent.order_id = v_order.id and intent.status = 'unpaid' and intent.amount_cents <> v_order.total_cents;
+   where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected') and intent.amount_cents <> v_order.total_cents;
+  get diagnostics v_rows = row_count;
+  if v_rows <> v_intents then
+    perform checkout_raise_rows(v_before.cart_id, 'payment_intents', v_intents, v_rows);
+  end if;
 
   v_order := payment_settle(v_order);
 
