@@ -14,6 +14,7 @@ CHANGES = {
     "uuid": "gen_random_uuid()",
     "bigint": "coalesce({column}, 0) + 1",
     "integer": "coalesce({column}, 0) + 1",
+    "boolean": "not coalesce({column}, false)",
     "text": "coalesce({column}, '') || 'x'",
     "jsonb": """'{{"token_id": "changed"}}'""",
     "address_t": "null",
@@ -25,6 +26,7 @@ CHANGES = {
     "inventory_items.available_qty": "-1",
     "inventory_slots.available_qty": "-1",
     "inventory_slots.slot": "{column} + 10",
+    "order_changes.change_key": "id::text",
     "order_line_items.status": "'rejected'",
     "vendor_orders.status": "'canceled'",
     # what a line of the checkout may not have in it, beside the word of a shortage

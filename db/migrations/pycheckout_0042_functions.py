@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "bea223f3a0ef33e61ea3376a90bf3b2805ceadb0d610e0ac1369f379883cef77"
+FUNCTIONS_HASH = "fe093764690baa6bf8cfe6d1540509d81e499575073b00b7263aa775190fbe95"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -177,7 +177,7 @@ begin
                     coalesce((part ->> 'returned_qty')::numeric, 0) as returned, coalesce((part ->> 'total_cents')::numeric, 0) as total,
                     coalesce((part ->> 'discount_cents')::numeric, 0) as discount, coalesce((part ->> 'tax_cents')::numeric, 0) as tax
                from order_changes as change
-              cross join jsonb_array_elements(change.lines) as part
+              cross join jsonb_array_elements(case jsonb_typeof(change.lines) when 'array' then change.lines else '[]' end) as part
               where change.order_id = line.order_id and part ->> 'line_item_id' = line.id::text
               union all   -- what the checkout rejected
              select 0, line.qty, 0, line.total_cents, line.discount_cents, coalesce(line.tax_cents, 0) where order_is_checkout_note(line.notes)

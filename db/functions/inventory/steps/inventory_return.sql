@@ -18,9 +18,11 @@ declare
   v_product_id uuid;
   v_now timestamptz;
   v_products uuid[];
+  v_line_ids uuid[];
   v_slots integer[];
   v_reserved integer[];
   v_available integer[];
+  v_rest bigint[];
   v_rows bigint;
 begin
   -- a loop, because each product must be locked before the next one is
@@ -89,23 +91,26 @@ begin
   end if;
 
   -- by the lines: a product whose stock row the host deleted is in no array
-  with spent as (
-    select hold.product_id, hold.line_item_id, hold.slot,
-           coalesce(part.qty, line.reserved_qty) - (sum(hold.qty) over (partition by hold.product_id, hold.line_item_id order by hold.slot desc) - hold.qty) as qty
-      from unnest(inventory_return.line_ids, inventory_return.qtys) as part (line_id, qty)
-      join order_line_items as line on line.id = part.line_id
-      join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
-     where inventory_return.from_reserve
-  ), gone as (
+  if inventory_return.from_reserve then
+    select array_agg(spent.product_id), array_agg(spent.line_item_id), array_agg(spent.slot), array_agg(spent.rest)
+      into v_products, v_line_ids, v_slots, v_rest
+      from (
+        select hold.product_id, hold.line_item_id, hold.slot,
+               least(hold.qty, sum(hold.qty) over (partition by hold.product_id, hold.line_item_id order by hold.slot desc)
+                               - coalesce(part.qty, line.reserved_qty)) as rest
+          from unnest(inventory_return.line_ids, inventory_return.qtys) as part (line_id, qty)
+          join order_line_items as line on line.id = part.line_id
+          join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
+      ) as spent;
     delete from inventory_holds as hold
-     using spent
-     where (hold.product_id, hold.line_item_id, hold.slot) = (spent.product_id, spent.line_item_id, spent.slot) and hold.qty <= spent.qty
-  )
-  update inventory_holds as hold
-     set qty = hold.qty - spent.qty
-    from spent
-   where (hold.product_id, hold.line_item_id, hold.slot) = (spent.product_id, spent.line_item_id, spent.slot)
-     and spent.qty > 0 and spent.qty < hold.qty;
+     using unnest(v_products, v_line_ids, v_slots, v_rest) as spent (product_id, line_item_id, slot, rest)
+     where hold.product_id = spent.product_id and hold.line_item_id = spent.line_item_id and hold.slot = spent.slot and spent.rest <= 0;
+    update inventory_holds as hold
+       set qty = spent.rest
+      from unnest(v_products, v_line_ids, v_slots, v_rest) as spent (product_id, line_item_id, slot, rest)
+     where hold.product_id = spent.product_id and hold.line_item_id = spent.line_item_id and hold.slot = spent.slot
+       and spent.rest > 0 and spent.rest < hold.qty;
+  end if;
 exception
   when check_violation or numeric_value_out_of_range then
     raise exception 'the stock of these lines cannot be given back: %', sqlerrm
