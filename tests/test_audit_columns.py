@@ -15,6 +15,7 @@ CHANGES = {
     "bigint": "coalesce({column}, 0) + 1",
     "integer": "coalesce({column}, 0) + 1",
     "boolean": "not coalesce({column}, false)",
+    "bytea": "coalesce({column}, '') || 'x'",
     "text": "coalesce({column}, '') || 'x'",
     "jsonb": """'{{"token_id": "changed"}}'""",
     "address_t": "null",
@@ -28,6 +29,7 @@ CHANGES = {
     "inventory_slots.slot": "{column} + 10",
     "order_changes.change_key": "id::text",
     "order_line_items.status": "'rejected'",
+    "vendor_orders.order_number": "null",
     "vendor_orders.status": "'canceled'",
     # what a line of the checkout may not have in it, beside the word of a shortage
     "order_line_items.notes": "'insufficient_inventory'",
