@@ -84,7 +84,7 @@ CALLS = {
     "vendor_order_cancel": "(%(order)s, 'why')",
     "order_line_release": "(%(line)s, 'why', 1, 'k')",
     "order_line_fulfil": "(%(line)s, 1, 'k')",
-    "order_line_return": "(%(line)s, 'why', 1, true, 'k')",
+    "order_line_return": "(%(shipped)s, 'why', 1, true, 'k')",
     "payment_record": "(%(order)s, 'p', 'e', 'captured', 1, 'USD', '2026-01-01Z', '{}')",
     "vendor_orders_expire": "()",
     "vendor_order_extend": "(%(order)s, 'now'::timestamptz + interval '1 day')",
@@ -109,6 +109,9 @@ def arguments(db, add_cart, checkout_sql):
     cart = add_cart(ad_tokens=[token()])
     ordered = add_cart(vendors=1, lines=1)
     checkout_sql(db, ordered, key="ordered")
+    shipped = add_cart(vendors=1, lines=1)
+    checkout_sql(db, shipped, key="shipped")
+    db.execute("select order_line_fulfil(%s)", [shipped.items[0].id])
     db.execute("select ad_signing_key_put('k0', %s)", [KEY])
     db.execute("update vendor_orders set expires_at = now() + interval '1 hour'")
     quote = {
@@ -133,6 +136,7 @@ def arguments(db, add_cart, checkout_sql):
         "order": ordered.groups[0].id,
         "order_buyer": ordered.buyer_store_id,
         "line": ordered.items[0].id,
+        "shipped": shipped.items[0].id,
         "claim": events[0]["claim_id"],
         "event": events[0]["id"],
         "events": ids(events),
