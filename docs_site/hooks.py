@@ -95,9 +95,9 @@ def _shows(path: str) -> str:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    found = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found, "db/deploy.py says which version this is"
-    config.site_name = f"{config.site_name} {found[1]}"
+    from pycheckout._release import release
+
+    config.site_name = f"{config.site_name} {release()}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if repository := project.get("urls", {}).get("Repository"):
         config.repo_url, config.repo_name = repository, posixpath.basename(repository)

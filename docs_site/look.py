@@ -160,9 +160,8 @@ def main() -> int:
                 for page in pages:
                     size = {"width": width, "deviceScaleFactor": 1, "mobile": device == "phone"}
                     browser("Emulation.setDeviceMetricsOverride", height=height, **size)
-                    browser(
-                        "Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage"
-                    )  # the last palette
+                    # the palette of the last page
+                    browser("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
                     browser.open(f"{origin}/{page}")
                     seen = json.loads(browser.evaluate(_LOOK))
                     faults = [f"wider than its window by {seen['wide']}"] * (seen["wide"] > 0)

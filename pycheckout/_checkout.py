@@ -704,7 +704,7 @@ select coalesce(json_agg(letter), '[]')::text
     def discard(self, event_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
         """Give an event up: it is never sent, and younger events of its aggregate go on. Returns what it was.
 
-        Transaction and errors as those of `replay`.
+        `reason`: why; up to 1000 characters of it stand in `last_error`. Transaction and errors as those of `replay`.
         """
         return to.uuid("event_id", event_id), to.text("reason", reason)
 

@@ -176,7 +176,7 @@ def run(
         try:
             with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
-                    with _bounded(connection, attempts), connection.transaction() if then else _UNBOUNDED:
+                    with _bounded(connection, attempts), connection.transaction() if then else _NOTHING:
                         answer = _fetch(connection, query, params)
                         if then is not None:
                             attempts.of_the_host = attempts.has_hosts_rows = True
@@ -219,7 +219,7 @@ async def run_async(
                     try:
                         async with (
                             _bounded_async(connection, attempts),
-                            connection.transaction() if then else _UNBOUNDED,
+                            connection.transaction() if then else _NOTHING,
                         ):
                             answer = await _fetch_async(connection, query, params)
                             if then is not None:
@@ -335,16 +335,14 @@ def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
 
 
 _GRACE = 1.0  # seconds that a server has to say that it canceled
-
-
-_UNBOUNDED = nullcontext()
+_NOTHING = nullcontext()  # one for all: every call goes through it
 
 
 def _bounded(connection: psycopg.Connection[Any], attempts: Attempts) -> AbstractContextManager[None]:
     """Ends what runs on the connection when the call's time is over: canceled, or cut off where nobody answers."""
     attempts.sent = True
     left = attempts.left
-    return _UNBOUNDED if left is None else _ended_after(connection, left)
+    return _NOTHING if left is None else _ended_after(connection, left)
 
 
 @contextmanager
@@ -371,7 +369,7 @@ def _ended_after(connection: psycopg.Connection[Any], left: float) -> Iterator[N
 def _bounded_async(connection: psycopg.AsyncConnection[Any], attempts: Attempts) -> AbstractAsyncContextManager[None]:
     attempts.sent = True
     left = attempts.left
-    return _UNBOUNDED if left is None else _ended_after_async(connection, left)
+    return _NOTHING if left is None else _ended_after_async(connection, left)
 
 
 @asynccontextmanager

@@ -336,8 +336,8 @@ def _kind(sqlstate: str) -> type[CheckoutError] | None:
 
 
 _OF_A_CHECKOUT = frozenset(
-    {"cart_records", "vendor_orders", "order_line_items", "payment_intents", "inventory_items", "inventory_slots"}
-    | {"checkout_requests", "outbox_events"}
+    {"cart_records", "vendor_orders", "order_line_items", "payment_intents", "checkout_requests", "outbox_events"}
+    | {"inventory_items", "inventory_slots", "inventory_holds"}
 )
 
 

@@ -28,6 +28,7 @@ from pycheckout import (
     ReadOnlyServer,
     SnapshotImmutable,
     Unavailable,
+    _errors,
     error_from,
 )
 from pycheckout._errors import BY_SQLSTATE, translated
@@ -64,6 +65,19 @@ def raised(conn: psycopg.Connection, sqlstate: str, detail: str = "", hint: str 
             f"errcode = '{sqlstate}', detail = '{detail}', hint = '{hint}'; end $$"
         )
     return caught.value
+
+
+def test_tables_whose_rules_are_the_checkouts_are_those_that_it_writes(db, dsn, add_cart, checkout):
+    """Of a rule that the COMMIT finds broken: those of other tables are the host's, who may have written there."""
+    cart = add_cart(vendors=1, lines=2)
+    db.execute("select inventory_split(%s, 2)", [cart.items[0].product_id])
+    with psycopg.connect(dsn) as conn:  # a session that has written nothing else
+        checkout(conn, cart)
+        written = conn.execute(
+            "select relname from pg_stat_xact_user_tables where n_tup_ins + n_tup_upd > 0"
+        ).fetchall()
+
+    assert {name for [name] in written} == _errors._OF_A_CHECKOUT
 
 
 def test_table_holds_exactly_the_codes_that_the_sql_raises():
