@@ -343,8 +343,8 @@ select {schema}order_line_fulfil(
     ) -> Sent:
         """Mark units of a line as delivered: they are no longer reserved.
 
-        `details`, such as carrier and tracking, travel in the event. Quantity, key, transaction, attempts and errors as
-        those of `release`.
+        `details`, such as carrier and tracking, travel in the event. Quantity, key, transaction, attempts and errors
+        as those of `release`.
         """
         return (
             to.uuid("line_id", line_id),
@@ -452,7 +452,10 @@ select {schema}order_changes_list(
         vendor_store_id: UUID | str | None = None,
         **options: Unpack[CallOptions],
     ) -> Sent:
-        """What happened to an order since its checkout, payments too, oldest first. Who may ask: as `get`."""
+        """What happened to an order since its checkout, payments too, oldest first.
+
+        Reads only. Who may ask, and errors, as those of `get`.
+        """
         return (
             to.uuid("order_id", order_id),
             to.uuid("buyer_store_id", buyer_store_id),

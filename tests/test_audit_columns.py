@@ -95,7 +95,10 @@ def everything(db, add_cart, checkout_sql):
     result = checkout_sql(db, cart, shipping_line={"code": "truck", "title": "Truck"})
     assert result["outcome"] == "partial"
     db.execute("select order_line_fulfil(%s), order_line_release(%s, 'torn')", (cart.items[3].id, cart.items[5].id))
-    db.execute("select payment_record(id, 'acme', 'evt', 'captured', 1, 'USD', now(), '{}') from (select id from vendor_orders order by id limit 1) as paid")
+    db.execute(
+        "select payment_record(id, 'acme', 'evt', 'captured', 1, 'USD', now(), '{}')"
+        " from (select id from vendor_orders order by id limit 1) as paid"
+    )
     # constraints and keys stand before the audit; here it is alone
     for table, name in db.execute(
         "select conrelid::regclass::text, quote_ident(conname) from pg_constraint where contype in ('c', 'f')"
