@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "15618db28f33f3f4207c632d1423e46dca0df96c202ddcd6621e50b8df626e4b"
+FUNCTIONS_HASH = "fe093764690baa6bf8cfe6d1540509d81e499575073b00b7263aa775190fbe95"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
