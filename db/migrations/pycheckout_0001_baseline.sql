@@ -35,7 +35,7 @@ declare
     'checkout_group_note_change, checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank,'
     'checkout_is_ours, checkout_json_join, checkout_lock_cart, checkout_migration_check, checkout_migration_close,'
     'checkout_migration_dependants, checkout_migration_lock, checkout_migration_open, checkout_migration_pin, checkout_migration_undo,'
-    'checkout_migration_wait, checkout_order_numbers, checkout_place_orders, checkout_privileges, checkout_raise_invalid,'
+    'checkout_migration_wait, checkout_order_number, checkout_place_orders, checkout_privileges, checkout_raise_invalid,'
     'checkout_raise_nothing_to_order, checkout_raise_rows, checkout_register_role, checkout_request_hash, checkout_requests_purge,'
     'checkout_result, checkout_revoke, checkout_says_more, checkout_shipping_line, checkout_table_private, checkout_timestamp,'
     'checkout_totals, checkout_uuid, checkout_validate_amounts, checkout_validate_cart, checkout_validate_more,'

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "fe093764690baa6bf8cfe6d1540509d81e499575073b00b7263aa775190fbe95"
+FUNCTIONS_HASH = "4af9321bb4f3f6b8ce36d969477911951ba2d91b2ad0f9b75d76489b082c147e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

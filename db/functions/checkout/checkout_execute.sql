@@ -40,12 +40,14 @@ declare
   v_cart cart_records;
   v_now timestamptz;
   v_quote record;
-  v_attribution jsonb;
+  v_attribution jsonb := '{"store": {}, "product": {}, "token_ids": [], "dropped": {}}'::jsonb;
 begin
   perform checkout_check_arguments(checkout_execute.buyer_store_id, checkout_execute.cart_id, checkout_execute.idempotency_key,
                                    checkout_execute.payment_method, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
   v_address := checkout_address('shipping_address', checkout_execute.shipping_address);
-  v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
+  if checkout_execute.shipping_line is not null then   -- a call for nothing would cost as much as a small statement; so below
+    v_shipping_line := checkout_shipping_line(checkout_execute.shipping_line);
+  end if;
   v_request_hash := checkout_request_hash(checkout_execute.cart_id, checkout_execute.shipping_address, checkout_execute.payment_method,
                                           v_shipping_line, checkout_execute.ad_token_policy, checkout_execute.reservation_policy);
   if checkout_execute.billing_address is not null or checkout_execute.purchase_order is not null or checkout_execute.metadata is not null
@@ -75,7 +77,9 @@ begin
   if v_quote.more is not null then
     perform checkout_validate_quote(v_cart, cardinality(v_quote.vendor_store_ids), v_quote.more, v_shipping_line, checkout_execute.reservation_policy);
   end if;
-  v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
+  if cardinality(v_cart.ad_tokens) > 0 then
+    v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
+  end if;
 
   -- Every validation has passed: from here on it writes.
   perform checkout_bind_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash, v_now);

@@ -18,13 +18,9 @@ stable
 as $$
 declare
   c_max_tokens constant integer := 200;
-  v_result jsonb := '{"store": {}, "product": {}, "token_ids": [], "dropped": {}}'::jsonb;
+  v_result jsonb;
   v_bad jsonb;
 begin
-  if coalesce(cardinality(ad_tokens), 0) = 0 then
-    return v_result;
-  end if;
-
   with listed as (
     select item.token, min(item.position) as position
       from unnest(checkout_attribution.ad_tokens) with ordinality as item (token, position)

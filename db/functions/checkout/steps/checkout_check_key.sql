@@ -5,17 +5,18 @@ returns void
 language plpgsql
 as $$
 declare
-  v_bound checkout_requests;
+  v_bound_cart_id uuid;
 begin
-  select request.* into v_bound
+  select request.cart_id into v_bound_cart_id
     from checkout_requests as request
    where request.buyer_store_id = checkout_check_key.buyer_store_id
-     and request.idempotency_key = checkout_check_key.idempotency_key;
+     and request.idempotency_key = checkout_check_key.idempotency_key
+     and request.request_hash <> checkout_check_key.request_hash;
 
-  if found and v_bound.request_hash <> checkout_check_key.request_hash then
+  if found then
     raise exception 'idempotency key is already bound to another request'
       using errcode = 'OC006',
-            detail = jsonb_build_object('cart_id', checkout_check_key.cart_id, 'bound_cart_id', v_bound.cart_id),
+            detail = jsonb_build_object('cart_id', checkout_check_key.cart_id, 'bound_cart_id', v_bound_cart_id),
             hint = 'Send the request that the key was first used for, or take a new key.';
   end if;
 end;
