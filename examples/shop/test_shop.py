@@ -98,7 +98,7 @@ def due(order):
     return order["status"], order["total_cents"], order["balance_due_cents"], order["refund_due_cents"]
 
 
-def by_vendor(result):
+def by_vendor(result) -> list[Any]:
     """The orders of the potter and of the baker."""
     found = {order["vendor_store_id"]: order for order in result["vendor_orders"]}
     return [found.get(str(vendor)) for vendor in (POTTER, BAKER)]
