@@ -46,6 +46,18 @@ def leaves_nothing(folder, within=10):
     return left == []
 
 
+def where_orders_were_left(shown):
+    """Each step after the checkout, and total, due and to be given back of its orders."""
+    steps = []
+    for line in shown[shown.index("What becomes of it") : shown.index("The run")].splitlines()[1:-1]:
+        if line.startswith("  "):
+            figures = re.search(r"total ([\d.]+), due ([\d.]+), to be given back ([\d.]+)$", line).groups()
+            steps[-1][1].append(tuple(int(figure.replace(".", "")) for figure in figures))
+        else:
+            steps.append((line, []))
+    return steps
+
+
 def test_the_demo_shows_a_run_whose_audit_is_clean(demo_folder):
     done = subprocess.run(
         [sys.executable, "-m", "pycheckout.demo"],
@@ -63,6 +75,20 @@ def test_the_demo_shows_a_run_whose_audit_is_clean(demo_folder):
     assert "a second try with another key: replayed True, same ids and amounts True" in shown
     assert "checkout.vendor_orders_created version 1" in shown
     assert "checkout.converted version 1" in shown
+    assert re.search(r"  shipping Truck route 7 +4\.99", shown)
+    assert re.search(r"  tax +\d+\.\d\d", shown)
+    assert re.search(r"sends nothing below 2\.00 USD, and here is 0\.\d\d USD", shown)
+    assert "rejected: below_minimum" in shown
+    assert where_orders_were_left(shown) == [
+        ("One charge of 30.51 USD pays 2 orders; told again, it pays 0:", [(1446, 0, 0), (1605, 0, 0)]),
+        ("1 of 3 SOFT DRINKS 12/18&15PK CAN CAR is turned down, and 2 are left:", [(1334, 0, 271)]),
+        ("The provider tells of the refund:", [(1334, 0, 0)]),
+        (
+            "The same basket, to be paid within a second, holds 6 units. It is not paid: 6 are there again:",
+            [(0, 0, 0), (0, 0, 0)],
+        ),
+        ("Its money comes a moment too late, and is recorded:", [(0, 0, 1446), (0, 0, 1605)]),
+    ]
     assert re.search(r"carts checked out +354 ", shown)
     assert re.search(r"carts refused +3 \(3 no_orderable_items\)", shown)
     assert re.search(r"OC004 no_orderable_items:\n  cart \S+ has no orderable items\n  HINT: ", shown)

@@ -83,6 +83,7 @@ def test_each_role_of_the_page_may_do_its_own_and_nothing_else(deployed):
         "shop_service": "select checkout.checkout_result(gen_random_uuid(), gen_random_uuid())",
         "shop_quotes": "select checkout.cart_put('{}')",
         "shop_orders": "select checkout.vendor_order_cancel(gen_random_uuid(), 'x')",
+        "shop_payments": "select checkout.payment_record(gen_random_uuid(), 'p', 'e', 'captured', 1, 'USD')",
         "shop_relay": "select checkout.outbox_claim(1, '1 second')",
         "shop_operator": "select * from checkout.checkout_overview",
     }
@@ -158,15 +159,20 @@ def test_the_readiness_route_asks_the_database_and_the_liveness_route_does_not(d
     assert (alive[0], ready) == (200, (503, {"release": None, "standby": False}))
 
 
-def test_the_payments_page_names_each_status_and_its_update_is_a_lawful_act(db, add_cart, checkout_sql, psql):
-    cart = add_cart(vendors=1, lines=1)
+def test_the_payments_page_names_each_status_and_what_it_shows_is_lawful(db, add_cart, checkout_sql, psql):
+    cart = add_cart(vendors=2, lines=1)
     checkout_sql(db, cart)
+    recorded, updated = (group.id for group in cart.groups)
     [(labels,)] = db.execute("select enum_range(null::payment_status)::text[]").fetchall()
-    table = PAYMENTS.split("## Who writes it")[1].split("\n\n")[1]
+    table = PAYMENTS.split("## If you record none")[1].split("\n\n")[2]
 
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == labels
-    [update] = blocks(PAYMENTS, "sql")
-    done = psql("--set", "ON_ERROR_STOP=1", "--set", f"order_id={cart.groups[0].id}", stdin=update)
-    assert done.returncode == 0, done.stderr
-    assert db.execute("select status::text from payment_intents").fetchall() == [("settled",)]
+    [record, update, reminders] = blocks(PAYMENTS, "sql")
+    for order, block in ((recorded, record), (updated, update), (updated, reminders)):
+        done = psql("--set", "ON_ERROR_STOP=1", "--set", f"order_id={order}", stdin=block)
+        assert done.returncode == 0, done.stderr
+    assert db.execute("select order_id, amount_cents from payment_events").fetchall() == [(recorded, 1900)]
+    assert db.execute("select status::text from payment_intents where order_id = %s", (updated,)).fetchall() == [
+        ("settled",)
+    ]
     assert db.execute("select * from checkout_audit()").fetchall() == []

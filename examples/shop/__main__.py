@@ -1,8 +1,8 @@
 """The whole shop, by one command: `make shop`, or `python -m examples.shop --port 8000`.
 
-A PostgreSQL that comes and goes with it, pycheckout's migrations and the shop's, something to sell, and uvicorn; where
-there is a redis-server also that, the relay and the consumer. Then it says how to buy something with curl. `--once`
-does it itself, waits until the events have arrived, and ends.
+A PostgreSQL that comes and goes with it, pycheckout's migrations and the shop's, something to sell, uvicorn, and
+`pycheckout expire`; where there is a redis-server also that, the relay and the consumer. Then it says how to buy
+something with curl. `--once` does it itself, waits until the events have arrived, and ends.
 """
 
 import argparse
@@ -21,6 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+import psycopg
+
+import pycheckout
 from pycheckout._embedded import embedded_server  # your own server in its place
 
 from . import database
@@ -46,32 +49,41 @@ def run(stack: ExitStack, port: int, once: bool) -> None:
     dsn, secret = stack.enter_context(embedded_server()).dsn(), secrets.token_bytes(32)
     database.upgrade(dsn)
     database.fill(dsn, secret)
-    as_service, as_relay = database.roles(dsn)
-    env = {"SHOP_DATABASE_URL": as_service, "SHOP_AD_SECRET": secret.hex()}
+    as_service, as_relay, as_expiry = database.roles(dsn)
+    provider = secrets.token_hex(32)  # what the payment provider signs with
+    env = {"SHOP_DATABASE_URL": as_service, "SHOP_AD_SECRET": secret.hex(), "SHOP_PAYMENT_SECRET": provider}
+    env["SHOP_PAY_WITHIN"] = "15" if once else "60"
+    pycheckout_command = ("-c", "from pycheckout.cli import main; main()")
     shop = stack.enter_context(
         program("-m", "uvicorn", "examples.shop.app:app", "--port", str(port), "--log-level", "warning", **env)
     )
     until(lambda: json.load(urlopen(f"{url}/health", timeout=5)), shop)
     print(f"The shop is at {url}, its database at {dsn}", flush=True)
+    expire = (*pycheckout_command, "expire", "--every", "1s")
+    stack.enter_context(program(*expire, PYCHECKOUT_DATABASE_URL=as_expiry))
 
     has_redis = shutil.which("redis-server") is not None
     if has_redis:
         redis = stack.enter_context(redis_server())
-        relay = ("-c", "from pycheckout.cli import main; main()", "relay")
+        relay = (*pycheckout_command, "relay")
         stack.enter_context(program(*relay, PYCHECKOUT_DATABASE_URL=as_relay, PYCHECKOUT_BROKER_URL=redis))
         stack.enter_context(program("-m", "examples.shop.consumer", SHOP_REDIS_URL=redis, **env))
     else:
         print("There is no redis-server: events stay in the outbox, and units_sold at 0.", flush=True)
 
     if not once:
-        print(f"Buy something: shop={url} sh {PURCHASE}")
+        print(f"Buy something: shop={url} secret={provider} sh {PURCHASE}")
         print(f"or read that file and call one by one, from curl {url}/products on. Ctrl-C ends all.", flush=True)
         sys.exit(shop.wait())
-    if subprocess.run(["sh", str(PURCHASE)], env=os.environ | {"shop": url}).returncode:
+    if subprocess.run(["sh", str(PURCHASE)], env=os.environ | {"shop": url, "secret": provider}).returncode:
         sys.exit("the purchase failed")
     if has_redis:
-        until(lambda: sold(url) == {"Bowl": 0, "Bread": 0, "Cup": 3}, shop)
-        print("The events have arrived: three cups are sold, and no bread, since that was canceled.")
+        until(lambda: sold(url) == {"Bowl": 0, "Bread": 0, "Cup": 2}, shop)
+        print("The events have arrived: two cups are sold, no bread, and no bowl, since nobody paid for that in time.")
+    with psycopg.connect(dsn) as conn:
+        if found := pycheckout.Checkout(conn).audit():
+            sys.exit(f"the audit found {found}")
+    print("checkout_audit() finds nothing.")
 
 
 def sold(url: str) -> dict[str, int]:

@@ -1,17 +1,18 @@
-"""The shop over HTTP: products, quotes, ads and stock are its own routes, checkout and orders are pycheckout's.
+"""The shop over HTTP: products, quotes, ads, payments and stock are its own, checkout and orders are pycheckout's.
 
-    SHOP_DATABASE_URL=postgresql://... SHOP_AD_SECRET=<hex> uvicorn examples.shop.app:app
+    SHOP_DATABASE_URL=postgresql://... SHOP_AD_SECRET=<hex> SHOP_PAYMENT_SECRET=<hex> uvicorn examples.shop.app:app
 
-`python -m examples.shop` starts it with a database, a relay and a consumer beside it.
+`python -m examples.shop` starts it with a database, a relay, a consumer and the expiry beside it.
 """
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, Field
@@ -19,19 +20,22 @@ from pydantic import BaseModel, Field
 from pycheckout import ActiveCart, AsyncCheckout, CheckoutResult, InvalidRequest, ShippingLine, StockLevel
 from pycheckout.http import CheckoutRequest, checkout_router, install_error_handlers, order_router
 
-from . import ads, quotes
+from . import ads, payments, quotes
 from .auth import Buyer, Vendor, buyer, party
+
+PAY_WITHIN = timedelta(seconds=float(os.environ.get("SHOP_PAY_WITHIN", "1800")))
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Opened here: a pool that is opened where it is constructed has no event loop yet.
     async with AsyncConnectionPool(os.environ["SHOP_DATABASE_URL"], open=False, max_size=10, timeout=5) as pool:
-        yield {"pool": pool}
+        app.state.pool = pool
+        yield
 
 
 async def pool(request: Request) -> AsyncConnectionPool:
-    connections: AsyncConnectionPool = request.state.pool
+    connections: AsyncConnectionPool = request.app.state.pool
     return connections
 
 
@@ -39,28 +43,31 @@ Pool = Annotated[AsyncConnectionPool, Depends(pool)]
 
 
 async def remember(conn: AsyncConnection, result: CheckoutResult) -> None:
-    """A mail to be sent, in the transaction of the checkout: no order without it, and no mail without an order."""
+    """A mail to be sent and a charge to be made, in the transaction of the checkout: no order without them, and neither
+    without an order. Who sends and charges reads them after the COMMIT."""
     await conn.execute(
         "insert into confirmations (checkout_group_id, buyer_store_id, total_cents) values (%s, %s, %s)",
         (result.checkout_group_id, result.buyer_store_id, result.totals.confirmed.total_cents),
     )
+    await payments.note_charge(conn, result)
 
 
-SHIPPING = {"standard": ("Standard", 0), "express": ("Express", 990)}
-
-
-def shipping_line(buyer_store_id: UUID, request: CheckoutRequest) -> ShippingLine:
-    """The line that is stored: its code is the buyer's choice, its title and price are the shop's."""
+async def shipping_line(buyer_store_id: UUID, request: CheckoutRequest) -> ShippingLine:
+    """The line that is stored: the buyer confirms what was quoted. Its title and price are the quote's."""
     assert request.shipping_line is not None
-    code = request.shipping_line.code
-    if code not in SHIPPING:
-        raise InvalidRequest(detail={"field": "shipping_line.code", "problem": "is not offered"})
-    title, price_cents = SHIPPING[code]
-    return ShippingLine(code=code, title=title, price_cents=price_cents)
+    cart = await AsyncCheckout(app.state.pool).quotes.get(buyer_store_id, request.cart_id)
+    quoted = {group.shipping_line.code: group.shipping_line for group in cart.vendor_groups if group.shipping_line}
+    if quoted.keys() != {request.shipping_line.code}:
+        raise InvalidRequest(detail={"field": "shipping_line.code", "problem": "is not what was quoted"})
+    [line] = quoted.values()
+    price_cents = sum(group.shipping_cents for group in cart.vendor_groups)
+    return ShippingLine(code=line.code, title=line.title, price_cents=price_cents)
 
 
 app = FastAPI(title="Shop", lifespan=lifespan)
-app.include_router(checkout_router(buyer=buyer, pool=pool, shipping_line=shipping_line, on_checkout=remember))
+app.include_router(
+    checkout_router(buyer=buyer, pool=pool, shipping_line=shipping_line, expires_in=PAY_WITHIN, on_checkout=remember)
+)
 app.include_router(order_router(party=party, pool=pool))
 install_error_handlers(app)  # for the routes below
 
@@ -88,6 +95,7 @@ class Wanted(BaseModel):
 
 class Basket(BaseModel):
     lines: list[Wanted] = Field(min_length=1, max_length=200)
+    shipping: str = "standard"
     ad_tokens: list[str] = []
 
 
@@ -99,7 +107,12 @@ async def put_cart(cart_id: UUID, basket: Basket, buyer: Buyer, pool: Pool) -> A
         quantities[each.product_id] = quantities.get(each.product_id, 0) + each.quantity
     async with pool.connection() as conn:
         quote = await quotes.quote(
-            conn, cart_id=cart_id, buyer_store_id=buyer, quantities=quantities, ad_tokens=basket.ad_tokens
+            conn,
+            cart_id=cart_id,
+            buyer_store_id=buyer,
+            quantities=quantities,
+            shipping=basket.shipping,
+            ad_tokens=basket.ad_tokens,
         )
     return await AsyncCheckout(pool).quotes.put(quote)
 
@@ -107,6 +120,19 @@ async def put_cart(cart_id: UUID, basket: Basket, buyer: Buyer, pool: Pool) -> A
 @app.post("/ads/{product_id}/click")
 async def click_ad(product_id: UUID, buyer: Buyer) -> dict[str, str]:
     return {"ad_token": ads.click(buyer, product_id)}
+
+
+@app.post("/payments/events")
+async def payment_event(
+    request: Request, pool: Pool, signature: Annotated[str, Header(alias=payments.SIGNATURE)] = ""
+) -> dict[str, str]:
+    """The provider's webhook. What answers an error, the provider sends again; a success says that it is recorded."""
+    event = payments.read(await payments.signed_body(request, signature))
+    if event is None:
+        return {"status": "ignored"}
+    async with pool.connection() as conn:  # one transaction: all orders of the charge, or none
+        recorded = await payments.record(conn, event)
+    return {"status": "recorded" if recorded else "known"}
 
 
 async def own_product(product_id: UUID, vendor: Vendor, pool: Pool) -> UUID:

@@ -58,8 +58,11 @@ def sold(event_type: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
         case "checkout.converted":
             lines = [line for order in data["vendor_orders"] for line in order["items"] if line["status"] == "pending"]
             yield from ((line["product_id"], line["qty"]) for line in lines)
-        case "vendor_order.canceled" | "order_line.released":
-            yield from ((line["product_id"], -line["qty"]) for line in data["items"])
+        case _:  # what became of an order: released, returned, decided, canceled, expired; part of a line, perhaps
+            products = {line["line_item_id"]: line["product_id"] for line in data.get("items", ())}
+            for change in data.get("changes", ()):
+                if back := change.get("released_qty") or change.get("returned_qty"):
+                    yield products[change["line_item_id"]], -back
 
 
 if __name__ == "__main__":

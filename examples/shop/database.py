@@ -47,24 +47,26 @@ def fill(dsn: str, ad_secret: bytes) -> None:
         conn.execute("select ad_signing_key_put(kid => %s, secret => %s)", (KID, ad_secret))
 
 
-# No table of pycheckout's: the service and its consumer call functions, and so does the relay.
+# No table of pycheckout's: the service and its consumer call functions, and so do the relay and the expiry.
 GRANTS = """
 grant select, update (units_sold) on products to shop;
 grant insert on confirmations, seen_events to shop;
-select checkout_grant('shop'), checkout_grant_quotes('shop'), checkout_grant_orders('shop');
+grant select, insert on charges to shop;
+select checkout_grant('shop'), checkout_grant_quotes('shop');
+select checkout_grant_orders('shop'), checkout_grant_payments('shop');
 grant execute on function inventory_get(uuid[]), inventory_set(uuid, integer) to shop;
 grant execute on function inventory_adjust(uuid, integer, text) to shop;
-select checkout_grant_relay('shop_relay');
+select checkout_grant_relay('shop_relay'), checkout_grant_operators('shop_expiry');
 """
 
 
-def roles(dsn: str) -> tuple[str, str]:
-    """Make the roles of the service and of the relay; how each connects."""
-    passwords = {role: secrets.token_hex(16) for role in ("shop", "shop_relay")}
+def roles(dsn: str) -> tuple[str, str, str]:
+    """Make the roles of the service, of the relay and of the expiry; how each connects."""
+    passwords = {role: secrets.token_hex(16) for role in ("shop", "shop_relay", "shop_expiry")}
     with psycopg.connect(dsn) as conn:
         for role, password in passwords.items():
             create = sql.SQL("create role {} login password {}")
             conn.execute(create.format(sql.Identifier(role), sql.Literal(password)))
         conn.execute(GRANTS)
-    service, relay = (make_conninfo(dsn, user=role, password=password) for role, password in passwords.items())
-    return service, relay
+    service, relay, expiry = (make_conninfo(dsn, user=role, password=password) for role, password in passwords.items())
+    return service, relay, expiry

@@ -1,16 +1,23 @@
-"""Prices: the products that a buyer wants become a quote, by what the shop's own table says of them now."""
+"""Prices, tax and shipping: what a buyer wants becomes a quote. The checkout copies its figures and makes none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from pycheckout import InvalidRequest, Line, Quote, VendorGroup
+from pycheckout import InvalidRequest, Line, Quote, TaxLine, VendorGroup, VendorShippingLine
 
 VALID_FOR = timedelta(minutes=30)
+
+SALES_TAX = Decimal("0.08")
+"""On goods and on shipping; prices do not include it."""
+
+SHIPPING = {"standard": ("Standard", 490), "express": ("Express", 990)}
+"""Title and price of a parcel by its code: each vendor of a cart sends one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +40,40 @@ async def products(conn: AsyncConnection, ids: Sequence[UUID] | None = None) -> 
         return await cur.fetchall()
 
 
+def tax(cents: int) -> int:
+    """The tax on an amount, half a cent up."""
+    return int((cents * SALES_TAX).to_integral_value(ROUND_HALF_UP))
+
+
 async def quote(
     conn: AsyncConnection,
     *,
     cart_id: UUID,
     buyer_store_id: UUID,
     quantities: Mapping[UUID, int],
+    shipping: str = "standard",
     ad_tokens: Sequence[str] = (),
 ) -> Quote:
-    """Lines by vendor. The sums are the classes' own. Raises InvalidRequest for a product that is not sold here."""
+    """Lines by vendor, each with its tax, and a parcel a vendor. The sums are the classes' own.
+
+    Raises InvalidRequest for a product that is not sold here, and for a shipping that is not offered.
+    """
+    if shipping not in SHIPPING:
+        raise InvalidRequest(detail={"field": "shipping", "problem": "is not offered"})
+    title, shipping_cents = SHIPPING[shipping]
     found = await products(conn, list(quantities))
     if unknown := quantities.keys() - {product.id for product in found}:
         raise InvalidRequest(detail={"field": "lines", "problem": f"{min(unknown)} is not sold here"})
     lines: dict[UUID, list[Line]] = {}
     for product in found:
+        tax_cents = tax(quantities[product.id] * product.unit_price_cents)
         line = Line(
             product_id=product.id,
             title=product.title,
             quantity=quantities[product.id],
             unit_price_cents=product.unit_price_cents,
+            tax_cents=tax_cents,
+            tax_lines=[TaxLine(code="sales", title="Sales tax", rate=str(SALES_TAX), amount_cents=tax_cents)],
         )
         lines.setdefault(product.vendor_store_id, []).append(line)
     return Quote(
@@ -60,5 +82,14 @@ async def quote(
         currency="USD",
         valid_until=datetime.now(UTC) + VALID_FOR,
         ad_tokens=ad_tokens,
-        vendor_groups=[VendorGroup(vendor_store_id=vendor, items=items) for vendor, items in lines.items()],
+        vendor_groups=[
+            VendorGroup(
+                vendor_store_id=vendor,
+                items=items,
+                shipping_cents=shipping_cents,
+                shipping_tax_cents=tax(shipping_cents),
+                shipping_line=VendorShippingLine(code=shipping, title=title),
+            )
+            for vendor, items in lines.items()
+        ],
     )

@@ -26,6 +26,16 @@ Table(
 )
 
 Table(
+    "charges",
+    metadata,
+    Column("order_id", Uuid, primary_key=True),
+    Column(
+        "checkout_group_id", Uuid, nullable=False, index=True, comment="The charge: one for all orders of a checkout"
+    ),
+    Column("amount_cents", BigInteger, nullable=False, comment="What of the charge is this order's"),
+)
+
+Table(
     "seen_events",
     metadata,
     Column("id", Text, primary_key=True),

@@ -1,4 +1,4 @@
-"""The demo: a PostgreSQL of its own, real baskets, eight buyers at once."""
+"""The demo: a PostgreSQL of its own, real baskets, eight buyers at once, and what becomes of one basket's orders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import pycheckout
 from pycheckout._embedded import embedded_server
 
-from . import ads, report
+from . import ads, owed, report
 from .baskets import Basket, baskets, hottest_products, id_of, quote, shelf
 
 BUYERS = 8
@@ -58,6 +58,7 @@ def run(console: Console) -> None:
         with ConnectionPool(dsn, min_size=BUYERS, max_size=BUYERS, open=True) as pool:
             results, refused, seconds = check_out(console, pool, sample)
             shown = report.most_telling(list(results.values()))
+            console.rule("One checkout")
             report.one_result(console, shown)
             [basket] = [number for number, result in results.items() if result is shown]
             retries = (
@@ -66,6 +67,7 @@ def run(console: Console) -> None:
             report.replays(console, shown, *retries)
         with psycopg.connect(dsn, autocommit=True) as conn:
             report.events(console, conn, shown)
+            owed.show(console, conn, sample)
             report.totals(console, conn, list(results.values()), refused, seconds)
             broken = report.audit(console, conn)
     console.print("The server is stopped, its data is deleted.")

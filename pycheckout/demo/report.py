@@ -1,9 +1,9 @@
-"""What the demo shows: one checkout in full, its replay, its events, and the sums of the run."""
+"""What the demo shows: checkouts in full, a replay, events, what became of orders, and the sums of the run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pycheckout import AttributedToken, CheckoutError, CheckoutResult
+from pycheckout import AttributedToken, CheckoutError, CheckoutResult, Order
 from pycheckout._money import amount, money
 
 from .baskets import Basket
@@ -57,7 +57,6 @@ def most_telling(results: list[CheckoutResult]) -> CheckoutResult:
 
 
 def one_result(console: Console, result: CheckoutResult) -> None:
-    console.rule("One checkout")
     console.print(
         f"cart {short(result.cart_id)}: {result.outcome}, {len(result.vendor_orders)} vendor orders in checkout group"
         f" {short(result.checkout_group_id)}"
@@ -91,6 +90,13 @@ def one_result(console: Console, result: CheckoutResult) -> None:
             # Its share in this order: as quoted, unless so much was rejected that less is left to take it from.
             kept = sum(item.discount_cents for item in order.items if item.status != "rejected")
             table.add_row(label, "", "", *cells(order.discounts_cents - kept), style="dim")
+        if order.transport_fee_cents:
+            title = order.vendor_shipping_line.title if order.vendor_shipping_line else ""
+            table.add_row(
+                f"  shipping {escape(str(title))}", "", "", "", *cells(order.transport_fee_cents), style="dim"
+            )
+        if order.tax_cents:
+            table.add_row("  tax", "", "", "", *cells(order.tax_cents), style="dim")
         if (intent := order.payment_intent) is not None:
             label = f"  payment intent {short(intent.payment_intent_id)}"
             status = f"{intent.status}, {intent.method}"
@@ -134,6 +140,19 @@ def _flat(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
             yield path + name, f"{len(value)}"
         else:
             yield path + name, f"{value}"
+
+
+def became(console: Console, what: str, orders: Iterable[Order]) -> None:
+    """A step, and where it left these orders."""
+    console.print(f"{what}:", highlight=False)
+    for order in orders:
+        paid = order.payment_intent.status if order.payment_intent else "no intent"
+        total, due, back = (
+            amount(cents, order.currency or "")
+            for cents in (order.total_cents, order.balance_due_cents, order.refund_due_cents)
+        )
+        where = f"[bold]{short(order.order_id)}[/] {order.status}, {paid}"
+        console.print(f"  {where}: total {total}, due {due}, to be given back {back}")
 
 
 def totals(

@@ -27,6 +27,18 @@ def upgrade() -> None:
         sa.Column("sent_at", sa.DateTime(timezone=True), comment="Null: the mail is still to be sent"),
     )
     op.create_table(
+        "charges",
+        sa.Column("order_id", sa.Uuid, primary_key=True),
+        sa.Column(
+            "checkout_group_id",
+            sa.Uuid,
+            nullable=False,
+            index=True,
+            comment="The charge: one for all orders of a checkout",
+        ),
+        sa.Column("amount_cents", sa.BigInteger, nullable=False, comment="What of the charge is this order's"),
+    )
+    op.create_table(
         "seen_events",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
@@ -34,5 +46,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in ("seen_events", "confirmations", "products"):
+    for name in ("seen_events", "charges", "confirmations", "products"):
         op.drop_table(name)
