@@ -275,6 +275,16 @@ def test_an_order_of_nobodys_has_its_money_recorded_too(db):
     assert answer["payment_intent"] is None
 
 
+@pytest.mark.breaks_invariants  # the orders have another currency than their carts
+@pytest.mark.parametrize("currency", ["usd", "Usd ", "USD"])
+def test_a_currency_that_the_host_writes_in_its_own_way_is_the_same(db, order, nothing_written, currency):
+    db.execute("update vendor_orders set currency = %s", (currency,))
+    assert record(db, order, "captured", 1000)["currency"] == "USD"
+    assert [data["currency"] for data in told(db)] == ["USD"]
+    with nothing_written(), refused("OC005"):
+        record(db, order, "captured", 1, currency="EUR")
+
+
 BAD = [
     ("provider", ["", "a b", "x" * 101, "é", None]),
     ("provider_event_id", ["", "a b", "x" * 256, "\n", None]),
@@ -417,6 +427,19 @@ def test_a_clock_that_stepped_back_keeps_the_order_of_events(db, order):
 
     times = values(db, "select created_at from outbox_events where event_type = 'payment.changed' order by created_at")
     assert times == [last + timedelta(microseconds=n) for n in (1, 2, 3)]
+
+
+def test_events_keep_their_order_where_a_trigger_dates_the_orders(db, connect, order):
+    """By now(), as many a host does: the beginning of a transaction that may have waited for the one before."""
+    db.execute(
+        "create function dated() returns trigger language plpgsql as 'begin new.updated_at := now(); return new; end'"
+    )
+    db.execute("create trigger dated before update on vendor_orders for each row execute function dated()")
+    with connect() as early:
+        early.execute("select now()")
+        record(db, order, "authorized", 1000)
+        record(db, order, "captured", 1000, conn=early)
+    assert [data["payment"]["kind"] for data in told(db)] == ["authorized", "captured"]
 
 
 @pytest.mark.parametrize("table", ["payment_events", "vendor_orders", "payment_intents", "outbox_events"])

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "fe093764690baa6bf8cfe6d1540509d81e499575073b00b7263aa775190fbe95"
+FUNCTIONS_HASH = "671db0515dfae8726c0412d950fa87671fa21bc0ec156e0b3424b88dd0744183"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
