@@ -441,6 +441,13 @@ def test_terms_that_are_none_are_refused(db, terms):
 # What is noted on the orders
 
 
+def test_terms_of_30_point_0_days_are_of_30(db, add_cart, checkout_sql):
+    """A host's JSON may write a whole number so."""
+    cart = add_cart(vendors=1, groups={0: {"payment_terms": {"code": "net", "net_days": 30.0}}})
+    checkout_sql(db, cart)
+    assert values(db, "select due_at - created_at from payment_intents") == [timedelta(days=30)]
+
+
 def test_what_a_buyer_notes_stands_on_every_order_and_in_both_events(db):
     put(db, quote(group(A, line(1, 1000)), group(B, line(2, 500))))
     noted = {"billing_address": BILLING, "purchase_order": "PO 4711/ä", "metadata": {"cost": {"centre": [1, None]}}}

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "671db0515dfae8726c0412d950fa87671fa21bc0ec156e0b3424b88dd0744183"
+FUNCTIONS_HASH = "d94cbceccadc56dad9b2292f9515a68e96e6490df7696429ed325f381f265da6"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
