@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "d94cbceccadc56dad9b2292f9515a68e96e6490df7696429ed325f381f265da6"
+FUNCTIONS_HASH = "2eb20f14e656b92ffa0dc66b119e31526f1f0c8963a34be22b41590cdc05e055"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
