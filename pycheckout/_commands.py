@@ -771,7 +771,7 @@ def expire_command(
             _expire_all(database, schema, batch, as_json, stop, quiet=seconds is not None)
         except typer.Exit as exc:
             # busy, away, or only orders left whose stock cannot be given back: said by then, and tried again
-            if seconds is None or exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012":
+            if seconds is None or (exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012"):
                 raise
         if seconds is None:
             return

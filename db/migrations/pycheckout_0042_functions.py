@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2eb20f14e656b92ffa0dc66b119e31526f1f0c8963a34be22b41590cdc05e055"
+FUNCTIONS_HASH = "2e32d1cca40bf95bba175ce659f1cb2d143b528964e11e818da8c685a282d2bb"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
