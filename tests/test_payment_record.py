@@ -242,6 +242,17 @@ def test_a_failure_of_a_host_without_that_state_is_unpaid(db, order):
     assert money(db, order)[3] == "unpaid"
 
 
+def test_a_state_that_the_host_lacks_is_never_written_and_never_missed(db, order):
+    db.execute("drop view order_money")
+    db.execute("alter type payment_status rename to payment_status_of_four")
+    db.execute("create type payment_status as enum ('unpaid', 'paid')")
+    db.execute("alter table payment_intents alter status drop default")
+    db.execute("alter table payment_intents alter status type payment_status using status::text::payment_status")
+    record(db, order, "captured", 400)
+    record(db, order, "captured", 600)
+    assert money(db, order)[1:4] == (0, 0, "unpaid")
+
+
 def test_rejected_is_a_failure_that_a_payment_ends(db, failing, order):
     db.execute("update payment_intents set status = 'rejected'")
 

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2e32d1cca40bf95bba175ce659f1cb2d143b528964e11e818da8c685a282d2bb"
+FUNCTIONS_HASH = "f7978149cebff4eb1a705e4f3afbb7842a4c98adcb7302f4615657014b67191b"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
