@@ -44,9 +44,9 @@ def install_stops(conn: psycopg.Connection) -> None:
 
         -- the first thing that happens under the cart's lock; its body names its arguments by its own name
         create schema crash;
-        alter function checkout_bind_key set schema crash;
-        create function checkout_bind_key(buyer uuid, cart uuid, key text, hash bytea, now timestamptz) returns void language plpgsql
-        as $$ begin perform crash_stop('cart locked'); perform crash.checkout_bind_key(buyer, cart, key, hash, now); end $$;
+        alter function checkout_check_key set schema crash;
+        create function checkout_check_key(buyer uuid, cart uuid, key text, hash bytea) returns void language plpgsql
+        as $$ begin perform crash_stop('cart locked'); perform crash.checkout_check_key(buyer, cart, key, hash); end $$;
 
         create constraint trigger crash_stop_commit after insert on outbox_events deferrable initially deferred
         for each row execute function crash_stop('before the commit');

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "f7978149cebff4eb1a705e4f3afbb7842a4c98adcb7302f4615657014b67191b"
+FUNCTIONS_HASH = "37db9710059af7274e0972172fa1587c26fd59526a1f28cdb0562d7f9ca49dd1"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -59,16 +59,11 @@ begin
   v_cart := checkout_lock_cart(checkout_execute.buyer_store_id, checkout_execute.cart_id);
   v_now := clock_timestamp();   -- not now(): the lock may have been waited for
 
-  -- Before the cart is judged: a key of another request is that caller's fault, whatever the cart is like. To look first and bind
-  -- after the validation would be a statement more; what is refused takes the binding back.
-  if v_cart.status = 'converted' and num_nonnulls(v_cart.shipping_address) > 0
-     and v_cart.shipping_address is not distinct from jsonb_populate_record(null::address_t, '{}') then
-    -- checkout_erase took the address, and a hash of it would confirm a guess
-    perform checkout_check_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash);
-  else
-    perform checkout_bind_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash, v_now);
-  end if;
+  perform checkout_check_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash);
   if v_cart.status = 'converted' then
+    if num_nonnulls(v_cart.shipping_address) = 0 or v_cart.shipping_address is distinct from jsonb_populate_record(null::address_t, '{}') then
+      perform checkout_bind_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash, v_now);
+    end if;   -- else checkout_erase took the address, and a hash of it would confirm a guess
     return (checkout_build_result(v_cart, true, null, true, null)).result;
   end if;
 
@@ -82,6 +77,8 @@ begin
   end if;
   v_attribution := checkout_attribution(v_cart.ad_tokens, v_cart.buyer_store_id, checkout_execute.ad_token_policy, v_now);
 
+  -- Every validation has passed: from here on it writes.
+  perform checkout_bind_key(v_cart.buyer_store_id, v_cart.id, checkout_execute.idempotency_key, v_request_hash, v_now);
   v_cart := checkout_finalize_cart(v_cart, v_address, checkout_execute.payment_method, v_shipping_line, v_now);
   return checkout_convert(v_cart, v_quote.vendor_store_ids, v_quote.promo_cents, v_quote.line_count, v_quote.all_ordered, v_quote.more, v_details,
                           v_attribution, checkout_execute.reservation_policy);

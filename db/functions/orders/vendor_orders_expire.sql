@@ -12,8 +12,8 @@ set search_path from current
 as $$
 declare
   v_ids uuid[];
-  v_due uuid[] := '{}';
-  v_kept uuid[] := '{}';
+  v_due uuid[] := '{}'::uuid[];
+  v_kept uuid[] := '{}'::uuid[];
 begin
   if (vendor_orders_expire.max_rows between 1 and 1000) is not true then
     perform checkout_raise_invalid('max_rows', 'must be a number from 1 to 1000');
