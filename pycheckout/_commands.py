@@ -770,7 +770,8 @@ def expire_command(
         try:
             _expire_all(database, schema, batch, as_json, stop, quiet=seconds is not None)
         except typer.Exit as exc:
-            if seconds is None or exc.exit_code != AGAIN:  # busy, or away: said by then, and tried again
+            # busy, away, or only orders left whose stock cannot be given back: said by then, and tried again
+            if seconds is None or (exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012"):
                 raise
         if seconds is None:
             return

@@ -277,6 +277,10 @@ _HINTS: dict[type[CheckoutError], str] = {
     ReadOnlyServer: "Connect to the primary (target_session_attrs=read-write), or begin the transaction read-write.",
 }
 
+_REPLACED = (
+    "A release is being deployed: call again. If it stays so, `pycheckout doctor` names the step that is missing."
+)
+
 _IN_A_FUNCTION_OF_OURS = re.compile(
     r"\b(?:(?:checkout|outbox|inventory|order|orders|order_line|ad_signing_key|ad_token|cart|payment|vendor_order|vendor_orders)_\w+)\"?\("
 )
@@ -299,7 +303,8 @@ def translated(exc: psycopg.Error) -> CheckoutError | None:
     """The typed error for a psycopg error, or None if it is none of ours.
 
     A function that a host's trigger does not find, a right that it lacks and a value that it cannot read are the
-    host's errors, and come as they are.
+    host's errors, and come as they are. A step of ours that a function of ours does not find is being replaced by
+    a deployment, and is there when it has ended.
     """
     sqlstate = exc.sqlstate
     if sqlstate is None:
@@ -310,6 +315,9 @@ def translated(exc: psycopg.Error) -> CheckoutError | None:
     if sqlstate == "08P01" and exc.diag.severity_nonlocalized == "FATAL":
         return Unavailable(str(exc)[:200], sqlstate=sqlstate)  # pgbouncer's code for whatever ends a connection
     if sqlstate[:2] != "OC" and _kind(sqlstate) in (InvalidRequest, NotInstalled) and failed_inside(exc):
+        innermost, *_ = (exc.diag.context or "").split("\n")
+        if sqlstate == "42883" and all(map(_IN_A_FUNCTION_OF_OURS.search, (innermost, exc.diag.message_primary or ""))):
+            return Busy(str(exc.diag.message_primary)[:200], sqlstate=sqlstate, hint=_REPLACED)
         return None
     return error_from(
         sqlstate, exc.diag.message_primary or str(exc), detail=exc.diag.message_detail, hint=exc.diag.message_hint

@@ -441,6 +441,31 @@ def test_a_trigger_that_keeps_a_row_out_is_said(db, add_due, nothing_written, ta
     assert refusal.detail["table"] == table
 
 
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("host_writes", ["reserved_qty = 0", "available_qty = 2147483647"])
+def test_stock_that_cannot_be_given_back_keeps_only_its_own_order(db, add_due, host_writes):
+    first, *rest = [add_due(vendors=1, lines=2) for _ in range(3)]
+    db.execute(f"update inventory_items set {host_writes} where product_id = %s", (first.items[1].product_id,))
+    mine = first.groups[0].id
+
+    assert expire(db) == {"expired": 2, "kept": 0, "order_ids": [str(cart.groups[0].id) for cart in rest]}
+    assert (state(db, mine), level(db, first.items[0].product_id)) == ("created_pending", (99, 1))
+    assert [event["order_id"] for event in told(db)] == [str(cart.groups[0].id) for cart in rest]
+    with refused("OC012"):
+        expire(db)
+
+    # beside one that is done with it is no reason to fail, and it is not forgotten
+    paid = add_due()
+    db.execute("update payment_intents set status = 'paid' where order_id = %s", (paid.groups[0].id,))
+    assert expire(db) == {"expired": 0, "kept": 1, "order_ids": []}
+    db.execute(
+        "update inventory_items set available_qty = 99, reserved_qty = 1 where product_id = %s",
+        (first.items[1].product_id,),
+    )
+    assert expire(db) == {"expired": 1, "kept": 0, "order_ids": [str(mine)]}
+    assert db.execute("select * from checkout_audit()").fetchall() == []
+
+
 def test_what_is_not_due_costs_nothing(db, add_due, add_cart, checkout_sql):
     """The index of what waits is read, as far as it is due, and no other page of the table."""
     cart = add_due()

@@ -92,12 +92,24 @@ def test_a_trigger_of_the_host_that_waits_too_long_is_busy(db, trigger, add_cart
 
 
 @pytest.mark.breaks_invariants
-def test_a_missing_step_of_ours_is_named_as_it_is(db, add_cart, checkout):
-    """The call was found: which function is gone, the server's own message says."""
+def test_a_missing_step_of_ours_is_busy_and_named(postgresql, db, add_cart, checkout):
+    """The call was found: a deployment is replacing its steps. Which one is gone, the server's own message says."""
     cart = add_cart()
     db.execute("drop function checkout_lock_cart")
-    with pytest.raises(psycopg.errors.UndefinedFunction, match="checkout_lock_cart"):
-        checkout(db, cart)
+    with pytest.raises(pycheckout.Busy, match=r"checkout_lock_cart.*\n.*`pycheckout doctor`") as caught:
+        checkout(postgresql, cart)
+    assert (caught.value.sqlstate, caught.value.retryable) == ("42883", True)
+    assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedFunction)
+
+
+def test_a_step_that_a_deployment_replaces_is_waited_for(db, pool, add_cart, checkout, monkeypatch):
+    cart = add_cart()
+    db.execute("alter function checkout_lock_cart rename to checkout_locked_cart")
+    monkeypatch.setattr(
+        "pycheckout._connection.time.sleep",
+        lambda _: db.execute("alter function checkout_locked_cart rename to checkout_lock_cart"),
+    )
+    assert checkout(pool, cart).outcome == "complete"
 
 
 @pytest.mark.parametrize("cursor_factory", [psycopg.Cursor, psycopg.ClientCursor, psycopg.RawCursor])

@@ -826,6 +826,37 @@ def test_changes_keep_their_order_when_the_clock_steps_back(db, order, call):
     assert [datetime.fromisoformat(str(each["created_at"])).year for each in dated] == [2999] * 3
 
 
+def test_the_most_decisions_are_read_in_no_time(db, order, call):
+    cart = order()
+    most = [{"line_item_id": str(UUID(int=n)), "accept_qty": 0, "reason": "torn" * 250} for n in range(10_000)]
+    db.execute("set statement_timeout = '8s'")
+    with refused("OC005"):
+        call("vendor_order_decide", cart.groups[0].id, most, "k")
+
+
+def test_changes_keep_their_order_after_an_erasure_when_the_clock_steps_back(db, order, call):
+    cart = order()
+    db.execute("update vendor_orders set updated_at = '2999-01-01'")
+    call("order_line_release", cart.items[0].id, "torn", 1, "k1")
+    db.execute("select checkout_erase(%s)", (cart.id,))
+    call("order_line_release", cart.items[0].id, "torn", 1, "k2")
+    assert values(db, "select change_key from order_changes order by created_at") == ["k1", "k2"]
+
+
+def test_events_keep_their_order_where_a_trigger_dates_the_orders(db, connect, order, call):
+    """By now(), as many a host does: the beginning of a transaction that may have waited for the one before."""
+    cart = order()
+    db.execute(
+        "create function dated() returns trigger language plpgsql as 'begin new.updated_at := now(); return new; end'"
+    )
+    db.execute("create trigger dated before update on vendor_orders for each row execute function dated()")
+    with connect() as early:
+        early.execute("select now()")
+        call("order_line_release", cart.items[0].id, "torn", 1, "k1")
+        call("order_line_release", cart.items[0].id, "torn", 1, "k2", conn=early)
+    assert [data["change_key"] for _, data in events(db)] == ["k1", "k2"]
+
+
 def test_an_order_shows_what_is_left_of_its_lines(db, order, call):
     cart = order()
     call("order_line_fulfil", cart.items[0].id, 4, "k1")
@@ -942,6 +973,68 @@ RACES = {
         (10, None, None, None),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["vendor_order_cancel(%s, 'no')", "order_adjust(%s, 5, 'gift wrap', 'k')", "order_adjust(%s, -5, 'late', 'k')"],
+)
+def test_a_host_that_pays_the_intent_meanwhile_is_waited_for(db, connect, order, change):
+    """By UPDATE, as hosts do: what he writes is what was charged."""
+    cart = order()
+    with connect() as host, connect(autocommit=True) as other:
+        host.execute("update payment_intents set status = 'paid'")
+        with blocked(db, lambda conn: values(conn, f"select {change}", cart.groups[0].id), other) as waiting:
+            host.commit()
+        [answer] = waiting.result(timeout=10)
+    assert answer["payment_intent"] | {"payment_intent_id": None} == {
+        "payment_intent_id": None,
+        "method": "ach",
+        "status": "paid",
+        "amount_cents": 10000,
+    }
+    assert answer["balance_due_cents"] == max(answer["total_cents"] - 10000, 0)
+
+
+def test_what_moves_no_money_does_not_wait_for_the_intent(db, connect, order, call):
+    cart = order()
+    with connect() as host:
+        host.execute("update payment_intents set status = 'pending'")
+        call("order_line_fulfil", cart.items[0].id, 4, "k")
+
+
+@pytest.mark.parametrize("state", ["paid", "settled"])
+def test_a_host_that_was_paid_is_never_owed_it_again(db, order, call, state):
+    """Where no payment was recorded, the intent's amount is what came: less of an order, then more, owes none of it twice."""
+    cart = order()
+    db.execute("update payment_intents set status = %s::payment_status", (state,))
+    db.execute("update vendor_orders set balance_due_cents = 0")
+    due = []
+    for change, arguments in [
+        ("order_line_release", (cart.items[0].id, "torn", 4, "k1")),
+        ("order_adjust", (cart.groups[0].id, 4000, "gift wrap", "k2")),
+        ("order_adjust", (cart.groups[0].id, 300, "more of it", "k3")),
+    ]:
+        answer = call(change, *arguments)
+        due.append((answer["total_cents"], answer["balance_due_cents"], answer["payment_intent"]["amount_cents"]))
+    assert due == [(6000, 0, 10000), (10000, 0, 10000), (10300, 300, 10000)]
+
+
+def test_an_intent_over_the_rest_follows_the_rest(db, order, call):
+    """A host that took a part of it elsewhere asks for what is left, and never again for the whole."""
+    cart = order()
+    db.execute("update vendor_orders set balance_due_cents = 4000")
+    db.execute("update payment_intents set amount_cents = 4000")
+    due = []
+    for change, arguments in [
+        ("order_line_fulfil", (cart.items[0].id, 1, "k1")),
+        ("order_line_release", (cart.items[0].id, "torn", 1, "k2")),
+        ("order_line_fulfil", (cart.items[0].id, 1, "k3")),
+        ("order_line_release", (cart.items[0].id, "torn", 5, "k4")),
+    ]:
+        answer = call(change, *arguments)
+        due.append((answer["total_cents"], answer["balance_due_cents"], answer["payment_intent"]["amount_cents"]))
+    assert due == [(10000, 4000, 4000), (9000, 3000, 3000), (9000, 3000, 3000), (4000, 0, 0)]
 
 
 @pytest.mark.parametrize("race", RACES)

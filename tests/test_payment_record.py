@@ -242,6 +242,17 @@ def test_a_failure_of_a_host_without_that_state_is_unpaid(db, order):
     assert money(db, order)[3] == "unpaid"
 
 
+def test_a_state_that_the_host_lacks_is_never_written_and_never_missed(db, order):
+    db.execute("drop view order_money")
+    db.execute("alter type payment_status rename to payment_status_of_four")
+    db.execute("create type payment_status as enum ('unpaid', 'paid')")
+    db.execute("alter table payment_intents alter status drop default")
+    db.execute("alter table payment_intents alter status type payment_status using status::text::payment_status")
+    record(db, order, "captured", 400)
+    record(db, order, "captured", 600)
+    assert money(db, order)[1:4] == (0, 0, "unpaid")
+
+
 def test_rejected_is_a_failure_that_a_payment_ends(db, failing, order):
     db.execute("update payment_intents set status = 'rejected'")
 
@@ -273,6 +284,16 @@ def test_an_order_of_nobodys_has_its_money_recorded_too(db):
 
     assert (answer["currency"], answer["balance_due_cents"], answer["refund_due_cents"]) == ("EUR", 0, 100)
     assert answer["payment_intent"] is None
+
+
+@pytest.mark.breaks_invariants  # the orders have another currency than their carts
+@pytest.mark.parametrize("currency", ["usd", "Usd ", "USD"])
+def test_a_currency_that_the_host_writes_in_its_own_way_is_the_same(db, order, nothing_written, currency):
+    db.execute("update vendor_orders set currency = %s", (currency,))
+    assert record(db, order, "captured", 1000)["currency"] == "USD"
+    assert [data["currency"] for data in told(db)] == ["USD"]
+    with nothing_written(), refused("OC005"):
+        record(db, order, "captured", 1, currency="EUR")
 
 
 BAD = [
@@ -417,6 +438,19 @@ def test_a_clock_that_stepped_back_keeps_the_order_of_events(db, order):
 
     times = values(db, "select created_at from outbox_events where event_type = 'payment.changed' order by created_at")
     assert times == [last + timedelta(microseconds=n) for n in (1, 2, 3)]
+
+
+def test_events_keep_their_order_where_a_trigger_dates_the_orders(db, connect, order):
+    """By now(), as many a host does: the beginning of a transaction that may have waited for the one before."""
+    db.execute(
+        "create function dated() returns trigger language plpgsql as 'begin new.updated_at := now(); return new; end'"
+    )
+    db.execute("create trigger dated before update on vendor_orders for each row execute function dated()")
+    with connect() as early:
+        early.execute("select now()")
+        record(db, order, "authorized", 1000)
+        record(db, order, "captured", 1000, conn=early)
+    assert [data["payment"]["kind"] for data in told(db)] == ["authorized", "captured"]
 
 
 @pytest.mark.parametrize("table", ["payment_events", "vendor_orders", "payment_intents", "outbox_events"])

@@ -48,7 +48,9 @@ def test_other_checkouts_can_have_the_stock_until_all_else_is_written(db, connec
 
 def without_time(result):
     """Nor with order numbers: those that were drawn and rolled back stay a gap."""
-    orders = [{key: value for key, value in order.items() if key != "order_number"} for order in result["vendor_orders"]]
+    orders = [
+        {key: value for key, value in order.items() if key != "order_number"} for order in result["vendor_orders"]
+    ]
     return {key: value for key, value in result.items() if key != "converted_at"} | {"vendor_orders": orders}
 
 

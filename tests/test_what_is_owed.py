@@ -441,6 +441,42 @@ def test_terms_that_are_none_are_refused(db, terms):
 # What is noted on the orders
 
 
+NO_TAX_LINES = ["5", '{"a": 1}', '["x"]', "[null]", "[[1]]", '[{"code": "c"}]', '[{"code": 5, "amount_cents": 7}]']
+NO_TAX_LINES += [f'[{{"amount_cents": {amount}}}]' for amount in ("0.5", '"7"', 10**30)]
+NO_SHIPPING_LINES = ['"van"', "[]", '{"code": 5}', '{"title": ["van"]}']
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "problem", "of_a_host"),
+    [
+        ("cart_items", "tax_lines", "line_tax", NO_TAX_LINES),
+        ("cart_vendor_groups", "shipping_line", "vendor_shipping", NO_SHIPPING_LINES),
+    ],
+)
+def test_what_no_answer_could_show_is_refused_of_a_host_too(
+    db, nothing_written, add_cart, checkout_sql, table, column, problem, of_a_host
+):
+    """Or its orders would be there, and no answer about them fit the types that answers have."""
+    cart = add_cart()
+    for written in of_a_host:
+        db.execute(f"update {table} set {column} = %s::jsonb", (written,))
+        with nothing_written(), refused("OC007") as refusal:
+            checkout_sql(db, cart)
+        assert refusal.detail["problem"] == problem
+        assert refusal.detail["found"] == json.loads(written)
+    for written in (None, "null", "[]" if column == "tax_lines" else "{}"):
+        db.execute(f"update {table} set {column} = %s::jsonb", (written,))
+        with db.transaction(force_rollback=True):
+            checkout_sql(db, cart)
+
+
+def test_terms_of_30_point_0_days_are_of_30(db, add_cart, checkout_sql):
+    """A host's JSON may write a whole number so."""
+    cart = add_cart(vendors=1, groups={0: {"payment_terms": {"code": "net", "net_days": 30.0}}})
+    checkout_sql(db, cart)
+    assert values(db, "select due_at - created_at from payment_intents") == [timedelta(days=30)]
+
+
 def test_what_a_buyer_notes_stands_on_every_order_and_in_both_events(db):
     put(db, quote(group(A, line(1, 1000)), group(B, line(2, 500))))
     noted = {"billing_address": BILLING, "purchase_order": "PO 4711/ä", "metadata": {"cost": {"centre": [1, None]}}}

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "4af9321bb4f3f6b8ce36d969477911951ba2d91b2ad0f9b75d76489b082c147e"
+FUNCTIONS_HASH = "9f08f420de04278498066fbaadae4f8274789a534aa99603eca80cfc7ca35d6c"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -67,7 +67,8 @@ begin
   update vendor_orders as vendor_order
      set shipping_address = case when num_nonnulls(vendor_order.shipping_address) = 1 then v_blank end, notes = null,
          billing_address = null, purchase_order = null, metadata = null,
-         attributed_token = ad_token_public(vendor_order.attributed_token), updated_at = v_now
+         attributed_token = ad_token_public(vendor_order.attributed_token),
+         updated_at = greatest(v_now, vendor_order.updated_at)   -- which the next change comes after
    where vendor_order.id = any (v_order_ids)
      and (num_nonnulls(vendor_order.notes, vendor_order.purchase_order, vendor_order.metadata) + num_nonnulls(vendor_order.billing_address) > 0
           or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank

@@ -12,8 +12,8 @@ set search_path from current
 as $$
 declare
   v_ids uuid[];
-  v_due uuid[] := '{}';
-  v_kept uuid[] := '{}';
+  v_due uuid[] := '{}'::uuid[];
+  v_kept uuid[] := '{}'::uuid[];
 begin
   if (vendor_orders_expire.max_rows between 1 and 1000) is not true then
     perform checkout_raise_invalid('max_rows', 'must be a number from 1 to 1000');
@@ -25,7 +25,7 @@ begin
     v_kept := array(select each.id from unnest(v_ids) as each (id) where each.id <> all (v_due));
     -- what must not expire now never will: it is not looked at again
     update vendor_orders as kept set expires_at = null where kept.id = any (v_kept);
-    perform order_end_due(v_due);
+    v_due := order_end_due(v_due, v_kept = '{}');
   end if;
   return jsonb_build_object('expired', cardinality(v_due), 'kept', cardinality(v_kept), 'order_ids', v_due);
 end;
@@ -37,6 +37,6 @@ comment on function vendor_orders_expire(integer) is
   'Ends orders that are created_pending past their expires_at while nothing was paid or authorised on them: at most max_rows (1 to 1000), longest due first. Their lines are '
   'rejected, their stock is available again, their amounts (cents) and intents are 0, and one event vendor_order.expired each is written. One that is '
   'being paid, is paid, or was shipped in part loses its deadline instead and stays; one that somebody else has locked is left for '
-  'the next call. Answers {expired, kept, order_ids}. Any number of callers at once. Locks orders and intents (SKIP LOCKED), their lines, then stock in (product_id, slot) order, '
+  'the next call, and so is one whose stock cannot be given back. Answers {expired, kept, order_ids}. Any number of callers at once. Locks orders and intents (SKIP LOCKED), their lines, then stock in (product_id, slot) order, '
   'until the commit. Raises OC005 for a number out of range, OC007 if a trigger keeps a row from being written, '
-  'OC012 if less stock is reserved than the lines hold; 55P03, 40001 and 40P01 are safe to retry.';
+  'OC012 if nothing can be done because less stock is reserved than the lines hold, or no more fits on the shelf; 55P03, 40001 and 40P01 are safe to retry.';

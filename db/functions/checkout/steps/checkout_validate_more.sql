@@ -27,9 +27,10 @@ begin
       from cart_items as own where own.cart_id = v_cart.id and own.status = 'ok'
   ), judged_parts as (
     select part.*, case when part.tax < 0 or part.tax > case when v_is_included then part.total else part.tax end
-                             or part.tax_lines is not null and part.tax is not null and cart_tax_lines_cents(part.tax_lines) is distinct from part.tax
-                        then jsonb_build_object('problem', 'line_tax', 'cart_item_id', part.item_id, 'found', part.tax, 'expected',
+                             or part.tax_lines is not null and (cart_tax_lines_cents(part.tax_lines) is null or cart_tax_lines_cents(part.tax_lines) <> part.tax)
+                        then jsonb_build_object('problem', 'line_tax', 'cart_item_id', part.item_id, 'found', coalesce(to_jsonb(part.tax), part.tax_lines), 'expected',
                                coalesce(cart_tax_lines_cents(part.tax_lines)::text,
+                                        case when part.tax_lines is not null then 'a list of {code, title, rate, amount_cents}' end,
                                         case when v_is_included then format('0 to %s', part.total) else 'at least 0' end)) end as problem
       from parts as part
   ), vendors as (
@@ -40,7 +41,7 @@ begin
     having count(*) > count(part.item_id)
   ), owed as (
     select vendor.*, coalesce((vendor.own).shipping_cents, 0) as shipping, coalesce((vendor.own).shipping_tax_cents, 0) as shipping_tax,
-           nullif((vendor.own).payment_terms, 'null') as terms,
+           nullif((vendor.own).payment_terms, 'null') as terms, nullif((vendor.own).shipping_line, 'null') as named,
            v_is_included or num_nonnulls(vendor.tax, (vendor.own).shipping_cents, (vendor.own).shipping_tax_cents) > 0 as has_more,
            coalesce((vendor.own).shipping_cents, 0)
            + case when v_is_included then 0 else coalesce(vendor.tax, 0) + coalesce((vendor.own).shipping_tax_cents, 0) end as added
@@ -51,6 +52,9 @@ begin
              when least((owed.own).shipping_cents, (owed.own).shipping_tax_cents, (owed.own).minimum_cents) < 0 then jsonb_build_object(
                'problem', 'vendor_shipping', 'expected', 'at least 0',
                'found', least((owed.own).shipping_cents, (owed.own).shipping_tax_cents, (owed.own).minimum_cents))
+             when jsonb_typeof(owed.named) <> 'object' or jsonb_typeof(owed.named -> 'code') not in ('string', 'null')
+                  or jsonb_typeof(owed.named -> 'title') not in ('string', 'null') then jsonb_build_object(
+               'problem', 'vendor_shipping', 'expected', 'a shipping_line of {code, title}', 'found', owed.named)
              when owed.lines = 0 and owed.added <> 0 then jsonb_build_object(
                'problem', 'vendor_without_items', 'expected', 0, 'found', owed.added)
              when owed.has_more and cart_promo_cents((owed.own).promo) > owed.total + owed.shipping then jsonb_build_object(
@@ -94,5 +98,5 @@ revoke execute on function checkout_validate_more(cart_records) from public;
 comment on function checkout_validate_more(cart_records) is
   'Step of checkout_validate_amounts: {vendors: {<vendor_store_id>: {promo_cents, tax_cents, payment_terms}}, below_minimum: vendors whose quote is below '
   'their minimum, has_minimum, has_terms, shipping_cents (null: none is quoted), tax_cents}, in cents. Raises OC007, with the expected and the '
-  'found figure in DETAIL, for a tax that is negative, not the sum of its tax lines or, in a price that holds it, more than that; negative shipping or '
-  'minimum; a group''s total that leaves its promotion another share than the promotion says; terms that are none; cart discounts that do not add up.';
+  'found figure in DETAIL, for tax lines that are none, a tax that is negative, not the sum of its tax lines or, in a price that holds it, more than that; negative shipping or '
+  'minimum, a shipping line that is none; a group''s total that leaves its promotion another share than the promotion says; terms that are none; cart discounts that do not add up.';

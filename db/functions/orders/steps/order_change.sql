@@ -8,7 +8,8 @@
 -- is left of, and of which nothing was ever shipped, owes neither shipping nor tax. A credit is capped at what is left as well;
 -- what it lost by that stands in the history. Lines of the host's own count nowhere. An intent that is under way keeps its
 -- amount: it tells what was charged, and the event tells the host what is too much. Where payments were recorded, what is due
--- follows from them (payment_settle).
+-- follows from them (payment_settle); where none was, an intent that is settled or paid tells what was paid, and no less than
+-- that comes off what is due. Whatever moves no money leaves the intent alone, its lock too.
 
 create or replace function order_change(
   vendor_order vendor_orders,
@@ -44,6 +45,7 @@ declare
   v_adjustments numeric;
   v_discounts numeric;
   v_total numeric;
+  v_paid numeric;
   v_intents bigint;
   v_rows bigint;
 begin
@@ -133,6 +135,13 @@ begin
   v_discounts := v_order.subtotal_cents - (v_lines_total - v_order.promo_discount_cents);
   v_total := v_room + v_adjustments;
   v_change.amount_cents := nullif(v_adjustments - coalesce(v_before.adjustments_cents, 0), 0);
+  if v_total <> v_before.total_cents then
+    -- of whoever is writing it, the outcome counts
+    perform from payment_intents as intent where intent.order_id = v_order.id order by intent.id for update;
+    select sum(intent.amount_cents) into v_paid
+      from payment_intents as intent
+     where intent.order_id = v_order.id and intent.status::text in ('settled', 'paid');
+  end if;
 
   begin
     update vendor_orders as changed
@@ -154,7 +163,8 @@ begin
            shipping_tax_cents = v_order.shipping_tax_cents,
            adjustments_cents = case when v_adjustments <> 0 or changed.adjustments_cents is not null then v_adjustments end,
            total_cents = v_total,
-           balance_due_cents = greatest(v_order.balance_due_cents + (v_total - v_before.total_cents), 0),
+           balance_due_cents = least(greatest(v_order.balance_due_cents + (v_total - v_before.total_cents), 0),
+                                     case when v_paid is not null then greatest(v_total - v_paid, 0) end),
            expires_at = v_order.expires_at,
            updated_at = v_now
      where changed.id = v_order.id
@@ -171,17 +181,18 @@ begin
     perform checkout_raise_rows(v_before.cart_id, 'vendor_orders', 1, v_rows);
   end if;
 
-  -- of an intent that is under way, or paid, the amount tells what was charged
-  select count(*) into v_intents
-    from payment_intents as intent
-   where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected') and intent.amount_cents <> v_order.total_cents;
-  update payment_intents as intent
-     set amount_cents = v_order.total_cents,
-         updated_at = v_now
-   where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected') and intent.amount_cents <> v_order.total_cents;
-  get diagnostics v_rows = row_count;
-  if v_rows <> v_intents then
-    perform checkout_raise_rows(v_before.cart_id, 'payment_intents', v_intents, v_rows);
+  -- Of an intent that is under way, or paid, the amount tells what was charged; of one that asks for the rest, the rest follows.
+  if v_total <> v_before.total_cents then
+    select count(*) into v_intents
+      from payment_intents as intent where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected');
+    update payment_intents as intent
+       set amount_cents = case when intent.amount_cents = v_before.balance_due_cents then v_order.balance_due_cents else v_order.total_cents end,
+           updated_at = v_now
+     where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected');
+    get diagnostics v_rows = row_count;
+    if v_rows <> v_intents then
+      perform checkout_raise_rows(v_before.cart_id, 'payment_intents', v_intents, v_rows);
+    end if;
   end if;
 
   v_order := payment_settle(v_order);

@@ -5,6 +5,7 @@
 create or replace function order_check_key(order_id uuid, change_key text, request_hash bytea)
 returns order_changes
 language plpgsql
+stable
 as $$
 declare
   v_change order_changes;

@@ -3,6 +3,7 @@
 create or replace function order_last_change(order_id uuid, line_id uuid default null)
 returns order_changes
 language plpgsql
+stable
 as $$
 declare
   v_change order_changes;

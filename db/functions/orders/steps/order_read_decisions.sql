@@ -7,7 +7,7 @@ stable
 as $$
 declare
   v_given constant jsonb := coalesce(nullif(order_read_decisions.decisions, 'null'), '[]');
-  v_decisions jsonb := '{}';
+  v_decisions jsonb;
   v_decision jsonb;
 begin
   if jsonb_typeof(v_given) <> 'array' then
@@ -32,8 +32,9 @@ begin
     elsif v_decision ->> 'reason' is not null then
       perform order_check_reason(v_decision ->> 'reason');
     end if;
-    v_decisions := v_decisions || jsonb_build_object(lower(v_decision ->> 'line_item_id'), v_decision - 'line_item_id');
   end loop;
+  select coalesce(jsonb_object_agg(lower(each.value ->> 'line_item_id'), each.value - 'line_item_id'), '{}') into v_decisions
+    from jsonb_array_elements(v_given) as each;
   if (select count(*) from jsonb_object_keys(v_decisions)) <> jsonb_array_length(v_given) then
     perform checkout_raise_invalid('decisions', 'must name each line once');
   end if;

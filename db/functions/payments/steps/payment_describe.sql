@@ -24,7 +24,7 @@ begin
     'buyer_store_id', v_order.buyer_store_id,
     'vendor_store_id', v_order.vendor_store_id,
     'status', v_order.status,
-    'currency', coalesce(v_order.currency::text, v_event.currency),
+    'currency', v_event.currency,
     'total_cents', v_order.total_cents,
     'authorized_cents', v_sums.open_cents,
     'captured_cents', v_sums.captured_cents,

@@ -9,14 +9,16 @@ as $$
 declare
   v_event_id constant uuid := checkout_uuid();
   v_order constant vendor_orders := payment_emit_event.vendor_order;
+  -- the event's, not the order's updated_at, which a trigger of the host may set to the beginning of its transaction
+  v_at constant timestamptz := (payment_emit_event.event).created_at;
   v_data constant jsonb := payment_describe(v_order, payment_emit_event.event);
   v_rows bigint;
 begin
   insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at)
   values (v_event_id, 'payment.changed', 'checkout_group', v_order.checkout_group_id,
-          jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_order.updated_at),
+          jsonb_build_object('version', 1, 'event_id', v_event_id, 'occurred_at', checkout_timestamp(v_at),
                              'type', 'payment.changed', 'data', v_data),
-          v_order.updated_at, v_order.updated_at);
+          v_at, v_at);
   get diagnostics v_rows = row_count;
   if v_rows <> 1 then
     perform checkout_raise_rows(v_order.cart_id, 'outbox_events', 1, v_rows);

@@ -16,8 +16,8 @@ begin
       using errcode = 'OC011',
             detail = jsonb_build_object('order_id', (payment_lock.event).order_id),
             hint = 'Look at the id, and at the schema: nothing was recorded.';
-  elsif v_order.currency::text <> (payment_lock.event).currency then
-    perform checkout_raise_invalid('currency', format('must be %s, that of the order', v_order.currency));
+  elsif upper(btrim(v_order.currency::text)) <> (payment_lock.event).currency then   -- a host's column may hold it in its own way
+    perform checkout_raise_invalid('currency', format('must be %s, that of the order', upper(btrim(v_order.currency::text))));
   end if;
   return v_order;
 end;

@@ -53,7 +53,7 @@ begin
   v_amount := case when v_state in ('unpaid', 'failed', 'rejected') then v_order.total_cents
                    else greatest(v_intent.amount_cents, v_order.total_cents - v_order.balance_due_cents) end;
   if (v_state, v_amount) is distinct from (v_intent.status::text, v_intent.amount_cents) and v_intent.id is not null then
-    v_intent.status := v_state;
+    v_intent.status := v_state::payment_status;
     update payment_intents as intent
        set status = v_intent.status, amount_cents = v_amount, updated_at = v_order.updated_at
      where intent.id = v_intent.id;
@@ -66,6 +66,7 @@ begin
 exception
   when numeric_value_out_of_range then
     perform checkout_raise_invalid('amount_cents', 'makes a sum of payments that does not fit');
+    return null;   -- never reached
 end;
 $$;
 
