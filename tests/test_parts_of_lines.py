@@ -1005,7 +1005,7 @@ def test_what_moves_no_money_does_not_wait_for_the_intent(db, connect, order, ca
 
 @pytest.mark.parametrize("state", ["paid", "settled"])
 def test_a_host_that_was_paid_is_never_owed_it_again(db, order, call, state):
-    """Where no payment was recorded, the intent's amount is what came: less of an order, then more, owes none of it twice."""
+    """Without a record of payments the intent's amount is what came: less of an order, then more, owes none of it twice."""
     cart = order()
     db.execute("update payment_intents set status = %s::payment_status", (state,))
     db.execute("update vendor_orders set balance_due_cents = 0")

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "9f08f420de04278498066fbaadae4f8274789a534aa99603eca80cfc7ca35d6c"
+FUNCTIONS_HASH = "6c448f38b67cfa68c5f331595902aee0a70e13c57cf5a81790f255457db62183"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
