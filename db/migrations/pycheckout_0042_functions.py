@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "fe093764690baa6bf8cfe6d1540509d81e499575073b00b7263aa775190fbe95"
+FUNCTIONS_HASH = "aeee41812099b390dea6517fc2a9a69229dab20d6c010b7bbb54ca2ac6975f4e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
