@@ -90,9 +90,14 @@ def validate_events(db):
 WAITING = [release, fulfil, give_back, decide, cancel, adjust, pay]
 
 
+@pytest.mark.parametrize("is_erased", [False, True])  # then nothing else on its order is left to be written
 @pytest.mark.parametrize("change", [*WAITING, expire], ids=lambda change: change.__name__)
-def test_an_erasure_waits_for_a_change_under_way_and_takes_what_it_said(db, connect, bought, snapshot, change):
+def test_an_erasure_waits_for_a_change_under_way_and_takes_what_it_said(
+    db, connect, bought, snapshot, change, is_erased
+):
     cart = bought(shipped=change is give_back)
+    if is_erased:
+        erase(db, cart.id)
     before = done(db, cart)
     with connect() as changing, connect(autocommit=True) as owner:
         change(changing, cart)
