@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -133,7 +133,7 @@ class Checkouts(RuleBasedStateMachine):
             }
             for cell, quantity, price, status in zip(cells, quantities, prices, statuses, strict=True)
         }
-        owed = CartOwed(expires_in=data.draw(st.sampled_from([None, "1 hour"])))
+        owed = CartOwed(expires_in=data.draw(st.sampled_from([None, "1 hour", "1 hour"])))
         owed.is_tax_included = says_more and data.draw(st.booleans())
         taxes = {}
         if says_more:
@@ -507,7 +507,7 @@ class Checkouts(RuleBasedStateMachine):
     @precondition(lambda self: any(order.deadline is not None for order in self.model.orders.values()))
     @rule(data=st.data(), most=st.sampled_from([1, 100, 100]))
     def expire(self, data, most):
-        for _ in range(data.draw(st.integers(0, 2))):
+        for _ in range(data.draw(st.sampled_from([0, 2, 4]))):
             self.let_time_run_out(data)
         ended, kept = self.model.expire(most)
         answer = {"expired": len(ended), "kept": len(kept), "order_ids": [str(order_id) for order_id in ended]}
@@ -523,7 +523,10 @@ class Checkouts(RuleBasedStateMachine):
             self.pay_an_order(data, kind)
 
     def pay_an_order(self, data, kind):
-        order_id, order = self.an_order(data, lambda order: order.total or order.captured)
+        is_due = data.draw(st.booleans())
+        order_id, order = self.an_order(
+            data, lambda order: order.deadline is not None if is_due else order.total or order.captured
+        )
         usual = {order.total, order.balance, order.captured - order.refunded, order.authorized, order.total // 3}
         least = 0 if kind == "failed" else 1
         amount = data.draw(st.integers(least, 2000) | st.sampled_from(sorted({max(each, least) for each in usual})))
@@ -536,8 +539,8 @@ class Checkouts(RuleBasedStateMachine):
         cart_id = self.one_of(self.model.converted, data)
         event = f"charge-{self.model.next()}"
         for order_id, order in sorted(self.model.orders.items()):
-            if order.cart_id == cart_id and order.balance:
-                self.record(order_id, event, "captured", order.balance)
+            if order.cart_id == cart_id and order.total > order.captured:
+                self.record(order_id, event, "captured", order.total - order.captured)
                 assert (order.balance, order.deadline) == (0, None)
 
     @precondition(lambda self: any(order.payments for order in self.model.orders.values()))
@@ -628,7 +631,7 @@ class Checkouts(RuleBasedStateMachine):
             (order.intent, order_id),
         )
 
-    @precondition(lambda self: self.model.orders)
+    @precondition(lambda self: any(order.intent_status == "settled" for order in self.model.orders.values()))
     @rule(data=st.data())
     def host_pays_the_vendor(self, data):
         order_id, order = self.an_order(data, lambda order: order.intent_status == "settled")
@@ -893,12 +896,13 @@ def machine(db, add_cart, checkout_sql):
             db.execute("set local session_replication_role = replica")
             db.execute(f"truncate {tables}")
 
-    def machine(examples, steps, **kwargs):
+    def machine(examples, steps, number=None):
         met = Counter()
         attributes = {"db": db, "reset": staticmethod(reset), "met": met}
         attributes |= {"add_cart": staticmethod(add_cart), "checkout_sql": staticmethod(checkout_sql)}
+        checkouts = type("Checkouts", (Checkouts,), attributes)
         run_state_machine_as_test(
-            type("Checkouts", (Checkouts,), attributes),
+            checkouts if number is None else seed(number)(checkouts),
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,
@@ -907,7 +911,6 @@ def machine(db, add_cart, checkout_sql):
                 database=None,
                 # as it was found: to shrink what takes hundreds of steps lasts longer than a test may
                 phases=[Phase.generate],
-                **kwargs,
             ),
         )
         return met
@@ -931,10 +934,10 @@ WANTED |= {f"intent {status}" for status in ("unpaid", "failed", "pending", "set
 def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
     """A property-based state machine against a model."""
     met = Counter()
-    for _ in range(5):  # what is drawn depends on the modules that are loaded, and one round may miss something
-        met += machine(50, 60, derandomize=not met)
-        break
-        if met.keys() >= WANTED:
+    for number in range(8):  # what is drawn depends on the modules that are loaded: one round more may be needed
+        met += machine(10, 60, number)
+        print(number, sum(met.values()), WANTED - met.keys(), flush=True)
+        if number >= 3 and met.keys() >= WANTED:
             break
     print(dict(met))
     assert met.keys() >= WANTED, WANTED - met.keys()
@@ -945,6 +948,8 @@ def test_any_order_of_steps_keeps_every_unit_and_every_cent(machine):
 @pytest.mark.timeout(3600)
 def test_many_orders_of_steps_keep_every_unit_and_every_cent(machine):
     """The same with other steps each time, for minutes."""
-    met = machine(1000, 60)
+    met = Counter()
+    for _ in range(100):
+        met += machine(10, 60)
     print(dict(met))
     assert met.keys() >= WANTED
