@@ -521,6 +521,66 @@ def test_parts_of_a_line_take_its_total_discount_and_tax(db, add_cart, checkout_
     assert figures(db, cart) == (subtotal, discount, tax, 0, 0, subtotal - discount + tax)
 
 
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    amounts=st.tuples(st.integers(0, MOST), st.integers(0, MOST // 2), st.integers(0, MOST // 2))
+    | st.just((MOST, MOST // 2, MOST // 2))
+    | st.tuples(*[st.integers(0, 99)] * 3),
+    units=st.integers(1, 10_000) | st.sampled_from([1, 7, 9999, 10_000]),
+    cuts=st.lists(st.integers(0, 10_000), max_size=4),
+    comes_back=st.lists(st.booleans(), min_size=5, max_size=5),
+    currency=st.sampled_from(["USD", "JPY", "KWD"]),
+)
+def test_parts_of_a_line_of_any_size_come_to_the_line(
+    db, add_cart, checkout_sql, call, amounts, units, cuts, comes_back, currency
+):
+    """Each part is turned down, or shipped and comes back; in the end nothing is left."""
+    total, discount, tax = amounts
+    cart = add_cart(
+        vendors=1,
+        lines=1,
+        amounts="gross",
+        currency=currency,
+        stock=units,
+        items={
+            (0, 0): {
+                "quantity": units,
+                "line_subtotal_cents": total + discount,
+                "line_discounts_cents": discount,
+                "line_total_cents": total,
+                "tax_cents": tax,
+            }
+        },
+        groups={0: {"total_cents": total + tax}},
+        cart={"discounts_cents": discount, "total_cents": total + tax},
+    )
+    checkout_sql(db, cart, key=str(cart.id))
+    [line] = cart.items
+    off = 0
+    for n, (size, comes_from_the_buyer) in enumerate(zip(parts(cuts, units), comes_back, strict=False)):
+        if comes_from_the_buyer:
+            call("order_line_fulfil", line.id, size, f"shipped-{n}")
+            set_order(db, cart, "delivered")
+            answer = call("order_line_return", line.id, "torn", size, True, f"k{n}")
+            set_order(db, cart, "partially_fulfilled")
+        else:
+            answer = call("order_line_release", line.id, "torn", size, f"k{n}")
+        [change] = answer["changes"]
+        taken = [each * (off + size) // units - each * off // units for each in amounts]
+        assert [change[f"{name}_cents"] for name in ("total", "discount", "tax")] == taken
+        off += size
+        left = [each - each * off // units for each in amounts]
+        assert figures(db, cart) == (left[0] + left[1], left[1], left[2], 0, 0, left[0] + left[2])
+    assert figures(db, cart)[-1] == 0
+    assert level(db, line) == (units, 0)
+
+
 @pytest.mark.parametrize("included", [False, True])
 def test_shipping_comes_off_only_if_nothing_was_ever_shipped(db, add_cart, checkout_sql, call, included):
     cart = taxed(db, add_cart, checkout_sql, included=included)
@@ -1005,7 +1065,7 @@ def test_what_moves_no_money_does_not_wait_for_the_intent(db, connect, order, ca
 
 @pytest.mark.parametrize("state", ["paid", "settled"])
 def test_a_host_that_was_paid_is_never_owed_it_again(db, order, call, state):
-    """Without a record of payments the intent's amount is what came: less of an order, then more, owes none of it twice."""
+    """Without a record of payments the intent says what came: less of an order, then more, owes none of it twice."""
     cart = order()
     db.execute("update payment_intents set status = %s::payment_status", (state,))
     db.execute("update vendor_orders set balance_due_cents = 0")

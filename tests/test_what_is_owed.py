@@ -406,6 +406,26 @@ def test_what_is_offered_once_more_goes_to_lines_in_their_order_and_no_further(d
     ]
 
 
+def test_a_vendor_that_only_the_second_offer_gave_something_is_judged_by_its_minimum_too(db):
+    """All of C was short; the two units of line 5 that A's end frees come to less than C's minimum."""
+    more = group(C, line(5, 200, quantity=2, product=9), line(6, 300), minimum_cents=500)
+    put(db, quote(SHARED[0], more, group(B, line(4, 50))), {1: 0, 6: 0, 9: 5})
+    result = ordered(db)
+    found = orders(result)
+    assert [notes(found[vendor]) for vendor in (A, C, B)] == [
+        ["insufficient_inventory", "below_minimum"],
+        ["below_minimum", "insufficient_inventory"],
+        [None],
+    ]
+    assert (found[C].status, owed(found[C])) == ("rejected", (0, 0, 0, 0, 0))
+    assert {vendor.vendor_store_id: vendor.reason for vendor in result.rejected_vendors} == {
+        A: "below_minimum",
+        C: "below_minimum",
+    }
+    level = row(db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", UUID(int=209))
+    assert level == {"available_qty": 5, "reserved_qty": 0}
+
+
 def test_policy_vendor_says_short_of_a_vendor_that_would_be_below_its_minimum(db):
     put(db, quote(group(A, line(1, 600), line(2, 400), minimum_cents=700), group(B, line(3, 300))), {1: 0})
     result = ordered(db, reservation_policy="vendor")

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "6c448f38b67cfa68c5f331595902aee0a70e13c57cf5a81790f255457db62183"
+FUNCTIONS_HASH = "2acefce7e2332db8bbe96bde01a0f601a99d224796e1b0bb4e2771fc94610244"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

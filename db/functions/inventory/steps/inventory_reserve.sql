@@ -9,7 +9,8 @@
 -- Without it, all slots of every product are locked, so that nothing can be held in vain.
 --
 -- A vendor whose lines that are not short come to less than its minimum gets none of them. What that frees is offered once
--- more, to lines that are short, or they would be told "sold out" beside stock; so nobody else falls below a minimum. Under
+-- more, to lines that are short, or they would be told "sold out" beside stock. A vendor that was short of everything may still
+-- be below its minimum with what it got then, so that minimums are judged once more; that is the end of it. Under
 -- policy vendor no vendor is left with a part of its quote.
 
 create or replace function inventory_reserve(
@@ -146,6 +147,8 @@ begin
         v_held_qtys := v_held_qtys || v_takes[i];
       end loop;
     end loop;
+    below_minimum_line_ids := below_minimum_line_ids
+      || cart_lines_below_minimum(inventory_reserve.cart_id, inventory_reserve.vendor_store_ids, short_line_ids || below_minimum_line_ids);
   end if;
   v_off_line_ids := short_line_ids || below_minimum_line_ids;
 
