@@ -486,17 +486,18 @@ payments = _group("payment", _CHECKOUT, "What payment providers told.")
 stock = _group("stock", _CHECKOUT, "Units of products.")
 
 # What a person wants to see of an order in a list, and of a line; --json has all.
-_ORDER = (
-    "order_id",
-    "order_number",
-    "status",
-    "total_cents",
-    "balance_due_cents",
-    "currency",
-    "line_count",
-    "created_at",
-)
+_ORDER = ("order_id", "order_number", "status", "total_cents", "currency", "created_at")
 _LINE = ("name", "qty", "total_cents", "tax_cents", "status", "notes", "line_item_id")
+_PART = (
+    "line_item_id",
+    "qty",
+    "reserved_qty",
+    "fulfilled_qty",
+    "released_qty",
+    "returned_qty",
+    "total_cents",
+    "status",
+)
 _STEP = ("created_at", "about", "kind", "amount_cents", "reason", "key")
 
 Order = Annotated[str, typer.Argument(metavar="ORDER", help="The id of a vendor's order.")]
@@ -549,19 +550,19 @@ def _order_list(
     )
 
 
-@_calls(orders, "cancel", grant="checkout_grant_orders")
+@_calls(orders, "cancel", grant="checkout_grant_orders", columns=_PART)
 def _order_cancel(order: Order, reason: Reason) -> Statement:
     """Cancel an order: its stock is available again, and nothing of it is to be paid."""
     return OrderCalls.cancel.statement(order, reason=reason)
 
 
-@_calls(orders, "release", grant="checkout_grant_orders")
+@_calls(orders, "release", grant="checkout_grant_orders", columns=_PART)
 def _order_release(line: Line, reason: Reason, qty: Quantity = None, key: ChangeKey = None) -> Statement:
     """Turn down units of a line of an order: they are available again, and their amounts come off the order."""
     return OrderCalls.release.statement(line, reason=reason, qty=qty, change_key=key)
 
 
-@_calls(orders, "fulfil", grant="checkout_grant_orders")
+@_calls(orders, "fulfil", grant="checkout_grant_orders", columns=_PART)
 def _order_fulfil(
     line: Line,
     qty: Quantity = None,
@@ -574,7 +575,7 @@ def _order_fulfil(
     return OrderCalls.fulfil.statement(line, qty=qty, change_key=key, details=_json_of("details", details))
 
 
-@_calls(orders, "return", grant="checkout_grant_orders")
+@_calls(orders, "return", grant="checkout_grant_orders", columns=_PART)
 def _order_return(
     line: Line,
     reason: Reason,
@@ -586,13 +587,14 @@ def _order_return(
     return OrderCalls.return_.statement(line, reason=reason, restock=restock, change_key=key, qty=qty)
 
 
-@_calls(orders, "decide", grant="checkout_grant_orders")
+@_calls(orders, "decide", grant="checkout_grant_orders", columns=_PART)
 def _order_decide(
     order: Order,
     decisions: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON", help='What is not accepted whole: \'[{"line_item_id", "accept_qty", "reason"}]\'.'
+            metavar="JSON",
+            help="What is not accepted whole: an array of objects with line_item_id, accept_qty and reason.",
         ),
     ] = None,
     key: ChangeKey = None,
@@ -601,7 +603,7 @@ def _order_decide(
     return OrderCalls.decide.statement(order, _json_of("decisions", decisions), change_key=key)
 
 
-@_calls(orders, "adjust", grant="checkout_grant_orders")
+@_calls(orders, "adjust", grant="checkout_grant_orders", columns=_PART)
 def _order_adjust(
     order: Order,
     cents: Annotated[int, typer.Option(metavar="CENTS", help="Minor units that are added; below 0 a credit.")],

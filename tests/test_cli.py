@@ -688,7 +688,9 @@ COMMANDS = [
     "show",
     "demo",
     "order",
+    "payment",
     "stock",
+    "expire",
     "audit",
     "relay",
     "outbox",
@@ -736,7 +738,7 @@ def test_help_reads_as_a_person_expects(words):
     for option, says in options(shown).items():
         value, _, sentence = says.partition("  ")
         if sentence:
-            assert re.fullmatch(r"[A-Z]+(\|@FILE)?|[a-z|]+|[A-Z]+ \[.*x.*\]", value), (option, value)
+            assert re.fullmatch(r"[A-Z]+(\|@FILE)?|[a-z|]+|[A-Z]+ \[.*x.*\]|--no-[a-z]+", value), (option, value)
         assert len((sentence or value).split()) >= 3, (option, says)
     for argument, says in re.findall(r"^│[ *]+([A-Z]+) +(.+?) *│$", shown, re.MULTILINE):
         assert len(says.split()) >= 3, argument

@@ -30,14 +30,18 @@ DUPLICATES = {
     "inventory_holds_pkey": ("inventory_holds", {}),
     "inventory_items_pkey": ("inventory_items", {}),
     "inventory_slots_pkey": ("inventory_slots", {}),
+    "idx_order_changes_order_id_change_key": ("order_changes", {"id": OTHER_ID}),
+    "order_changes_pkey": ("order_changes", {"change_key": "'other'"}),
     "order_line_items_pkey": ("order_line_items", {}),
     "outbox_dead_letters_pkey": ("outbox_dead_letters", {}),
     "outbox_events_pkey": ("outbox_events", {"aggregate_id": OTHER_ID}),
     "outbox_purges_pkey": ("outbox_purges", {}),
+    "payment_events_pkey": ("payment_events", {}),
     "payment_intents_one_per_order": ("payment_intents", {"id": OTHER_ID}),
     "payment_intents_pkey": ("payment_intents", {"order_id": "(select id from vendor_orders where id <> order_id)"}),
-    "idx_vendor_orders_checkout_group_id": ("vendor_orders", {"id": OTHER_ID}),
-    "vendor_orders_pkey": ("vendor_orders", {"vendor_store_id": OTHER_ID}),
+    "idx_vendor_orders_checkout_group_id": ("vendor_orders", {"id": OTHER_ID, "order_number": "null"}),
+    "idx_vendor_orders_order_number": ("vendor_orders", {"id": OTHER_ID, "vendor_store_id": OTHER_ID}),
+    "vendor_orders_pkey": ("vendor_orders", {"vendor_store_id": OTHER_ID, "order_number": "null"}),
 }
 
 CHECKS = {
@@ -52,6 +56,9 @@ CHECKS = {
     "inventory_slots_available_not_negative": "update inventory_slots set available_qty = -1",
     "inventory_slots_reserved_not_negative": "update inventory_slots set reserved_qty = -1",
     "inventory_slots_slot_positive": "update inventory_slots set slot = slot - 2",
+    "order_changes_kind_known": "update order_changes set kind = 'forgotten'",
+    "payment_events_amount_not_negative": "update payment_events set amount_cents = -1",
+    "payment_events_kind_known": "update payment_events set kind = 'forgotten'",
     "vendor_orders_buyer_is_not_vendor": "update vendor_orders set buyer_store_id = vendor_store_id",
     "vendor_orders_cart_id_set": "update vendor_orders set cart_id = null",
 }
@@ -63,7 +70,9 @@ def filled(connect, add_cart, checkout_sql):
     cart = add_cart(vendors=2, lines=1)
     conn = connect()
     conn.execute("select inventory_split(%s, 2)", (cart.items[0].product_id,))
-    checkout_sql(conn, cart)
+    order_id = checkout_sql(conn, cart)["vendor_orders"][0]["order_id"]
+    conn.execute("select order_adjust(%s, 1, 'freight', 'k')", (order_id,))
+    conn.execute("select payment_record(%s, 'acme', 'evt', 'captured', 1, 'USD')", (order_id,))
     conn.execute("select inventory_restock(%s, 1, 'k')", (cart.items[1].product_id,))
     conn.execute("select ad_signing_key_put('k1', %s)", (bytes(32),))
     conn.execute("select checkout_grant(current_user)")

@@ -581,7 +581,7 @@ begin
 
   with ours (classid, objid, objsubid) as (
     select 'pg_class'::regclass, to_regclass(quote_ident(ledger.name))::oid, 0
-      from checkout_ledger as ledger where ledger.kind in ('table', 'view')
+      from checkout_ledger as ledger where ledger.kind in ('table', 'view', 'index')
      union all
     select 'pg_class'::regclass, unnest(array['checkout_ledger'::regclass, 'checkout_objects'::regclass])::oid, 0
      union all
