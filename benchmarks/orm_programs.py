@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, create_engine, func, literal_column, select
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, Sequence, create_engine, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ENUM, JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 from sqlalchemy.types import DateTime, TypeDecorator
@@ -134,6 +134,7 @@ class Order(Base):
     balance_due_cents: Mapped[int]
     promo: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     warnings: Mapped[list[Any]]
+    order_number: Mapped[int] = mapped_column(BigInteger, Sequence("checkout_order_number_seq"))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     lines: Mapped[list[Line]] = relationship()
@@ -157,6 +158,7 @@ class Line(Base):
     discount_cents: Mapped[int]
     total_cents: Mapped[int]
     reserved_qty: Mapped[int]
+    released_qty: Mapped[int | None]
     status: Mapped[str] = mapped_column(LINE_STATUS)
     notes: Mapped[str | None]
     warnings: Mapped[list[Any]]

@@ -53,18 +53,21 @@ update cart_records
    set shipping_address = jsonb_populate_record(null::address_t, %s), payment_method = %s, converted_at = %s,
        status = %s, checkout_group_id = %s, updated_at = %s
  where id = %s"""
+_NUMBER = "nextval('checkout_order_number_seq')"
 _COLUMNS = {
-    "vendor_orders": "id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
+    "vendor_orders": "order_number, id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
     " shipping_address, payment_method, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents,"
     " transport_fee_cents, total_cents, balance_due_cents, promo, warnings, created_at, updated_at",
     "order_line_items": "id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents, qty, moq,"
-    " max_qty, line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, notes, warnings,"
+    " max_qty, line_subtotal_cents, discount_cents, total_cents, reserved_qty, released_qty, status, notes, warnings,"
     " applied_volume_discount, created_at, updated_at",
     "payment_intents": "id, order_id, method, amount_cents, created_at, updated_at",
     "outbox_events": "id, event_type, aggregate_type, aggregate_id, payload, created_at, next_attempt_at",
 }
+_VALUES = {"order_number": _NUMBER, "shipping_address": "jsonb_populate_record(null::address_t, %s)"}
 _INSERT_ALL = {
-    table: f"insert into {table} ({columns}) select {columns} from jsonb_populate_recordset(null::{table}, %s)"
+    table: f"insert into {table} ({columns}) select {columns.replace('order_number', _NUMBER)}"
+    f" from jsonb_populate_recordset(null::{table}, %s)"
     for table, columns in _COLUMNS.items()
 }
 
@@ -165,11 +168,8 @@ def checkout_naive(conn: psycopg.Connection[Any], request: Request) -> UUID:
         for table, written in _tables(rows):
             for row in written:
                 names = [column.strip() for column in _COLUMNS[table].split(",")]
-                values = ", ".join(
-                    "jsonb_populate_record(null::address_t, %s)" if name == "shipping_address" else "%s"
-                    for name in names
-                )
-                parameters = [_parameter(row.get(name)) for name in names]
+                values = ", ".join(_VALUES.get(name, "%s") for name in names)
+                parameters = [_parameter(row.get(name)) for name in names if name != "order_number"]
                 conn.execute(f"insert into {table} ({_COLUMNS[table]}) values ({values}) returning id", parameters)
         return rows.cart["checkout_group_id"]
 

@@ -231,6 +231,7 @@ def _line(item: Any, group: Any, short: bool, stamps: Row) -> Row:
         "discount_cents": discount(item),
         "total_cents": total(item),
         "reserved_qty": 0 if short else item.quantity,
+        "released_qty": item.quantity if short else None,
         "status": "rejected" if short else "pending",
         "notes": "insufficient_inventory" if short else None,
         "warnings": (item.warnings or []) + [_SHORT] * short,

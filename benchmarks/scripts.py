@@ -54,10 +54,11 @@ def floor(shape: Shape, created: str, converted: str, *, pipelined: bool = False
         f" updated_at = now() where product_id in ({', '.join(products)})",
         "insert into vendor_orders (id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
         " shipping_address, payment_method, subtotal_cents, discounts_cents, promo_discount_cents, tax_cents,"
-        " transport_fee_cents, total_cents, balance_due_cents, warnings, created_at, updated_at)"
+        " transport_fee_cents, total_cents, balance_due_cents, warnings, order_number, created_at, updated_at)"
         f" select (high || low)::uuid, (high || '{ids.CART}')::uuid, (high || '{ids.ANCHOR}')::uuid,"
         f" (high || '{ids.BUYER}')::uuid, vendor, 'created_pending', 'USD', {address}, 'ach', {total}, 0, 0, 0, 0,"
-        f" {total}, {total}, '[]', now(), now() from {one}, (values {orders}) as vendor_order (low, vendor)",
+        f" {total}, {total}, '[]', nextval('checkout_order_number_seq'), now(), now()"
+        f" from {one}, (values {orders}) as vendor_order (low, vendor)",
         "insert into order_line_items (id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents,"
         " qty, moq, line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, warnings, created_at,"
         " updated_at)"

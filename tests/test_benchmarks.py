@@ -89,8 +89,10 @@ def _comparable(row, number, anchor):
             return "of this cart: " + text.removeprefix(high)
         return "set" if hasattr(value, "tzinfo") else value
 
-    return {name: plain(value) for name, value in row.items() if name not in _OTHERWISE} | (
-        {"idempotency_key": "its key"} if row.get("idempotency_key") == f"k{number}" else {}
+    return (
+        {name: plain(value) for name, value in row.items() if name not in _OTHERWISE}
+        | ({"idempotency_key": "its key"} if row.get("idempotency_key") == f"k{number}" else {})
+        | ({"order_number": "a number"} if row.get("order_number") is not None else {})
     )
 
 

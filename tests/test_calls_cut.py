@@ -67,6 +67,7 @@ CALLS = {
     "orders.cancel": ("vendor_order_cancel", lambda world: {"order_id": world.order_id, "reason": "late"}),
     "orders.release": ("order_line_release", lambda world: {"line_id": world.line_id, "reason": "late"}),
     "orders.fulfil": ("order_line_fulfil", lambda world: {"line_id": world.line_id}),
+    "orders.return_": ("order_line_return", lambda world: returned(world)),
     "orders.decide": ("vendor_order_decide", lambda world: {"order_id": world.order_id}),
     "orders.adjust": (
         "order_adjust",
@@ -105,6 +106,12 @@ NEEDS_A_KEY = ("stock.adjust", "stock.restock")
 
 def ids_of(cart):
     return {"buyer_store_id": cart.buyer_store_id, "cart_id": cart.id}
+
+
+def returned(world):
+    """Only what was shipped comes back."""
+    world.db.execute("select order_line_fulfil(%s)", (world.line_id,))
+    return {"line_id": world.line_id, "reason": "torn", "restock": True, "change_key": "k1"}
 
 
 def quote(world):
