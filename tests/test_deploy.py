@@ -298,7 +298,12 @@ def test_a_function_that_is_made_anew_keeps_its_callers(conn, role, functions):
 
     may = {name: value(conn, MAY, name, "checkout_result(uuid, uuid)") for name in (service, quotes, by_hand, revoked)}
     assert may == {service: True, quotes: False, by_hand: True, revoked: False}
-    assert value(conn, MAY, service, "checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text)")
+    assert value(
+        conn,
+        MAY,
+        service,
+        "checkout_execute(uuid, uuid, text, jsonb, text, jsonb, text, text, jsonb, text, jsonb, interval)",
+    )
     grants = "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute with grant option')"
     assert [value(conn, grants, name) for name in (by_hand, service)] == [True, False]
 
