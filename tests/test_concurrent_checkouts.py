@@ -113,7 +113,7 @@ def test_two_checkouts_of_one_caller_are_one_transaction(db, connect, add_cart, 
 
 def test_a_hundred_checkouts_at_once_never_share_an_id_or_a_number(db, pool, add_cart, checkout_sql):
     """The host's numbers may come from a sequence, which leaves gaps, and never from the last number + 1."""
-    db.execute("alter table vendor_orders add column order_number bigint generated always as identity")
+    db.execute("alter table vendor_orders add column host_number bigint generated always as identity")
     carts = [add_cart(vendors=2, lines=1) for _ in range(100)]
 
     def buy(cart):
@@ -124,6 +124,7 @@ def test_a_hundred_checkouts_at_once_never_share_an_id_or_a_number(db, pool, add
 
     assert len({answer["checkout_group_id"] for answer in answers}) == 100
     assert values(db, "select count(distinct order_number) from vendor_orders") == [200]
+    assert values(db, "select count(distinct host_number) from vendor_orders") == [200]
     assert values(db, "select count(distinct id) from outbox_events") == [200]
 
 
