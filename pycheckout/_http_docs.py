@@ -64,8 +64,8 @@ def text(most: int, *, blank: bool = False, least: int | None = None) -> dict[st
     return {"type": "string", "maxLength": most, "pattern": pattern} | ({} if least is None else {"minLength": least})
 
 
-def optional_text(most: int) -> dict[str, Any]:
-    return {"anyOf": [text(most, blank=True), {"type": "null"}]}
+def optional_text(most: int, *, blank: bool = True) -> dict[str, Any]:
+    return {"anyOf": [text(most, blank=blank), {"type": "null"}]}
 
 
 def _degrees(most: int) -> dict[str, Any]:
@@ -105,6 +105,22 @@ PURCHASE_ORDER: dict[str, Any] = {
         {"type": "null"},
     ],
 }
+
+_CHANGE_KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+_UNITS = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+CHANGE_KEY: dict[str, Any] = {"description": "The same for each retry."} | _CHANGE_KEY
+
+
+def change_key(needed_with: str) -> dict[str, Any]:
+    return {
+        "description": f"Required with {needed_with}; the same for each retry.",
+        "anyOf": [_CHANGE_KEY, {"type": "null"}],
+    }
+
+
+def units(left_out: str) -> dict[str, Any]:
+    return {"description": f"{left_out}, if it is left out.", "anyOf": [_UNITS, {"type": "null"}]}
+
 
 METADATA: dict[str, Any] = {
     "description": "What the client notes on the orders: at most 16 kB, and 8 levels.",
@@ -204,6 +220,8 @@ _RESULT: dict[str, Any] = {
                     "fulfilled_qty": 0,
                     "released_qty": 0,
                     "returned_qty": 0,
+                    "left_qty": 5,
+                    "left_cents": 2000,
                     "status": "pending",
                     "notes": None,
                     "warnings": [],

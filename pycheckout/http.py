@@ -247,8 +247,8 @@ class ReleaseRequest:
 
     reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
     """told in the event"""
-    qty: Annotated[int | None, Field(description="All that is held, if it is left out.")] = None
-    change_key: Annotated[str | None, Field(description="Required with a quantity; the same for each retry.")] = None
+    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that is held"))] = None
+    change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("a quantity"))] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +257,8 @@ class FulfilRequest:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    qty: Annotated[int | None, Field(description="All that is held, if it is left out.")] = None
-    change_key: Annotated[str | None, Field(description="Required with a quantity; the same for each retry.")] = None
+    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that is held"))] = None
+    change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("a quantity"))] = None
     details: Annotated[dict[str, Any] | None, Field(description="Carrier, tracking: told in the event.")] = None
 
 
@@ -271,8 +271,8 @@ class ReturnRequest:
     reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
     """told in the event"""
     restock: Annotated[bool, Field(strict=True, description="Whether they can be sold again.")]
-    change_key: Annotated[str, Field(description="The same for each retry.")]
-    qty: Annotated[int | None, Field(description="All that are out, if it is left out.")] = None
+    change_key: Annotated[str, Field(json_schema_extra=docs.CHANGE_KEY)]
+    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that are out"))] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,8 +282,8 @@ class Decision:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     line_item_id: UUID
-    accept_qty: int
-    reason: str | None = None
+    accept_qty: Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": 2**31 - 1})]
+    reason: Annotated[str | None, Field(json_schema_extra=docs.optional_text(1000, blank=False))] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +293,7 @@ class DecideRequest:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     decisions: list[Decision] | None = None
-    change_key: Annotated[str | None, Field(description="Required with decisions; the same for each retry.")] = None
+    change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("decisions"))] = None
 
 
 def order_router(

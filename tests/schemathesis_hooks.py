@@ -3,8 +3,10 @@
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-# Enums and the cursor are the database's, and a latitude of 1e-80 degrees is a number like any other to JSON Schema.
-JUDGED_BY_THE_DATABASE = {"payment_method", "shipping_address.lat", "shipping_address.lng", "statuses", "after"}
+# Enums and the cursor are the database's, a latitude of 1e-80 degrees is a number like any other to JSON Schema, which
+# knows neither the size of a document nor which lines an order has, nor that a quantity needs a key.
+JUDGED_BY_THE_DATABASE = {"payment_method", "statuses", "after", "metadata", "details", "decisions"}
+JUDGED_BY_THE_DATABASE |= {f"{which}_address.{field}" for which in ("shipping", "billing") for field in ("lat", "lng")}
 
 
 @schemathesis.check
@@ -13,6 +15,8 @@ def valid_requests_are_accepted(ctx, response, case):
     if response.status_code == 422:
         problem = response.json()
         fields = {error["field"].partition("[")[0] for error in problem.get("errors", [])}
-        if problem["code"] == "idempotency_key_reused" or (fields and fields <= JUDGED_BY_THE_DATABASE):
+        has_key = isinstance(case.body, dict) and case.body.get("change_key") is not None
+        judged = JUDGED_BY_THE_DATABASE if has_key else JUDGED_BY_THE_DATABASE | {"change_key"}
+        if problem["code"] == "idempotency_key_reused" or (fields and fields <= judged):
             return None
     return positive_data_acceptance(ctx, response, case)

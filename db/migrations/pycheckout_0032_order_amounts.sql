@@ -32,9 +32,10 @@ begin
   execute format('alter table vendor_orders add column if not exists refund_due_cents %s', v_cents);
   execute format('alter table order_line_items add column if not exists tax_cents %s', checkout_column_type('order_line_items', 'total_cents'));
 
-  if not exists (select from checkout_objects_before where kind = 'column' and table_name = 'vendor_orders' and name = 'order_number') then
-    create sequence if not exists checkout_order_number_seq as bigint owned by vendor_orders.order_number;
-    revoke all on sequence checkout_order_number_seq from public;
+  if to_regclass('checkout_order_number_seq') is null
+     and not exists (select from checkout_objects_before where kind = 'column' and table_name = 'vendor_orders' and name = 'order_number') then
+    create sequence checkout_order_number_seq as bigint owned by vendor_orders.order_number;
+    perform checkout_table_private('checkout_order_number_seq');
   end if;
 
   perform checkout_migration_close('pycheckout_0032_order_amounts');
