@@ -399,6 +399,17 @@ def test_the_orders_of_a_purchase_order_are_paged_as_a_list_is(db, add_orders, s
     assert (found, pages) == (expected[::-1], -(-7 // most))
 
 
+def test_numbers_of_the_hosts_own_may_repeat(db, add_orders):
+    db.execute("drop index idx_vendor_orders_order_number")
+    db.execute("alter table vendor_orders alter order_number type integer")
+    expected = add_orders(3)
+    db.execute("update vendor_orders set order_number = 7")
+    first = page(db, vendor_store_id=VENDOR, order_number=7, most=2)
+    second = page(db, vendor_store_id=VENDOR, order_number=7, most=2, after=first["after"])
+    assert (ids(first) + ids(second), second["after"]) == (expected[::-1], None)
+    assert ids(page(db, vendor_store_id=VENDOR, order_number=2**40)) == []
+
+
 def test_a_text_of_any_collation_finds_its_purchase_order(db, add_orders):
     [mine] = add_orders(1)
     name_orders(db, [mine], "PO-1")
