@@ -71,6 +71,8 @@ ARGUMENTS = {
     "occurred_at": "When it happened, as the provider says; null if it does not.",
     "older_than": "The age.",
     "order_id": "The vendor order.",
+    "order_number": "The number that the order shows; null for all.",
+    "orders_list.purchase_order": "The buyer's own number, exactly as the checkout was given it; null for all.",
     "outbox_discard.reason": "Why; up to 1000 characters of it stand in `last_error`.",
     "payment_method": "A value of the enum `payment_method`: `cash`, `ach`, ...",
     "product_id": "The product.",

@@ -246,7 +246,7 @@ class OrderCalls:
         """\
 select {schema}orders_list(
   buyer_store_id => %s::uuid, vendor_store_id => %s::uuid, statuses => %s::text[],
-  after => %s::text, most => %s::integer
+  after => %s::text, most => %s::integer, order_number => %s::bigint, purchase_order => %s::text
 )::text""",
         one(OrderPage),
         replays=True,
@@ -259,13 +259,17 @@ select {schema}orders_list(
         statuses: Sequence[str] | None = None,
         after: str | None = None,
         most: int = 50,
+        order_number: int | None = None,
+        purchase_order: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Sent:
         """Orders of a buyer or of a vendor, newest first, without their lines.
 
-        `statuses`: of these alone. `most`: 1 to 200 orders a page; `after`: the `after` of the page before. What is
-        ordered meanwhile moves no page. Reads only. Raises InvalidRequest unless there is a buyer or a vendor and not
-        both, and for an unknown status or a cursor that is none; Busy, Unavailable and NotInstalled.
+        `statuses`: of these alone. `most`: 1 to 200 orders a page; `after`: the `after` of the page before.
+        `order_number`: the one order that has it. `purchase_order`: those that the buyer's own number stands on,
+        exactly as it was given. What is ordered meanwhile moves no page. Reads only. Raises InvalidRequest unless
+        there is a buyer or a vendor and not both, and for an unknown status, a cursor that is none, a number below 1
+        or a purchase order of other than 1 to 100 characters; Busy, Unavailable and NotInstalled.
         """
         return (
             to.uuid("buyer_store_id", buyer_store_id),
@@ -273,6 +277,8 @@ select {schema}orders_list(
             to.texts("statuses", statuses),
             to.text("after", after),
             to.integer("most", most),
+            to.integer("order_number", order_number),
+            to.text("purchase_order", purchase_order),
         )
 
     @call(

@@ -543,10 +543,20 @@ def _order_list(
         str | None, typer.Option(metavar="TEXT", help="Where to go on: what the page before calls `after`.")
     ] = None,
     most: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
+    number: Annotated[int | None, typer.Option(metavar="N", help="Only the order that has this number.")] = None,
+    purchase_order: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only orders that the buyer gave this number of its own.")
+    ] = None,
 ) -> Statement:
     """Show the orders of a buyer or a vendor, newest first."""
     return OrderCalls.list.statement(
-        buyer_store_id=buyer, vendor_store_id=vendor, statuses=status or None, after=after, most=most
+        buyer_store_id=buyer,
+        vendor_store_id=vendor,
+        statuses=status or None,
+        after=after,
+        most=most,
+        order_number=number,
+        purchase_order=purchase_order,
     )
 
 

@@ -106,6 +106,16 @@ PURCHASE_ORDER: dict[str, Any] = {
     ],
 }
 
+# What a list of orders is asked for.
+ORDER_NUMBER_ASKED: dict[str, Any] = {
+    "description": "The one order that has this number.",
+    "anyOf": [{"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, {"type": "null"}],
+}
+PURCHASE_ORDER_ASKED: dict[str, Any] = {
+    "description": "Those that the buyer gave this number of its own.",
+    "anyOf": [{"type": "string", "minLength": 1, "maxLength": 100}, {"type": "null"}],
+}
+
 _CHANGE_KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 _UNITS = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 CHANGE_KEY: dict[str, Any] = {"description": "The same for each retry."} | _CHANGE_KEY

@@ -354,10 +354,13 @@ def order_router(
         most: Annotated[
             int, Query(description="1 to 200 orders.", json_schema_extra={"minimum": 1, "maximum": 200})
         ] = 50,
+        order_number: Annotated[int | None, Query(json_schema_extra=docs.ORDER_NUMBER_ASKED)] = None,
+        purchase_order: Annotated[str | None, Query(json_schema_extra=docs.PURCHASE_ORDER_ASKED)] = None,
     ) -> Response:
         """Of the buyer or the vendor who asks, without their lines."""
         given = {"statuses": status, "after": after, "most": most, "request_id": _request_id(request)}
-        return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
+        found_by = {"order_number": order_number, "purchase_order": purchase_order}
+        return _json(200, await _orders(connections, "list", **asdict(asks), **given, **found_by), {})
 
     @router.get(
         "/orders/{order_id}",

@@ -94,6 +94,27 @@ def test_orders_are_listed_a_page_at_a_time(run, answer, db, add_cart, checkout_
     assert run("order", "list").returncode == 1
 
 
+def test_orders_are_found_by_number_and_by_purchase_order(run, answer, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=2, lines=1)
+    orders = checkout_sql(db, cart, purchase_order="PO-4711")["vendor_orders"]
+    both, [first, _] = {order["order_id"] for order in orders}, orders
+
+    for arguments, expected in (
+        (("--number", first["order_number"]), {first["order_id"]}),
+        (("--purchase-order", "PO-4711"), both),
+        (("--purchase-order", "PO-4711", "--number", first["order_number"]), {first["order_id"]}),
+        (("--purchase-order", "PO-4711", "--status", "canceled"), set()),
+        (("--purchase-order", "PO-4712"), set()),
+    ):
+        [found] = answer("order", "list", "--buyer", cart.buyer_store_id, *arguments)
+        assert {order["order_id"] for order in found["orders"]} == expected
+    [of_vendor] = answer("order", "list", "--vendor", first["vendor_store_id"], "--purchase-order", "PO-4711")
+    assert [order["order_id"] for order in of_vendor["orders"]] == [first["order_id"]]
+    for wrong in (("--number", 0), ("--purchase-order", "")):
+        refused = run("order", "list", "--buyer", cart.buyer_store_id, *wrong, "--json")
+        assert json.loads(refused.stderr)["error"]["code"] == "invalid_request"
+
+
 def test_lines_are_released_and_fulfilled(answer, db, add_cart, checkout_sql):
     order = checkout_sql(db, add_cart(vendors=1, lines=2))["vendor_orders"][0]
     first, second = (item["line_item_id"] for item in order["items"])

@@ -154,6 +154,8 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
             "statuses": ["created_pending", "hold"],
             "after": PLACE,
             "most": 2,
+            "order_number": 1,
+            "purchase_order": "PO-4711",
         },
         "outbox_discard": {"id": event, "reason": "sold twice"},
         "outbox_fail": {"claim_id": claim_id, "id": event, "error": "no route"},

@@ -91,6 +91,28 @@ def test_lists_go_on_where_the_page_before_ended(client, db, add_cart, checkout,
     refused(client.get("/orders", headers=buyer, params={"status": "eaten"}), 422, "invalid_request")
 
 
+def test_orders_are_found_by_number_and_by_purchase_order(client, db, add_cart, checkout, order, buyer, vendor):
+    cart = add_cart(vendors=1, lines=1, buyer_store_id=UUID(buyer["buyer"]))
+    [other] = checkout(db, cart, key="k2", purchase_order="PO 4711/ä").vendor_orders
+
+    def found(asks, **params):
+        return [each["order_id"] for each in client.get("/orders", headers=asks, params=params).json()["orders"]]
+
+    for asks in (buyer, vendor):
+        assert found(asks, order_number=order.order_number) == [str(order.order_id)]
+    assert found(buyer, purchase_order="PO 4711/ä") == [str(other.order_id)]
+    assert found(buyer, purchase_order="PO 4711/ä", status="created_pending") == [str(other.order_id)]
+    assert found(buyer, purchase_order="PO 4711/ä", order_number=order.order_number) == []
+    assert found({"buyer": str(uuid4())}, order_number=order.order_number) == []
+    assert found({"buyer": str(uuid4())}, purchase_order="PO 4711/ä") == []
+    for name, value in (
+        *(("order_number", number) for number in (0, -1, 2**63, "1e3", "", "x")),
+        *(("purchase_order", text) for text in ("", "x" * 101, "a\0b")),
+    ):
+        refusal = refused(client.get("/orders", headers=buyer, params={name: value}), 422, "invalid_request")
+        assert name in str(refusal)
+
+
 def test_cancel_is_told_once_and_answered_again(client, db, order, buyer):
     path = f"/orders/{order.order_id}/cancel"
     first = client.post(path, headers=buyer, json={"reason": "ordered twice"}).json()

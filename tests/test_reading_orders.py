@@ -102,7 +102,8 @@ def test_an_order_is_shown_as_the_checkout_showed_it(db, add_cart, checkout_sql)
         order = get(db, shown["order_id"], cart.buyer_store_id)
         assert list(order) == [*OF_AN_ORDER, "items"]
         assert restricted(order, shown) == shown
-        beside = {"tax_cents", "tax_lines", "reserved_qty", "fulfilled_qty", "released_qty", "returned_qty"}
+        counted = {"reserved_qty", "fulfilled_qty", "released_qty", "returned_qty", "left_qty", "left_cents"}
+        beside = {"tax_cents", "tax_lines"} | counted
         assert order["items"][0].keys() == shown["items"][0].keys() | beside
         for name in (
             "checkout_group_id",
@@ -293,6 +294,11 @@ GOOD = "2024-05-01 12:00:00+00 60000000-0000-4000-8000-0000000000af"
         ({"most": 0}, "most"),
         ({"most": 201}, "most"),
         ({"most": None}, "most"),
+        ({"order_number": 0}, "order_number"),
+        ({"order_number": -(2**63)}, "order_number"),
+        ({"purchase_order": ""}, "purchase_order"),
+        ({"purchase_order": "x" * 101}, "purchase_order"),
+        ({"order_number": 1, "purchase_order": ""}, "purchase_order"),
         ({"after": ""}, "after"),
         ({"after": "2"}, "after"),
         ({"after": place("")}, "after"),
@@ -313,6 +319,106 @@ def test_a_list_that_nobody_can_mean_is_refused(db, arguments, field):
     with refused("OC005") as refusal:
         page(db, **whose, **arguments)
     assert refusal.detail["field"] == field
+
+
+# Found by number and by purchase order
+
+
+def name_orders(db: psycopg.Connection, order_ids: list[str], purchase_order: str) -> list[int]:
+    """The orders' numbers, in the order of the ids."""
+    query = """
+        update vendor_orders set order_number = nextval('checkout_order_number_seq'), purchase_order = %s where id = %s
+        returning order_number"""
+    return [values(db, query, purchase_order, order_id)[0] for order_id in order_ids]
+
+
+def test_an_order_is_found_by_what_its_checkout_noted(db, add_cart, checkout):
+    """The number and the purchase order that the result shows, for the buyer and for each vendor."""
+    cart = add_cart(vendors=2)
+    orders = checkout(db, cart, purchase_order="PO-4711").vendor_orders
+    for order in orders:
+        for store in ({"buyer_store_id": cart.buyer_store_id}, {"vendor_store_id": order.vendor_store_id}):
+            found = page(db, **store, order_number=order.order_number)
+            assert (ids(found), found["after"]) == ([str(order.order_id)], None)
+        assert ids(page(db, vendor_store_id=order.vendor_store_id, purchase_order="PO-4711")) == [str(order.order_id)]
+    of_buyer = ids(page(db, buyer_store_id=cart.buyer_store_id, purchase_order="PO-4711"))
+    assert sorted(of_buyer) == sorted(str(order.order_id) for order in orders)
+
+
+@pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
+def test_nothing_is_found_but_what_is_asked_for_and_the_stores_own(db, add_orders, side):
+    own = {side: BUYER if side == "buyer_store_id" else VENDOR}
+    mine, later = add_orders(2)
+    [held] = add_orders(1, status="hold", created_at="2024-06-01Z")
+    [other] = add_orders(1, **{"buyer": NOBODY} if side == "buyer_store_id" else {"vendor": NOBODY})
+    add_orders(1)  # an order of the earlier system: no number
+    first, second, third, foreign = name_orders(db, [mine, later, held, other], "PO-1")
+    db.execute("update vendor_orders set purchase_order = 'po-1' where id = %s", [later])
+
+    for arguments, expected in (
+        ({"order_number": first}, [mine]),
+        ({"order_number": second}, [later]),
+        ({"order_number": foreign}, []),
+        ({"order_number": foreign + 1}, []),
+        ({"order_number": 2**63 - 1}, []),
+        ({"purchase_order": "PO-1"}, [held, mine]),
+        ({"purchase_order": "po-1"}, [later]),
+        ({"purchase_order": "PO-"}, []),
+        ({"purchase_order": "%"}, []),
+        ({"purchase_order": "x" * 100}, []),
+        ({"order_number": first, "purchase_order": "PO-1"}, [mine]),
+        ({"order_number": second, "purchase_order": "PO-1"}, []),
+        ({"order_number": foreign, "purchase_order": "PO-1"}, []),
+        ({"order_number": third, "statuses": ["hold"]}, [held]),
+        ({"order_number": first, "statuses": ["hold"]}, []),
+        ({"purchase_order": "PO-1", "statuses": ["hold", "canceled"]}, [held]),
+        ({"purchase_order": "PO-1", "statuses": ["canceled"]}, []),
+        ({"order_number": first, "after": place("2024-05-01 00:01:00+00 00000000-0000-0000-0000-000000000000")}, []),
+        ({"order_number": first, "after": place(GOOD)}, [mine]),
+    ):
+        found = page(db, **own, **arguments)
+        assert (ids(found), found["after"]) == (expected, None), arguments
+    swapped = {"vendor_store_id" if side == "buyer_store_id" else "buyer_store_id": own[side]}
+    assert ids(page(db, **swapped, order_number=first)) == ids(page(db, **swapped, purchase_order="PO-1")) == []
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 8])
+@pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
+def test_the_orders_of_a_purchase_order_are_paged_as_a_list_is(db, add_orders, side, most):
+    """Among others of the store, and of others under the same purchase order."""
+    own = {side: BUYER if side == "buyer_store_id" else VENDOR}
+    expected = add_orders(3) + sorted(add_orders(4, created_at="2024-05-02Z"))
+    db.execute("update vendor_orders set created_at = '2024-05-02 00:03Z' where created_at >= '2024-05-02Z'")
+    foreign = add_orders(5, **{"buyer": NOBODY} if side == "buyer_store_id" else {"vendor": NOBODY})
+    name_orders(db, expected + foreign, "PO-1")
+    name_orders(db, add_orders(5), "PO-2")
+
+    found, after, pages = [], None, 0
+    while pages == 0 or after:
+        answer = page(db, **own, purchase_order="PO-1", after=after, most=most)
+        found, after, pages = found + ids(answer), answer["after"], pages + 1
+    assert (found, pages) == (expected[::-1], -(-7 // most))
+
+
+def test_numbers_of_the_hosts_own_may_repeat(db, add_orders):
+    db.execute("drop index idx_vendor_orders_order_number")
+    db.execute("alter table vendor_orders alter order_number type integer")
+    expected = add_orders(3)
+    db.execute("update vendor_orders set order_number = 7")
+    first = page(db, vendor_store_id=VENDOR, order_number=7, most=2)
+    second = page(db, vendor_store_id=VENDOR, order_number=7, most=2, after=first["after"])
+    assert (ids(first) + ids(second), second["after"]) == (expected[::-1], None)
+    assert ids(page(db, vendor_store_id=VENDOR, order_number=2**40)) == []
+
+
+def test_a_text_of_any_collation_finds_its_purchase_order(db, add_orders):
+    [mine] = add_orders(1)
+    name_orders(db, [mine], "PO-1")
+    [found] = values(db, """select orders_list(%s, purchase_order => 'PO-1' collate "POSIX")""", BUYER)
+    assert ids(found) == [mine]
+
+
+# What it costs
 
 
 @pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
@@ -338,6 +444,45 @@ def test_a_page_reads_what_it_shows_and_one_order_more(db, connect, add_orders, 
         assert counted[f"idx_vendor_orders_{side}_created_at_id"] == 21
         assert counted["vendor_orders"] == 21
         assert counted["order_line_items"] == 40
+
+
+@pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_what_is_found_is_all_that_is_read(db, connect, add_orders, side, analyzed):
+    """Out of thousands of the store, by the index of the number and by that of the purchase order."""
+    own = {side: BUYER if side == "buyer_store_id" else VENDOR}
+    add_orders(3000)
+    wanted = add_orders(30, created_at="2024-04-01Z")
+    numbers = name_orders(db, wanted, "PO-1")
+    db.execute(
+        """
+        update vendor_orders set order_number = nextval('checkout_order_number_seq'), purchase_order = 'PO-' || random()
+         where order_number is null
+        """
+    )
+    if analyzed:
+        db.execute("analyze vendor_orders, order_line_items")
+    by_number, by_text = "idx_vendor_orders_order_number", "idx_vendor_orders_purchase_order_created_at_id"
+    [deep] = values(db, "select order_place(created_at, id) from vendor_orders where id = %s", wanted[25])
+    for arguments, expected, index, entries in (
+        ({"order_number": numbers[3]}, [wanted[3]], by_number, 1),
+        ({"order_number": numbers[3], "purchase_order": "PO-1"}, [wanted[3]], by_number, 1),
+        ({"order_number": 2**62}, [], by_number, 0),
+        ({"purchase_order": "PO-1", "most": 20}, wanted[:9:-1], by_text, 21),
+        ({"purchase_order": "PO-1", "most": 20, "after": deep}, wanted[24:4:-1], by_text, 21),
+        ({"purchase_order": "PO"}, [], by_text, 0),
+    ):
+        before = read(db)
+        conn = connect(autocommit=True)
+        answer = page(conn, **own, **arguments)
+        conn.execute("select pg_stat_force_next_flush()")
+        counted = {name: number - before[name] for name, number in read(db).items()}
+        assert ids(answer) == expected
+        lines = 2 * len(expected)
+        read_here = {index: entries, "vendor_orders": entries, "order_line_items": lines}
+        assert {name: number for name, number in counted.items() if number} == {
+            name: number for name, number in read_here.items() if number
+        }, arguments
 
 
 def read(db: psycopg.Connection) -> dict[str, int]:

@@ -46,7 +46,8 @@ def reads(shop: Checkout) -> None:
         print(answer.vendor_orders)  # wrong
     shop.orders.list(buyer_store_id=uuid4(), status="shipped_maybe")  # wrong
     shop.orders.list(buyer_store_id=uuid4(), statuses=[1])  # wrong
-    shop.orders.list(buyer_store_id=uuid4(), statuses=["accepted"])
+    shop.orders.list(buyer_store_id=uuid4(), order_number="17")  # wrong
+    shop.orders.list(buyer_store_id=uuid4(), statuses=["accepted"], order_number=17, purchase_order="PO-4711")
     shop.orders.cancel(uuid4())  # wrong
     shop.stock.adjust(uuid4(), "3")  # wrong
 

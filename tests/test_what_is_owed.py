@@ -633,5 +633,8 @@ def test_numbers_are_the_hosts_where_the_column_is(empty_database):
         result = pycheckout.execute(conn, **REQUEST)
         found = orders(result)
         assert sorted(order.order_number for order in result.vendor_orders) == [before + 1, before + 2]
+        for order in result.vendor_orders:
+            listed = pycheckout.Checkout(conn).orders.list(buyer_store_id=BUYER, order_number=order.order_number)
+            assert [each.order_id for each in listed.orders] == [order.order_id]
         assert (owed(found[A]), owed(found[B])) == ((500, 0, 40, 80, 620), (500, 0, 40, 0, 540))
         assert values(conn, "select to_regclass('checkout_order_number_seq')") == [None]

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2acefce7e2332db8bbe96bde01a0f601a99d224796e1b0bb4e2771fc94610244"
+FUNCTIONS_HASH = "1cca338ce6f8f16e6a130e5cb3658d781cb24603c2ae7dab361f96b633b90e83"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
