@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2acefce7e2332db8bbe96bde01a0f601a99d224796e1b0bb4e2771fc94610244"
+FUNCTIONS_HASH = "36ca98561f372d185faa68b382f4ce144567f8ec7ae3476715ea83bc699bb358"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
