@@ -1,5 +1,8 @@
 """Many orders at once, made by SQL as checkouts would have left them: no checkout makes a million in a test's time."""
 
+from hashlib import md5
+from uuid import UUID
+
 import psycopg
 from psycopg import sql
 
@@ -85,7 +88,15 @@ _FILL = [
 ]
 
 
-def add_orders(conn: psycopg.Connection, orders: int) -> None:
+def order_id(cart: int, vendor: int) -> UUID:
+    return UUID(md5(f"order{cart}.{vendor}".encode()).hexdigest())
+
+
+def line_id(cart: int, vendor: int) -> UUID:
+    return UUID(md5(f"item{cart}.{vendor}".encode()).hexdigest())
+
+
+def add_orders(conn: psycopg.Connection, orders: int, *, analyzed: bool = True) -> None:
     """Fill an empty database, in autocommit, with so many orders; checkout_audit() finds nothing in it."""
     conn.execute("set session_replication_role = replica")  # no trigger and no key, row by row
     conn.execute("set statement_timeout = 0")
@@ -95,4 +106,5 @@ def add_orders(conn: psycopg.Connection, orders: int) -> None:
         )
         conn.execute(query)
     conn.execute("reset session_replication_role")
-    conn.execute("vacuum analyze")
+    if analyzed:
+        conn.execute("vacuum analyze")

@@ -74,10 +74,5 @@ begin
     ('payment_events.recorded_by', 'Role that the session was opened by.'),
     ('payment_events.created_at', 'When it was recorded.')
   ) as said (name, comment);
-
-  -- Where order_number is the host's, so are its indexes. Migration 0034 finds this one and builds none; 0038 drops it.
-  if not checkout_is_ours('vendor_orders', 'order_number') and to_regclass('idx_vendor_orders_order_number') is null then
-    create index idx_vendor_orders_order_number on order_changes (order_id);
-  end if;
 end
 $$;

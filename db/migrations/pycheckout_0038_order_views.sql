@@ -9,8 +9,6 @@ begin
   if checkout_is_ours('vendor_orders', 'order_number') then
     perform checkout_index_confirm('pycheckout_0034_order_number_index', 'idx_vendor_orders_order_number', 'vendor_orders', 'order_number', true,
                                    'order_number IS NOT NULL');
-  elsif exists (select from pg_index where indexrelid = to_regclass('idx_vendor_orders_order_number') and indrelid = 'order_changes'::regclass) then
-    drop index idx_vendor_orders_order_number;
   end if;
   perform checkout_index_confirm('pycheckout_0035_order_deadline_index', 'idx_vendor_orders_expires_at_id', 'vendor_orders', 'expires_at, id', false,
                                  '%created_pending%expires_at IS NOT NULL%');

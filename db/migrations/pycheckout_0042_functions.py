@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "1cca338ce6f8f16e6a130e5cb3658d781cb24603c2ae7dab361f96b633b90e83"
+FUNCTIONS_HASH = "51b546910d8314a116619ecceb21cbc557961169dcff829a9499963a73416eaf"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -7,6 +7,10 @@ returns jsonb
 language plpgsql
 security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_allowed constant text[] := array['created_pending', 'hold'];

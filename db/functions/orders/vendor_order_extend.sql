@@ -5,6 +5,10 @@ returns jsonb
 language plpgsql
 security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_order vendor_orders;
