@@ -362,7 +362,7 @@ select {schema}order_line_fulfil(
     @call(
         """\
 select {schema}order_line_return(
-  line_id => %s::uuid, reason => %s::text, qty => %s::integer, restock => %s::boolean, change_key => %s::text
+  line_id => %s::uuid, reason => %s::text, restock => %s::boolean, change_key => %s::text, qty => %s::integer
 )::text""",
         one(OrderChange),
         about="line_id",
@@ -385,9 +385,9 @@ select {schema}order_line_return(
         return (
             to.uuid("line_id", line_id),
             to.text("reason", reason),
-            to.integer("qty", qty),
             to.boolean("restock", restock),
             to.text("change_key", change_key),
+            to.integer("qty", qty),
         )
 
     @call(

@@ -146,12 +146,15 @@ class Quote:
     vendor_groups: Sequence[VendorGroup]
 
     def __post_init__(self) -> None:
-        included = bool(self.tax_included)
-        if any(group._tax_included != included for group in self.vendor_groups):
-            groups = [copy(group) for group in self.vendor_groups]
-            for group in groups:
-                object.__setattr__(group, "_tax_included", included)
-            object.__setattr__(self, "vendor_groups", groups)
+        """Tell groups whether their prices hold the tax. What is no group is left for `quotes.put` to refuse."""
+        included, given = bool(self.tax_included), self.vendor_groups
+        groups = [each for each in given if isinstance(each, VendorGroup)] if isinstance(given, Sequence) else []
+        if any(group._tax_included != included for group in groups):
+            told = [copy(each) if isinstance(each, VendorGroup) else each for each in given]
+            for group in told:
+                if isinstance(group, VendorGroup):
+                    object.__setattr__(group, "_tax_included", included)
+            object.__setattr__(self, "vendor_groups", told)
 
     @property
     def subtotal_cents(self) -> int:

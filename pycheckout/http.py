@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from http.client import responses as phrases
 from inspect import isawaitable
@@ -296,6 +296,14 @@ class DecideRequest:
     change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("decisions"))] = None
 
 
+def _given(body: Any) -> dict[str, Any]:
+    """The fields of a body, JSON in them as it came: however deep it is, the database judges it."""
+    given = {each.name: getattr(body, each.name) for each in fields(body)}
+    if decisions := given.get("decisions"):
+        given["decisions"] = [_given(each) for each in decisions]
+    return given
+
+
 def order_router(
     *,
     party: Callable[..., Any],
@@ -411,7 +419,7 @@ def order_router(
     ) -> Response:
         """Turns down units of a line that were not delivered."""
         await of_vendor(connections, asks, order_id, line_id)
-        given = asdict(body) | {"request_id": _request_id(request)}
+        given = _given(body) | {"request_id": _request_id(request)}
         return _json(200, await _orders(connections, "release", line_id, **given), {})
 
     @router.post(
@@ -430,7 +438,7 @@ def order_router(
     ) -> Response:
         """Marks units of a line as delivered, all that it holds without a body."""
         await of_vendor(connections, asks, order_id, line_id)
-        given = asdict(body or FulfilRequest()) | {"request_id": _request_id(request)}
+        given = _given(body or FulfilRequest()) | {"request_id": _request_id(request)}
         return _json(200, await _orders(connections, "fulfil", line_id, **given), {})
 
     @router.post(
@@ -449,7 +457,7 @@ def order_router(
     ) -> Response:
         """Takes shipped units of a line back."""
         await of_vendor(connections, asks, order_id, line_id)
-        given = asdict(body) | {"request_id": _request_id(request)}
+        given = _given(body) | {"request_id": _request_id(request)}
         return _json(200, await _orders(connections, "return_", line_id, **given), {})
 
     @router.post(
@@ -467,7 +475,7 @@ def order_router(
     ) -> Response:
         """A vendor's answer to an order: accepts it, whole without a body."""
         await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
-        given = asdict(body or DecideRequest()) | {"request_id": _request_id(request)}
+        given = _given(body or DecideRequest()) | {"request_id": _request_id(request)}
         return _json(200, await _orders(connections, "decide", order_id, **given), {})
 
     return router

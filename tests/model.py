@@ -235,9 +235,13 @@ class Order:
 
     def bill(self, before: int) -> None:
         """What is due once the total is no longer what it was before."""
-        self.balance = max(self.balance + self.total - before, 0)
-        if self.intent_status in UNDECIDED:
-            self.intent = self.total
+        if self.total != before:
+            asks_for_the_rest = self.intent == self.balance
+            self.balance = max(self.balance + self.total - before, 0)
+            if self.intent_status in ("settled", "paid"):  # its amount is what came
+                self.balance = min(self.balance, max(self.total - self.intent, 0))
+            if self.intent_status in UNDECIDED:
+                self.intent = self.balance if asks_for_the_rest else self.total
         self.settle()
 
     def settle(self) -> None:

@@ -294,7 +294,9 @@ def requests_of(what, operation, document, good):
             elif each["in"] == "header" and word == word.strip(" \0"):  # no client and no server passes those on
                 yield method, plain, "", {each["name"]: word}, content and content()
     if content:
-        fields = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        [described] = [each["$ref"] for each in schema.get("anyOf", [schema]) if "$ref" in each]
+        fields = described.rpartition("/")[2]
         for field in document["components"]["schemas"][fields]["properties"]:
             for raw in RAW:
                 yield method, plain, "", {}, content(field, raw)
@@ -309,12 +311,17 @@ def test_anything_in_a_request_is_a_problem_or_answered(served, db, world, snaps
     document = served.get("/openapi.json").json()
     good = {"cart_id": world.other.id, "order_id": world.order_id, "line_id": world.line_id}
     checkout = {name: json.dumps(value) for name, value in body(world.other).items()}
-    reason = {"reason": '"late"'}
+    bodies = {
+        "checkout_execute": checkout,
+        "order_cancel": {"reason": '"late"'},
+        "order_line_release": {"reason": '"late"'},
+        "order_line_return": {"reason": '"late"', "restock": "true", "change_key": '"back"'},
+    }
 
     def content(operation):
         if "requestBody" not in operation:
             return None
-        whole = checkout if operation["operationId"] == "checkout_execute" else reason
+        whole = bodies.get(operation["operationId"], {})
         return lambda *place: (
             "{" + ",".join(f'"{name}":{raw}' for name, raw in (whole | dict([place] if place else [])).items()) + "}"
         ).encode()

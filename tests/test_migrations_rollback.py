@@ -174,7 +174,7 @@ def convert_host_cart_and_purge_keys(conn):
 
 
 REASONS = {
-    "carts of a fresh install": ("fresh", add_and_convert, "checkout_requests"),
+    "carts of a fresh install": ("fresh", add_and_convert, "vendor_orders.order_number"),
     "a converted cart": ("net", convert_host_cart, "checkout_requests"),
     "a converted cart of a host with most columns": ("gross", convert_host_cart, "checkout_requests"),
     "a converted cart without its key": ("net", convert_host_cart_and_purge_keys, "cart_records."),

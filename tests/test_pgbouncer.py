@@ -211,7 +211,8 @@ def test_name_of_a_prepared_statement_may_be_another_clients(unaware, postgresql
     connect = partial(psycopg.connect, dsn, prepare_threshold=0)
     with connect() as host, connect() as buyer:
         # Each prepares its own, under the same name, on the backend that its transaction holds.
-        host.execute("select to_json(array[%s::text, %s, %s, %s, %s, %s, %s, %s])::text", ["host"] * 8)
+        places = ", ".join(["%s::text"] + ["%s"] * 11)
+        host.execute(f"select to_json(array[{places}])::text", ["host"] * 12)
         checkout(buyer, first)
         host.commit()
         buyer.commit()

@@ -115,7 +115,9 @@ def test_the_call_is_written_down_with_its_arguments(run):
     assert described["Argument data types"] == (
         "buyer_store_id uuid, cart_id uuid, idempotency_key text, shipping_address jsonb, payment_method text, "
         "shipping_line jsonb DEFAULT NULL::jsonb, ad_token_policy text DEFAULT 'drop'::text, "
-        "reservation_policy text DEFAULT 'partial'::text"
+        "reservation_policy text DEFAULT 'partial'::text, billing_address jsonb DEFAULT NULL::jsonb, "
+        "purchase_order text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, "
+        "expires_in interval DEFAULT NULL::interval"
     )
     assert described["Result data type"] == "json"
 
