@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "51b546910d8314a116619ecceb21cbc557961169dcff829a9499963a73416eaf"
+FUNCTIONS_HASH = "558ce156215a9dac9d1f7cc745dff33d7aa71fcac7ae9311886f54039312eddd"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
