@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "558ce156215a9dac9d1f7cc745dff33d7aa71fcac7ae9311886f54039312eddd"
+FUNCTIONS_HASH = "698fac0f708493c62f6cf0dd660b9b66cd9f94e551bba263942984b7f0a5c428"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
