@@ -52,6 +52,37 @@ def blocked(
         yield waiting
 
 
+@contextmanager
+def paused_at(
+    db: psycopg.Connection, gate: psycopg.Connection, conn: psycopg.Connection, table: str, words: str = ""
+) -> Iterator[Callable[[], Any]]:
+    """The statement of `conn` that reads `table`, and has these words, stops after its snapshot was taken, before its
+    first row is locked. It goes on when what is yielded is called.
+
+    A view takes the table's place: it calls a function that waits for an advisory lock.
+    """
+    db.execute(
+        f"""
+        create function pause() returns boolean language plpgsql as $$
+        declare
+          v_statements text;
+        begin
+          get diagnostics v_statements = pg_context;
+          if pg_backend_pid() = {conn.info.backend_pid} and position('{words}' in v_statements) > 0 then
+            perform pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);
+          end if;
+          return true;
+        end $$;
+        alter table {table} rename to {table}_table;
+        create view {table} as select * from {table}_table where pause();
+        """
+    )
+    gate.execute("select pg_advisory_lock(1)")
+    yield lambda: gate.execute("select pg_advisory_unlock(1)")
+    gate.execute("select pg_advisory_unlock_all()")
+    db.execute(f"drop view {table}; alter table {table}_table rename to {table}; drop function pause")
+
+
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
     """What the calls return, or the exceptions they end in, all started at the same moment."""
     barrier = threading.Barrier(len(calls))

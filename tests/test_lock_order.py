@@ -6,14 +6,13 @@ order lock each other out.
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from uuid import UUID
 
 import psycopg
 import pytest
 
 from checks import values
-from races import blocked, wait_until
+from races import blocked, paused_at, wait_until
 
 LOCK_ITEM = "select from inventory_items where product_id = %s for update"
 LOCK_SLOT = "select from inventory_slots where product_id = %s and slot = %s for update"
@@ -33,30 +32,6 @@ def split(db):
             )
 
     return split
-
-
-@contextmanager
-def paused_scan(db, connect, product_id):
-    """A reader of this product's slots stops after its snapshot was taken and before its first row is locked.
-
-    A view takes the table's place: it calls a function that waits for an advisory lock.
-    """
-    db.execute(
-        """
-        create function pause(product_id uuid) returns boolean language plpgsql as $$
-        begin
-          perform pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);
-          return true;
-        end $$;
-        alter table inventory_slots rename to inventory_slots_table;
-        create view inventory_slots as select * from inventory_slots_table where pause(product_id);
-        """
-    )
-    gate = connect(autocommit=True)
-    gate.execute("select pg_advisory_lock(1)")
-    yield lambda: gate.execute("select pg_advisory_unlock(1)")
-    gate.execute("select pg_advisory_unlock_all()")
-    db.execute("drop view inventory_slots; alter table inventory_slots_table rename to inventory_slots")
 
 
 def test_products_are_locked_in_order_of_their_ids(db, connect, add_cart, checkout_sql):
@@ -167,8 +142,8 @@ def test_slot_that_was_locked_in_vain_is_given_back_before_anything_is_waited_fo
     cart = add_cart(vendors=1, lines=1, quantity=4)
     product = cart.items[0].product_id
     split(product, [3, 5])
-    locker, buyer = connect(), connect(autocommit=True)
-    with paused_scan(db, connect, product) as go_on, blocked(db, checkout_sql, buyer, cart) as waiting:
+    locker, buyer, gate = connect(), connect(autocommit=True), connect(autocommit=True)
+    with paused_at(db, gate, buyer, "inventory_slots") as go_on, blocked(db, checkout_sql, buyer, cart) as waiting:
         db.execute("update inventory_slots_table set available_qty = 3 where product_id = %s and slot = 2", (product,))
         locker.execute(LOCK_SLOT.replace("slots", "slots_table"), (product, 1))
         go_on()

@@ -11,7 +11,7 @@ import pytest
 from outbox import ack, claim, end_leases, extend, fail, ids, make_due, publish_all, release
 
 from checks import refused, row, rows, values
-from races import at_once, blocked
+from races import at_once, blocked, paused_at
 
 UNKNOWN = UUID("e0000000-0000-4000-8000-000000000000")
 
@@ -358,6 +358,57 @@ def test_an_older_event_that_commits_while_its_aggregate_is_claimed_is_not_claim
 
     assert ids(taken) == younger
     assert ids(claim(db)) == [early]
+
+
+def postpone(conn):
+    conn.execute("update outbox_events set next_attempt_at = next_attempt_at + interval '1 hour'")
+
+
+@pytest.mark.parametrize("meanwhile", [claim, postpone])
+def test_a_head_is_looked_at_again_once_it_is_locked(db, connect, emit, meanwhile):
+    """By what it was before, it would be parked: with the other's claim it was claimed as often as can be."""
+    event = emit(uuid4())
+    gate, late = connect(autocommit=True), connect(autocommit=True)
+    db.execute("update outbox_events set claim_count = %s", (23 if meanwhile is claim else 24,))
+    with paused_at(db, gate, late, "outbox_events", "as ready") as go_on, blocked(db, claim, late) as waiting:
+        meanwhile(db)
+        go_on()
+
+    assert waiting.result() == []
+    assert values(db, "select id from outbox_events where isfinite(next_attempt_at)") == [event], "it is not parked"
+
+
+def test_an_event_that_is_marked_while_its_run_is_taken_over_is_not_sent_again(db, connect, emit):
+    aggregate = uuid4()
+    events = [emit(aggregate) for _ in range(3)]
+    late = claim(db)
+    end_leases(db)
+    gate, other = connect(autocommit=True), connect(autocommit=True)
+    with paused_at(db, gate, other, "outbox_events", "as locked") as go_on, blocked(db, claim, other) as waiting:
+        assert ack(db, late[1:2]) == 1
+        go_on()
+
+    assert waiting.result() == []
+    assert ids(claim(db)) == [events[0], events[2]]
+
+
+def test_an_event_whose_lease_is_extended_while_it_is_taken_over_stays_with_its_relay(db, connect, emit):
+    """An older event committed after the claim: its lock, at the head, is not one that the extension waits for."""
+    aggregate = uuid4()
+    slow = connect()
+    older = emit(aggregate, conn=slow)
+    emit(aggregate)
+    late = claim(db)
+    slow.commit()
+    end_leases(db)
+    gate, other = connect(autocommit=True), connect(autocommit=True)
+    with paused_at(db, gate, other, "outbox_events", "as locked") as go_on, blocked(db, claim, other) as waiting:
+        assert extend(db, late) == 1
+        go_on()
+
+    assert waiting.result() == []
+    assert ack(db, late) == 1
+    assert ids(claim(db)) == [older]
 
 
 def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, checkout_sql):
