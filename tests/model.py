@@ -277,8 +277,9 @@ class Model:
     expired: set[UUID] = field(default_factory=set)
     converted: dict[UUID, dict[str, Any]] = field(default_factory=dict)  # the first answer
     orders: dict[UUID, Order] = field(default_factory=dict)
-    keys: dict[tuple[UUID, str], tuple[UUID, str]] = field(default_factory=dict)
+    keys: dict[tuple[UUID, str], tuple[UUID, str, str | None]] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
+    erased: set[UUID] = field(default_factory=set)
     wrong: dict[UUID, str] = field(default_factory=dict)  # carts with a wrong figure, and what mends it
     anchors: dict[UUID, UUID] = field(default_factory=dict)  # of carts, active ones too
     foreign: dict[UUID, UUID] = field(default_factory=dict)  # orders of the host's, and the anchor they stand under
@@ -347,9 +348,17 @@ class Model:
             self.seen["offered once more in vain"] += 1
         return notes
 
-    def refusal(self, cart: Cart, key: str, policy: str) -> str | None:
+    def erase(self, cart_id: UUID) -> None:
+        """Its keys go, and none is bound to it any more; so do the reasons of vendors."""
+        self.erased.add(cart_id)
+        for order in self.orders.values():
+            for part in (part for change in order.changes for part in change[1] if order.cart_id == cart_id):
+                part.update({"reason": None} if "reason" in part else {})
+        self.keys = {key: bound for key, bound in self.keys.items() if bound[0] != cart_id}
+
+    def refusal(self, cart: Cart, key: str, policy: str, expires_in: str | None) -> str | None:
         bound = self.keys.get((cart.buyer_store_id, key))
-        if bound and bound != (cart.id, policy):
+        if bound and bound != (cart.id, policy, expires_in):
             return "OC006"
         if cart.id in self.converted:
             return None
@@ -369,7 +378,7 @@ class Model:
             return "OC004"
         return None
 
-    def convert(self, cart: Cart, policy: str) -> None:
+    def convert(self, cart: Cart, policy: str, expires_in: str | None) -> None:
         self.seen.clear()
         notes, owed = self.rejected(cart, policy), self.owed[cart.id]
         self.seen.update(notes.values())
@@ -405,7 +414,7 @@ class Model:
             order.balance = order.intent = order.total
             if not order.is_kept:
                 order.status = "rejected"
-            if owed.expires_in and order.total and not of_vendor.terms:
+            if expires_in and order.total and not of_vendor.terms:
                 order.deadline = LATER
             self.orders[group.id] = order
         self.events.update(["checkout.converted", "checkout.vendor_orders_created"])

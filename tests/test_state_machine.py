@@ -203,8 +203,7 @@ class Checkouts(RuleBasedStateMachine):
             asks.shipping_tax = data.draw(st.none() | st.integers(0, 60))
         return asks
 
-    def check_out_as_quoted(self, cart, **request):
-        expires_in = self.model.owed[cart.id].expires_in
+    def call_checkout(self, cart, expires_in, **request):
         return self.checkout_sql(self.db, cart, **request, **({"expires_in": expires_in} if expires_in else {}))
 
     # rules
@@ -231,12 +230,12 @@ class Checkouts(RuleBasedStateMachine):
         self.model.slots[product] = slots
 
     @precondition(lambda self: self.model.carts)
-    @rule(data=st.data(), key=st.sampled_from("abcdefgh"), policy=st.sampled_from(POLICIES))
-    def check_out(self, data, key, policy):
+    @rule(data=st.data(), key=st.sampled_from("abcdefgh"), policy=st.sampled_from(POLICIES), is_as_quoted=st.booleans())
+    def check_out(self, data, key, policy, is_as_quoted):
         cart = self.model.carts[self.one_of(self.model.carts, data)]
         stranger = next(buyer for buyer in BUYERS if buyer != cart.buyer_store_id)
         self.expect("OC001", lambda: self.checkout_sql(self.db, cart, key=key, buyer_store_id=stranger))
-        self.check_out_the_cart(cart, key, policy)
+        self.check_out_the_cart(cart, key, policy, **({} if is_as_quoted else {"expires_in": "90 minutes"}))
 
     @precondition(lambda self: self.model.carts.keys() - self.model.converted.keys())
     @rule(data=st.data(), policy=st.sampled_from(POLICIES))
@@ -244,10 +243,11 @@ class Checkouts(RuleBasedStateMachine):
         cart = self.model.carts[self.one_of(self.model.carts.keys() - self.model.converted.keys(), data)]
         self.check_out_the_cart(cart, f"only-{self.model.next()}", policy)
 
-    def check_out_the_cart(self, cart, key, policy):
-        refusal = self.model.refusal(cart, key, policy)
+    def check_out_the_cart(self, cart, key, policy, **request):
+        expires_in = request.get("expires_in", self.model.owed[cart.id].expires_in)
+        refusal = self.model.refusal(cart, key, policy, expires_in)
         request = {"key": key, "reservation_policy": policy}
-        answer = self.expect(refusal, lambda: self.check_out_as_quoted(cart, **request))
+        answer = self.expect(refusal, lambda: self.call_checkout(cart, expires_in, **request))
         if answer is None:
             return
 
@@ -258,7 +258,7 @@ class Checkouts(RuleBasedStateMachine):
         self.met["replayed" if first else "converted"] += 1
         assert answer["replayed"] is (first is not None)
         if first is None:
-            self.model.convert(cart, policy)
+            self.model.convert(cart, policy, expires_in)
             self.model.converted[cart.id] = answer
             self.met[answer["outcome"]] += 1
             self.met.update(self.model.seen)
@@ -266,7 +266,8 @@ class Checkouts(RuleBasedStateMachine):
         else:
             for name in ("checkout_group_id", "converted_at", "outcome", "rejected_vendors"):
                 assert answer[name] == first[name]
-        self.model.keys[cart.buyer_store_id, key] = (cart.id, policy)
+        if cart.id not in self.model.erased:
+            self.model.keys[cart.buyer_store_id, key] = (cart.id, policy, expires_in)
 
         told = {UUID(order["order_id"]): order for order in answer["vendor_orders"]}
         mine = {order_id: order for order_id, order in self.model.orders.items() if order.cart_id == cart.id}
@@ -775,15 +776,25 @@ class Checkouts(RuleBasedStateMachine):
             cart = self.model.carts.pop(cart_id)
             self.expect("OC001", lambda cart=cart: self.checkout_sql(self.db, cart, key="purged"))
 
+    @precondition(lambda self: self.model.converted)
+    @rule(data=st.data())
+    def erase(self, data):
+        """Also of a cart that is purged. Amounts, states and history stay, and what is called again is answered."""
+        cart_id = self.one_of(self.model.converted, data)
+        assert self.call("checkout_erase", cart_id) > 0 or cart_id in self.model.erased
+        self.model.erase(cart_id)
+        assert self.call("checkout_erase", cart_id) == 0
+        self.met["erased"] += 1
+
     @precondition(lambda self: self.model.carts)
     @rule(data=st.data(), key=st.sampled_from("abc"))
     def roll_back_a_checkout(self, data, key):
         """Whatever it did, nothing of it stays."""
         cart = self.model.carts[self.one_of(self.model.carts, data)]
         with self.db.transaction(force_rollback=True):
-            refusal = self.model.refusal(cart, key, "partial")
+            refusal = self.model.refusal(cart, key, "partial", None)
             if refusal is None:
-                self.check_out_as_quoted(cart, key=key)
+                self.call_checkout(cart, None, key=key)
 
     # what must be true after each of them
 
@@ -893,7 +904,7 @@ class Checkouts(RuleBasedStateMachine):
     def keys_are_bound_as_answered(self):
         found = rows(self.db, "select buyer_store_id, idempotency_key, cart_id from checkout_requests")
         assert {(key["buyer_store_id"], key["idempotency_key"]): key["cart_id"] for key in found} == {
-            key: cart_id for key, (cart_id, _) in self.model.keys.items()
+            key: bound[0] for key, bound in self.model.keys.items()
         }
 
     @invariant()
@@ -953,7 +964,7 @@ WANTED |= {f"{status} by the host, then {status}" for status in LINE_ENDS_AS.val
 WANTED |= {BELOW, "offered once more", *EVENTS, "the end of a line again", "a change again", "a payment again"}
 WANTED |= {f"{much} is {kind}" for much in ("a part", "all") for kind in CHANGED_FROM}
 WANTED |= {f"decided: {status}" for status in ("accepted", "partially_accepted", "rejected")}
-WANTED |= {"kept", "money after the expiry", *PAYMENTS}
+WANTED |= {"kept", "money after the expiry", "erased", *PAYMENTS}
 WANTED |= {f"intent {status}" for status in ("unpaid", "failed", "pending", "settled", "paid")}
 
 
