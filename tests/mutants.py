@@ -9,7 +9,8 @@ locks in another order. Rules over the SQL text find them, so what is added to d
 REVOKE in the file of a function has none: a deployment takes away whatever a new function is given.
 
 Each is made in a copy of the repository. First run the tests that speak of what was taken out, then, if these pass, the
-whole suite.
+whole suite. Which tests call a function is known from the run without mutants (tests/called.py), or from a file that
+such a run wrote: --calls. Then only these run for a mutant of it: no other could tell it from the original.
 
 Exit status 1: a mutant survived, hung or did not load, or one that is said to be equivalent was caught. 2: the suite is
 red before anything was taken out.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import os
 import queue
@@ -402,6 +404,7 @@ class Ranking:
     """The tests, the likely killers of a mutant first: with the rarest of its words, or killers of its like before."""
 
     def __init__(self, folder: Path) -> None:
+        self._callers: defaultdict[str, list[str]] = defaultdict(list)
         self._tests: dict[str, set[str]] = {}
         self._files: list[str] = []
         for file in sorted(folder.glob("test_*.py")):
@@ -418,6 +421,13 @@ class Ranking:
         self._killed: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
         self._seconds: dict[str, float] = {}
 
+    def learn(self, calls: Path) -> None:
+        """Which functions each test called, as tests/called.py wrote it down."""
+        for line in calls.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            for function in record["functions"]:
+                self._callers[function].append(record["test"].removeprefix("tests/"))
+
     def killed(self, mutant: Mutant, by: str) -> None:
         for like in ((mutant.file, mutant.rule), (mutant.file, ""), (Path(), mutant.rule)):
             self._killed[like][by.partition("[")[0]] += 1
@@ -433,9 +443,22 @@ class Ranking:
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
+        if mutant.is_function and (callers := self._callers[mutant.file.stem]):
+            # one of each, then two: what fails for one parameter often fails for all of them
+            turns = Counter[str]()
+            first: list[tuple[int, float, str]] = []
+            for test in callers:
+                name = test.partition("[")[0]
+                if name in self._tests:
+                    turns[name] += 1
+                    first.append((turns[name], -score(name), test))
+            return [test for *_, test in sorted(first)]
         of_files = set(self.files(mutant))
         names = [name for name in self._tests if name.partition("::")[0] in of_files]
         return sorted(names, key=score, reverse=True)
+
+    def knows_callers(self, mutant: Mutant) -> bool:
+        return mutant.is_function and bool(self._callers[mutant.file.stem])
 
     def files(self, mutant: Mutant) -> list[str]:
         """All test files that say something about this kind of mutant, the likelier ones first."""
@@ -503,8 +526,8 @@ class Copy:
             return str(exc).splitlines()[0]
         return ""
 
-    def test(self, names: list[str]) -> Report:
-        """What test files, or single tests, say."""
+    def test(self, names: list[str], calls: Path | None = None) -> Report:
+        """What test files, or single tests, say. What they call is written to `calls`."""
         options = [
             "--durations=0",
             "--durations-min=0.05",
@@ -516,10 +539,14 @@ class Copy:
             "no:cacheprovider",
             f"--timeout={_TEST_SECONDS}",
         ]
+        environment = self._environment
+        if calls:
+            options += ["-p", "called"]
+            environment = environment | {"CALLED": str(calls), "PYTHONPATH": f"{self._folder}:{self._folder / 'tests'}"}
         command = [sys.executable, "-m", "pytest", *options, *(f"tests/{name}" for name in names)]
         try:
             run = subprocess.run(
-                command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=_SUITE_SECONDS
+                command, cwd=self._folder, env=environment, capture_output=True, text=True, timeout=_SUITE_SECONDS
             )
         except subprocess.TimeoutExpired:
             return Report(verdict="hangs", by="", seconds={})
@@ -586,7 +613,8 @@ class Run:
                 tests = self._ranking.tests(mutant)
                 stages = [tests[:20], tests[20 : self._first]]
                 if not self._quick:
-                    stages.append(self._ranking.files(mutant))
+                    whole = tests[self._first :] if self._ranking.knows_callers(mutant) else self._ranking.files(mutant)
+                    stages.append(whole)
                 for stage in filter(None, stages):
                     report = copy.test(stage)
                     verdict, by = report.verdict, report.by
@@ -610,7 +638,7 @@ class Run:
                 print(f"{'':<24}{reason}", flush=True)
 
 
-def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant]) -> str:
+def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant], calls: Path | None) -> str:
     """The test that is red although only blank lines were added to the files; empty if there is none."""
     edits = tuple(
         Edit(file=file, start=size, end=size, text="\n")
@@ -620,7 +648,7 @@ def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant]) -> str:
     copy.apply(edits)
     try:
         widest = min(todo, key=lambda mutant: mutant.is_function)
-        report = copy.test(ranking.files(widest))
+        report = copy.test(ranking.files(widest), calls)
     finally:
         copy.restore(edits)
         copy.tidy()
@@ -637,6 +665,7 @@ def main() -> int:
         "--first", type=int, default=120, help="how many of the likeliest tests to run before the suite"
     )
     parser.add_argument("--quick", action="store_true", help="run no others: survivors are only suspects then")
+    parser.add_argument("--calls", type=Path, metavar="FILE", help="what tests/called.py wrote in a run of the suite")
     parser.add_argument("--no-baseline", action="store_true", help="do not see first that the suite is green")
     args = parser.parse_args()
 
@@ -660,9 +689,14 @@ def main() -> int:
             )
             for _ in range(args.workers)
         ]
-        if not args.no_baseline and (problem := baseline(copies[0], ranking, todo)):
-            print(f"The suite is not green without mutants. {problem}", file=sys.stderr)
-            return 2
+        if not args.no_baseline:
+            written = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "calls.jsonl"
+            if problem := baseline(copies[0], ranking, todo, None if args.calls else written):
+                print(f"The suite is not green without mutants. {problem}", file=sys.stderr)
+                return 2
+            args.calls = args.calls or written
+        if args.calls:
+            ranking.learn(args.calls)
         run = Run(todo, ranking, args.first, args.quick)
         threads = [threading.Thread(target=run.work, args=(copy,)) for copy in copies]
         for thread in threads:

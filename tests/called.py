@@ -1,0 +1,47 @@
+"""A plugin for pytest that writes down which functions of its database each test called.
+
+    CALLED=calls.jsonl python -m pytest -p called
+
+A line a test that had a database of its own: {"test": id, "functions": [name, ...]}. Functions that the planner inlines
+are not counted by PostgreSQL. tests/mutants.py asks for it: a mutant meets those tests that can tell it from the original.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from races import wait_until
+
+_OTHERS = """
+select from pg_stat_activity
+ where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    into = Path(os.environ["CALLED"])
+    init, drop = DatabaseJanitor.init, DatabaseJanitor.drop
+
+    def init_and_count(self: DatabaseJanitor) -> None:
+        if self.is_template():
+            with self.cursor() as cur:
+                cur.execute("alter system set track_functions = 'all'")
+                cur.execute("select pg_reload_conf()")
+        init(self)
+
+    def write_and_drop(self: DatabaseJanitor) -> None:
+        test, _, stage = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")
+        if stage == "(teardown)" and not self.is_template():
+            with self.cursor(self.dbname) as cur:
+                # a session hands in what it counted when it ends
+                wait_until(lambda: not cur.execute(_OTHERS).fetchall(), "somebody stays connected")
+                names = cur.execute("select distinct funcname from pg_stat_user_functions order by 1").fetchall()
+            line = json.dumps({"test": test, "functions": [name for (name,) in names]})
+            with into.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        drop(self)
+
+    DatabaseJanitor.init, DatabaseJanitor.drop = init_and_count, write_and_drop  # type: ignore[method-assign]
