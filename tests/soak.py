@@ -2,9 +2,10 @@
 
     python tests/soak.py [--checkouts 100000] [--json FILE]
 
-Each client keeps books of its own: what it was told of each cart, and what it then canceled, released or fulfilled. At
-the end the database is counted against these books, cart by cart and product by product, by queries that share nothing
-with checkout_audit(); the audit is run as well. Exit status 1 if one unit, order, event or cent is missing or too many.
+Each client keeps books of its own: what it was told of each cart, and what it then canceled, decided, released,
+fulfilled or took back, in parts, what was paid and what was left to expire. At the end the database is counted against
+these books, cart by cart and product by product, by queries that share nothing with checkout_audit(); the audit is run
+as well. Exit status 1 if one unit, order, event or cent is missing or too many.
 
 Every call is repeated under its key until it is answered, as a service would. Faults come by progress, not by time, so
 that a faster machine meets as many.
@@ -55,6 +56,10 @@ FAULTS = {
     "server killed with SIGKILL": 12,
     "server stopped and started": 6,
 }
+CHANGES = (
+    *("vendor_order.canceled", "vendor_order.decided", "vendor_order.expired"),
+    *("order_line.released", "order_line.fulfilled", "order_line.returned", "payment.changed"),
+)
 SNAPSHOT = (0.5, 0.7)  # the part of the run in which a snapshot is held open; no server dies in it
 LOST = (pycheckout.Busy, pycheckout.Unavailable, psycopg.OperationalError, PoolTimeout)
 
@@ -156,35 +161,91 @@ class Client:
             "group": str(result.checkout_group_id),
             "orders": len(result.vendor_orders),
             "lines": len(items),
-            "open": sum(item.qty for item in items if item.status == "pending"),
+            "held": sum(item.qty for item in items if item.status == "pending"),
             "fulfilled": 0,
+            "returned": 0,
             "cents": sum(order.total_cents for order in result.vendor_orders),
+            "paid": 0,
         }
 
     def change_something(self, result: pycheckout.CheckoutResult) -> None:
-        entry = self.books.carts[str(result.cart_id)]
-        what = self.random.random()
+        """What becomes of one order, step after step; most are left as they are."""
         orders = [order for order in result.vendor_orders if order.status == "created_pending"]
-        if what > 0.15 or not orders:
+        what = self.random.random()
+        if what > 0.3 or not orders:
             return
         order = self.random.choice(orders)
-        pending = [item for item in order.items if item.status == "pending"]
+        entry = self.books.carts[str(result.cart_id)]
+        lines = {str(item.line_item_id): [item.qty, 0] for item in order.items if item.status == "pending"}
+        self.cents = order.total_cents
         if what < 0.05:
-            answer = self.sql("select vendor_order_cancel(%s, 'The buyer called.')", order.order_id)
-            entry["open"] -= sum(item.qty for item in pending)
-            self.books.done["vendor_order.canceled"] += 1
+            entry["held"] -= sum(held for held, _ in lines.values())
+            self.change(entry, "vendor_order.canceled", "vendor_order_cancel(%s, 'The buyer called.')", order.order_id)
         elif what < 0.1:
-            item = self.random.choice(pending)
-            answer = self.sql("select order_line_release(%s, 'Broken.')", item.line_item_id)
-            entry["open"] -= item.qty
-            self.books.done["order_line.released"] += 1
+            self.let_expire(entry, order.order_id, lines)
         else:
-            item = self.random.choice(pending)
-            answer = self.sql("select order_line_fulfil(%s)", item.line_item_id)
-            entry["open"] -= item.qty
-            entry["fulfilled"] += item.qty
-            self.books.done["order_line.fulfilled"] += 1
-        entry["cents"] += answer["total_cents"] - order.total_cents
+            if what < 0.15:
+                self.decide(entry, order.order_id, lines)
+            if what < 0.2:
+                self.record_payment(entry, order.order_id, self.cents)
+            for _ in range(self.random.randint(1, 4)):
+                self.change_a_part(entry, lines)
+
+    def change(self, entry: dict[str, Any], event: str, call: str, *params: Any) -> None:
+        """Made once, however often it is called: an order that ends and a key both see to that."""
+        answer = self.sql(f"select {call}", *params)
+        entry["cents"] += answer["total_cents"] - self.cents
+        self.cents = answer["total_cents"]
+        self.books.done[event] += 1
+
+    def decide(self, entry: dict[str, Any], order_id: Any, lines: dict[str, list[int]]) -> None:
+        decisions = []
+        for line_id, line in lines.items():
+            accepted = self.random.randint(1, line[0])
+            decisions.append({"line_item_id": line_id, "accept_qty": accepted, "reason": "Too few."})
+            entry["held"] -= line[0] - accepted
+            line[0] = accepted
+        self.change(
+            entry, "vendor_order.decided", "vendor_order_decide(%s, %s, %s)", order_id, Jsonb(decisions), str(uuid4())
+        )
+
+    def change_a_part(self, entry: dict[str, Any], lines: dict[str, list[int]]) -> None:
+        line_id, line = self.random.choice(list(lines.items()))
+        held, out = line
+        key = str(uuid4())
+        if out and self.random.random() < 0.3:
+            qty = self.random.randint(1, out)
+            line[1] -= qty
+            entry["returned"] += qty
+            self.change(entry, "order_line.returned", "order_line_return(%s, 'Torn.', %s, true, %s)", line_id, qty, key)
+        elif held:
+            qty = self.random.randint(1, held)
+            line[0] -= qty
+            entry["held"] -= qty
+            if self.random.random() < 0.5:
+                line[1] += qty
+                entry["fulfilled"] += qty
+                self.change(entry, "order_line.fulfilled", "order_line_fulfil(%s, %s, %s)", line_id, qty, key)
+            else:
+                self.change(
+                    entry, "order_line.released", "order_line_release(%s, 'Broken.', %s, %s)", line_id, qty, key
+                )
+
+    def record_payment(self, entry: dict[str, Any], order_id: Any, cents: int) -> None:
+        """Told twice, as a provider does."""
+        event = str(uuid4())
+        for _ in range(2):
+            self.sql("select payment_record(%s, 'acme', %s, 'captured', %s, 'USD')", order_id, event, cents)
+        entry["paid"] += cents
+        self.books.done["payment.changed"] += 1
+
+    def let_expire(self, entry: dict[str, Any], order_id: Any, lines: dict[str, list[int]]) -> None:
+        """Its end comes by whichever client calls first, or at the end of the run."""
+        self.sql("update vendor_orders set expires_at = now() where id = %s returning true", order_id)
+        entry["held"] -= sum(held for held, _ in lines.values())
+        entry["cents"] -= self.cents
+        self.sql("select vendor_orders_expire(10)")
+        self.books.done["vendor_order.expired"] += 1
 
     def restock(self, result: pycheckout.CheckoutResult) -> None:
         """Together with a line in a journal: so a lost answer is no lost count."""
@@ -316,11 +377,16 @@ def proof(conn: psycopg.Connection, books: list[Books]) -> dict[str, Any]:
     # every cart that was answered is there, as it was answered, and no other was converted
     anchors = table("select id::text, checkout_group_id::text from cart_records where status = 'converted'")
     orders = table("select cart_id::text, count(*), sum(total_cents)::bigint from vendor_orders group by 1")
+    paid = table(
+        """
+        select cart_id::text, sum(amount_cents)::bigint
+          from payment_events join vendor_orders as vendor_order on vendor_order.id = order_id group by 1
+        """
+    )
     lines = table(
         """
-        select cart_id::text, count(*),
-               coalesce(sum(qty) filter (where line.status in ('pending', 'accepted', 'hold')), 0)::bigint,
-               coalesce(sum(qty) filter (where line.status = 'fulfilled'), 0)::bigint
+        select cart_id::text, count(*), coalesce(sum(reserved_qty), 0)::bigint, coalesce(sum(fulfilled_qty), 0)::bigint,
+               coalesce(sum(returned_qty), 0)::bigint
           from order_line_items as line join vendor_orders as vendor_order on vendor_order.id = order_id group by 1
         """
     )
@@ -328,7 +394,9 @@ def proof(conn: psycopg.Connection, books: list[Books]) -> dict[str, Any]:
     for cart_id, entry in told.items():
         same(f"anchor of {cart_id}", anchors.get(cart_id), entry["group"])
         same(f"orders and cents of {cart_id}", orders.get(cart_id), (entry["orders"], entry["cents"]))
-        same(f"lines of {cart_id}", lines.get(cart_id), (entry["lines"], entry["open"], entry["fulfilled"]))
+        same(f"paid for {cart_id}", paid.get(cart_id, 0), entry["paid"])
+        units = tuple(entry[name] for name in ("lines", "held", "fulfilled", "returned"))
+        same(f"lines of {cart_id}", lines.get(cart_id), units)
 
     # nothing twice
     [(vendors,)] = conn.execute(
@@ -339,8 +407,10 @@ def proof(conn: psycopg.Connection, books: list[Books]) -> dict[str, Any]:
     same("payment intents", intents, vendors)
     events = table("select event_type::text, count(*) from outbox_events group by 1")
     expected = {"checkout.converted": len(told), "checkout.vendor_orders_created": len(told)}
-    changes = ("vendor_order.canceled", "order_line.released", "order_line.fulfilled")
-    same("events", events, expected | {name: done[name] for name in changes if done[name]})
+    same("events", events, expected | {name: done[name] for name in CHANGES if done[name]})
+    made = table("select kind, count(*) from order_changes group by 1")
+    kinds = {name.partition(".")[2]: done[name] for name in CHANGES if done[name] and name != "payment.changed"}
+    same("changes", made, kinds)
     [(distinct,)] = conn.execute(
         "select count(distinct (aggregate_id, event_type)) from outbox_events where event_type ~ 'checkout'"
     )
@@ -353,8 +423,9 @@ def proof(conn: psycopg.Connection, books: list[Books]) -> dict[str, Any]:
     slots = table(
         "select product_id, sum(available_qty)::bigint, sum(reserved_qty)::bigint from inventory_slots group by 1"
     )
-    units = "select product_id, sum(qty)::bigint from order_line_items where status {} group by 1"
-    held, gone = table(units.format("in ('pending', 'accepted', 'hold')")), table(units.format("= 'fulfilled'"))
+    units = "select product_id, sum({})::bigint from order_line_items group by 1 having sum({}) > 0"
+    held = table(units.format(*["reserved_qty"] * 2))
+    gone = table(units.format(*["coalesce(fulfilled_qty, 0) - coalesce(returned_qty, 0)"] * 2))
     for product, (available, reserved) in row0.items():
         more_available, more_reserved = slots.get(product, (0, 0))
         same(f"reserved of {product}", reserved + more_reserved, held.get(product, 0))
@@ -369,9 +440,11 @@ def proof(conn: psycopg.Connection, books: list[Books]) -> dict[str, Any]:
     return {
         "conversions": len(told),
         "vendor orders": vendors,
-        "order lines": sum(count for count, _, _ in lines.values()),
+        "order lines": sum(count for count, *_ in lines.values()),
         "units held by open lines": sum(held.values()),
-        "units fulfilled": sum(gone.values()),
+        "units gone": sum(gone.values()),
+        "units returned": sum(returned for *_, returned in lines.values()),
+        "cents paid": sum(paid.values()),
         "units restocked": sum(came.values()),
         "refused": dict(sum((book.refused for book in books), Counter())),
         "done": dict(sorted(done.items())),
@@ -428,6 +501,8 @@ def soak(total: int) -> dict[str, Any]:
             raise faults.error
 
         with psycopg.connect(embedded.dsn()) as conn:
+            while conn.execute("select vendor_orders_expire(1000)").fetchone()[0]["order_ids"]:
+                conn.commit()
             figures = proof(conn, books)
             query = (
                 "select sum(n_dead_tup)::bigint from pg_stat_user_tables where relname ~ '^inventory_(items|slots)$'"
