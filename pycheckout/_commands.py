@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -340,6 +340,24 @@ def audit(
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
+def metrics(database: Database = "", schema: Schema = None, as_json: Json = False) -> None:
+    """Print what a monitor watches, in the text format of Prometheus. Needs the extra `metrics`."""
+    try:
+        from . import _metrics
+    except ModuleNotFoundError as exc:
+        raise _lacking("the format of Prometheus", exc, "metrics") from exc
+
+    with _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+        rows = conn.execute(_metrics.query(None)).fetchall()
+    with _told():
+        if as_json:
+            for row in rows:
+                typer.echo(json.dumps(row))
+        else:
+            typer.echo(_metrics.text(rows).decode(), nl=False)
+
+
+@app.command(cls=_Command, rich_help_panel=_WATCH)
 def relay(
     broker: Annotated[
         str,
@@ -368,6 +386,13 @@ def relay(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long --drain goes on without publishing anything.")
     ] = 60.0,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Answer /metrics, /livez and /readyz there; of 127.0.0.1 without a host. Needs the extra `metrics`.",
+        ),
+    ] = None,
 ) -> None:
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
     from .relay import Relay
@@ -391,6 +416,8 @@ def relay(
     except ModuleNotFoundError as exc:
         raise _lacking("the relay", exc, "relay") from exc
 
+    listener = None if listen is None else _listener(relay, database, schema, listen)
+
     async def run() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, relay.stop)
@@ -398,13 +425,29 @@ def relay(
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pycheckout").setLevel(logging.INFO)
-    with _refusals(params=params, schema=schema, grant="checkout_grant_relay"):
+    with (
+        closing(listener) if listener is not None else nullcontext(),
+        _refusals(params=params, schema=schema, grant="checkout_grant_relay"),
+    ):
         published = asyncio.run(run())
     with _told():
         typer.echo(f"{published} events published")
     if drain and not relay.drained:
         _errors.print("pycheckout: stopped before the outbox was empty", style="red")
         raise typer.Exit(AGAIN)
+
+
+def _listener(relay: Any, database: str, schema: str | None, listen: str) -> Any:
+    try:
+        from . import _metrics
+    except ModuleNotFoundError as exc:
+        raise _lacking("--listen", exc, "metrics") from exc
+    try:
+        listener = _metrics.Listener(relay, database, schema, _metrics.address(listen))
+    except (OSError, OverflowError, ValueError) as exc:
+        raise typer.BadParameter(f"cannot listen at {listen}: {exc}", param_hint="--listen") from exc
+    _errors.print(f"pycheckout: listening at port {listener.port}")
+    return listener
 
 
 # Commands that are a statement each

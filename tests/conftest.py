@@ -74,6 +74,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_shop",  # of the examples
     "test_soak",
     "test_types",
+    "test_watching",
     "test_wrapper_async",
     "test_wrapper_transactions",
 }
