@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -26,12 +27,13 @@ import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from . import _audit, _conninfo, _doctor
+from . import _audit, _conninfo, _doctor, _top
 from ._checkout import (
     AdTokenPolicy,
     CheckoutCalls,
@@ -355,6 +357,36 @@ def metrics(database: Database = "", schema: Schema = None, as_json: Json = Fals
                 typer.echo(json.dumps(row))
         else:
             typer.echo(_metrics.text(rows).decode(), nl=False)
+
+
+@app.command(cls=_Command, rich_help_panel=_WATCH)
+def top(
+    database: Database = "",
+    schema: Schema = None,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.2, max=3600, help="The time between two looks.")
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once; so it is where the output is no terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+) -> None:
+    """Show on one screen what the database is doing: checkouts, who waits for whom, events, orders. Ctrl-C ends it."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 80
+    with suppress(KeyboardInterrupt), _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+        found = _top.look(conn)
+        if as_json or once or not console.is_terminal:
+            while True:
+                typer.echo(json.dumps(found)) if as_json else console.print(_top.screen(found, 1000))
+                sys.stdout.flush()
+                if once or not as_json:
+                    return
+                time.sleep(every)
+                found = _top.look(conn)
+        with Live(_top.screen(found, console.height), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(_top.screen(_top.look(conn), console.height), refresh=True)
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
