@@ -112,6 +112,7 @@ ORDER = [
     "outbox_events",
     "outbox_dead_letters",
     "outbox_purges",
+    "checkout_audits",
     "ad_signing_keys",
 ]
 # The same id without a foreign key: one, many, and the column of the many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ select checkout_group_id, number
 """
 _ONE_SLICE = "select * from checkout_audit_slice(%s::timestamptz, %s::uuid, %s::uuid)"
 _REST = "select * from checkout_audit_rest(%s::timestamptz)"
+_NOTE = "insert into checkout_audits (since, began_at, ended_at, findings) values (%s, %s, clock_timestamp(), %s)"
 
 
 def audit(
@@ -36,17 +38,26 @@ def audit(
     """Every broken invariant. `progress(done, total)`: orders, called before the first slice and after each.
 
     Each slice reads a snapshot of its own, so that none is held open for long: what is
-    judged together is in one slice, or in the rest.
+    judged together is in one slice, or in the rest. How many it found is noted in `checkout_audits`, where this role
+    may write that and the server takes writes.
     """
+    [began] = conn.execute("select clock_timestamp() as at").fetchall()
     no_orders = {"checkout_group_id": None, "number": 0}
     bounds = conn.execute(_BOUNDS, {"since": since, "size": size}).fetchall() or [no_orders]
     total = bounds[-1]["number"]
     progress(0, total)
     after: UUID | None = None
+    found = 0
     for number, bound in enumerate(bounds, 1):
         # The last one is open: anchors without orders may come after it.
         upto = None if number == len(bounds) else bound["checkout_group_id"]
-        yield from conn.cursor().stream(_ONE_SLICE, (since, after, upto))
+        for row in conn.cursor().stream(_ONE_SLICE, (since, after, upto)):
+            found += 1
+            yield row
         after = upto
         progress(bound["number"], total)
-    yield from conn.cursor().stream(_REST, (since,))
+    for row in conn.cursor().stream(_REST, (since,)):
+        found += 1
+        yield row
+    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+        conn.execute(_NOTE, (since, began["at"], found))

@@ -13,8 +13,9 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -26,12 +27,13 @@ import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from . import _audit, _conninfo, _doctor
+from . import _audit, _conninfo, _doctor, _top
 from ._checkout import (
     AdTokenPolicy,
     CheckoutCalls,
@@ -340,6 +342,54 @@ def audit(
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
+def metrics(database: Database = "", schema: Schema = None, as_json: Json = False) -> None:
+    """Print what a monitor watches, in the text format of Prometheus. Needs the extra `metrics`."""
+    try:
+        from . import _metrics
+    except ModuleNotFoundError as exc:
+        raise _lacking("the format of Prometheus", exc, "metrics") from exc
+
+    with _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+        rows = conn.execute(_metrics.query(None)).fetchall()
+    with _told():
+        if as_json:
+            for row in rows:
+                typer.echo(json.dumps(row))
+        else:
+            typer.echo(_metrics.text(rows).decode(), nl=False)
+
+
+@app.command(cls=_Command, rich_help_panel=_WATCH)
+def top(
+    database: Database = "",
+    schema: Schema = None,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.2, max=3600, help="The time between two looks.")
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once; so it is where the output is no terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+) -> None:
+    """Show on one screen what the database is doing: checkouts, who waits for whom, events, orders. Ctrl-C ends it."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 80
+    with suppress(KeyboardInterrupt), _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+        found = _top.look(conn)
+        if as_json or once or not console.is_terminal:
+            while True:
+                typer.echo(json.dumps(found)) if as_json else console.print(_top.screen(found, 1000))
+                sys.stdout.flush()
+                if once or not as_json:
+                    return
+                time.sleep(every)
+                found = _top.look(conn)
+        with Live(_top.screen(found, console.height), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(_top.screen(_top.look(conn), console.height), refresh=True)
+
+
+@app.command(cls=_Command, rich_help_panel=_WATCH)
 def relay(
     broker: Annotated[
         str,
@@ -368,6 +418,13 @@ def relay(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long --drain goes on without publishing anything.")
     ] = 60.0,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Answer /metrics, /livez and /readyz there; of 127.0.0.1 without a host. Needs the extra `metrics`.",
+        ),
+    ] = None,
 ) -> None:
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
     from .relay import Relay
@@ -391,6 +448,8 @@ def relay(
     except ModuleNotFoundError as exc:
         raise _lacking("the relay", exc, "relay") from exc
 
+    listener = None if listen is None else _listener(relay, database, schema, listen)
+
     async def run() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, relay.stop)
@@ -398,13 +457,29 @@ def relay(
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pycheckout").setLevel(logging.INFO)
-    with _refusals(params=params, schema=schema, grant="checkout_grant_relay"):
+    with (
+        closing(listener) if listener is not None else nullcontext(),
+        _refusals(params=params, schema=schema, grant="checkout_grant_relay"),
+    ):
         published = asyncio.run(run())
     with _told():
         typer.echo(f"{published} events published")
     if drain and not relay.drained:
         _errors.print("pycheckout: stopped before the outbox was empty", style="red")
         raise typer.Exit(AGAIN)
+
+
+def _listener(relay: Any, database: str, schema: str | None, listen: str) -> Any:
+    try:
+        from . import _metrics
+    except ModuleNotFoundError as exc:
+        raise _lacking("--listen", exc, "metrics") from exc
+    try:
+        listener = _metrics.Listener(relay, database, schema, _metrics.address(listen))
+    except (OSError, OverflowError, ValueError) as exc:
+        raise typer.BadParameter(f"cannot listen at {listen}: {exc}", param_hint="--listen") from exc
+    _errors.print(f"pycheckout: listening at port {listener.port}")
+    return listener
 
 
 # Commands that are a statement each

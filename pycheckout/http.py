@@ -44,7 +44,7 @@ from ._checkout import (
     result,
     result_async,
 )
-from ._connection import AsyncPool, Pool
+from ._connection import AsyncPool, Attempts, Pool, run, run_async
 from ._errors import CheckoutError, OrderNotFound
 from ._http_docs import Problem
 from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
@@ -56,6 +56,7 @@ __all__ = [
     "Problem",
     "ShippingChoice",
     "checkout_router",
+    "health_router",
     "install_error_handlers",
     "order_router",
 ]
@@ -483,6 +484,46 @@ def order_router(
         await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
         given = _given(body or DecideRequest()) | {"request_id": _request_id(request)}
         return _json(200, await _orders(connections, "decide", order_id, **given), {})
+
+    return router
+
+
+_READY = """
+select json_build_object('release', checkout_version() ->> 'version', 'standby', pg_is_in_recovery())::text
+"""
+
+
+def health_router(*, pool: Pool | AsyncPool | Callable[..., Any], timeout: float = 2.0) -> APIRouter:
+    """A router with `GET /livez` and `GET /readyz`, for whoever starts the service and sends it requests.
+
+    `/livez` asks nobody and is a 200 as long as the service answers. `/readyz` asks the database through the pool
+    (`pool`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503 with `Retry-After`
+    if it is a standby, has no functions for this role, or does not answer within `timeout` seconds. Its body is
+    `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
+    """
+    router = APIRouter(include_in_schema=False)
+
+    async def the_pool() -> Any:
+        return pool
+
+    @router.get("/livez")
+    async def alive() -> Response:
+        return Response(b'{"alive": true}', 200, _HEADERS, "application/json")
+
+    @router.get("/readyz")
+    async def ready(connections: Annotated[Any, Depends(pool if callable(pool) else the_pool)]) -> Response:
+        attempts = Attempts(timeout=timeout)
+        found: dict[str, Any]
+        try:
+            if _is_async(connections):
+                found = await run_async(connections, _READY, (), attempts)
+            else:
+                found = await run_in_threadpool(run, connections, _READY, (), attempts)
+        except CheckoutError:
+            found = {"release": None, "standby": None}
+        is_ready = found["release"] is not None and not found["standby"]
+        headers = _HEADERS if is_ready else _HEADERS | {"Retry-After": docs.RETRY_AFTER["unavailable"]}
+        return Response(to_json(found), 200 if is_ready else 503, headers, "application/json")
 
     return router
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -58,6 +59,7 @@ _STATEMENT = 15.0  # seconds for the database to answer
 # How soon a relay that was told to stop lets go of what is still being sent, and then of everything.
 _GRACE = 3.0
 _LAST = 6.0
+_ALIVE = 30.0  # seconds without a turn of the event loop, after which it counts as hanging
 
 # What the URL says goes before.
 _CONNECTION = _conninfo.KEEPALIVE | {"application_name": "pycheckout relay"}
@@ -98,6 +100,28 @@ class _Claim:
 
     def may_send(self) -> bool:
         return not self.lost and self.gone is None and self.ends - time.monotonic() >= self.lease / 3
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a relay did since it began, and how it stands. Times are in seconds."""
+
+    published: int = 0
+    """Events that the broker took and that were marked."""
+    failed: int = 0
+    """Attempts that the broker refused."""
+    interrupted: int = 0
+    """How often the broker or the database was lost, or could not be reached."""
+    batches: int = 0
+    """Claims that had events."""
+    batch_seconds: float = 0.0
+    """What they took together, from the claim to the last mark."""
+    lag_seconds: float = 0.0
+    """From the writing of what was published last to its confirmation, by two clocks; 0 once nothing is due."""
+    polled_at: float = 0.0
+    """Unix time of the last look at the outbox that went well; 0: none yet."""
+    ready: bool = False
+    """Whether the last look at the outbox went well: database and broker are there."""
 
 
 class Relay:
@@ -147,7 +171,9 @@ class Relay:
         self._claim, self._extend, self._ack, self._fail, self._release = (
             sql.SQL(text).format(schema=prefix) for text in (_CLAIM, _EXTEND, _ACK, _FAIL, _RELEASE)
         )
-        self._published = 0
+        self.counts = Counts()
+        """What it did so far; to be read from any thread."""
+        self._beat = time.monotonic()
         self._drained = False
         self._was_connected = False
         self._progressed = 0.0
@@ -160,6 +186,11 @@ class Relay:
     def drained(self) -> bool:
         """Whether `run(until_empty=True)` ended because nothing was due any more."""
         return self._drained
+
+    @property
+    def alive(self) -> bool:
+        """Whether its event loop still turns, whatever the database and the broker do. To be read from any thread."""
+        return time.monotonic() - self._beat < _ALIVE
 
     def stop(self) -> None:
         """Let `run` return within ten seconds. To be called in the thread of its event loop.
@@ -181,6 +212,7 @@ class Relay:
         self._progressed = time.monotonic()
         work = asyncio.ensure_future(self._work(until_empty))
         others: list[asyncio.Task[Any]] = [asyncio.create_task(self._stopping.wait())]
+        beating = asyncio.create_task(self._keep_beating())
         if until_empty:
             others.append(asyncio.create_task(self._without_progress(timeout)))
         try:
@@ -189,7 +221,8 @@ class Relay:
             self._stopping.set()
             await asyncio.wait([work], timeout=_LAST)
         finally:
-            for each in [work, *others]:
+            self.counts.ready = False
+            for each in [work, beating, *others]:
                 each.cancel()
             await asyncio.wait([work], timeout=_GRACE)
         if work.done() and not work.cancelled():
@@ -200,7 +233,12 @@ class Relay:
             )
         if gave_up and not self._drained:
             raise Unavailable(f"nothing was published for {timeout:.0f} s: {self._trouble or 'no answer'}")
-        return self._published
+        return self.counts.published
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(1.0)
 
     async def _without_progress(self, timeout: float) -> None:
         """Return once nothing was published for that long."""
@@ -214,11 +252,13 @@ class Relay:
                 async with self._connected() as conn:
                     while not self._stopping.is_set():
                         claimed = await self._round(conn)
+                        self.counts.ready, self.counts.polled_at = True, time.time()
                         pause = 1.0
                         if not claimed and until_empty:
                             self._drained = True
                             return
                         if not claimed:
+                            self.counts.lag_seconds = 0.0
                             await self._sleep(self._poll_seconds)
             except _BrokerGone as exc:
                 self._trouble = f"the broker {exc.state}: {exc}"
@@ -226,6 +266,8 @@ class Relay:
                 self._trouble = self._waits_for(exc)
             else:
                 continue
+            self.counts.ready = False
+            self.counts.interrupted += 1
             logger.warning("%s; next try in %.0f s", self._trouble, pause)
             await self._sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -295,6 +337,8 @@ class Relay:
         if sending.done() and not sending.cancelled():
             sending.result()
         await self._mark(conn, claim)
+        self.counts.batches += 1
+        self.counts.batch_seconds += time.monotonic() - began
         if claim.gone is not None:
             raise claim.gone
         return len(events)
@@ -318,7 +362,10 @@ class Relay:
             return
         acked = await self._call(conn, self._ack, (claim.id, confirmed))
         claim.marked |= set(confirmed)
-        self._published += len(confirmed)
+        self.counts.published += len(confirmed)
+        with suppress(ValueError):  # a host's event may be written at infinity
+            written = datetime.fromisoformat(claim.confirmed[-1].created_at)
+            self.counts.lag_seconds = max((datetime.now(UTC) - written).total_seconds(), 0.0)
         self._progressed, self._trouble = time.monotonic(), ""
         logger.info("%d events published", len(confirmed))
         if acked < len(confirmed):
@@ -337,6 +384,7 @@ class Relay:
                     raise
                 logger.warning("event %s had another claim when it was refused", event.id)
             claim.marked.add(event.id)
+            self.counts.failed += 1
         rest = [event.id for event in claim.events if event.id not in claim.marked]
         if rest:
             await self._call(conn, self._release, (claim.id, rest))

@@ -73,7 +73,9 @@ _SAME_ON_EVERY_SERVER = {
     "test_services",
     "test_shop",  # of the examples
     "test_soak",
+    "test_top",
     "test_types",
+    "test_watching",
     "test_wrapper_async",
     "test_wrapper_transactions",
 }

@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "checkout_audit_slice",
     "checkout_erase",
     "checkout_execute",
+    "checkout_metrics",
     "checkout_requests_purge",
     "checkout_result",
     "checkout_version",

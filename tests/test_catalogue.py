@@ -102,6 +102,7 @@ def test_a_plan_that_is_forced_is_not_compiled(functions):
     forced = {name: " ".join(each["settings"] or []) for name, each in functions.items()}
     forced = {name: settings for name, settings in forced.items() if "enable_" in settings}
     reading = {"cart_get", "checkout_result", "inventory_get", "order_changes_list", "order_get", "orders_list"}
+    reading |= {"checkout_metrics"}
     changing = {"order_adjust", "order_line_fulfil", "order_line_release", "order_line_return", "payment_record"}
     changing |= {"vendor_order_cancel", "vendor_order_decide", "vendor_order_extend", "vendor_orders_expire"}
     assert forced.keys() == reading | changing | {"checkout_execute", "order_lock_due", "outbox_claim"}

@@ -30,6 +30,7 @@ DUPLICATES = {
     "inventory_holds_pkey": ("inventory_holds", {}),
     "inventory_items_pkey": ("inventory_items", {}),
     "inventory_slots_pkey": ("inventory_slots", {}),
+    "checkout_audits_pkey": ("checkout_audits", {}),
     "idx_order_changes_order_id_change_key": ("order_changes", {"id": OTHER_ID}),
     "order_changes_pkey": ("order_changes", {"change_key": "'other'"}),
     "order_line_items_pkey": ("order_line_items", {}),
@@ -79,6 +80,7 @@ def filled(connect, add_cart, checkout_sql):
     conn.execute("insert into cart_change_permits values (%s)", (cart.id,))
     conn.execute("insert into inventory_baseline values (%s, 1)", (cart.items[0].product_id,))
     conn.execute("select outbox_fail(claim_id, id, 'no route', 1) from outbox_claim(1)")
+    conn.execute("insert into checkout_audits (began_at, ended_at, findings) values (now(), now(), 0)")
     conn.execute("insert into outbox_purges (purged_before, deleted, purged_at) values (now(), 1, now())")
     return conn
 

@@ -83,6 +83,7 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
         "select checkout_grant_operators({name})",
         {
             "vendor_orders_expire": EXECUTE,
+            "checkout_metrics": EXECUTE,
             "checkout_version": EXECUTE,
             "checkout_overview": READ,
             "inventory_levels": READ,
@@ -100,6 +101,7 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "outbox_discard": EXECUTE,
             "outbox_replay": EXECUTE,
             "outbox_purge": EXECUTE,
+            "checkout_metrics": EXECUTE,
             "checkout_version": EXECUTE,
         },
     ),

@@ -50,6 +50,7 @@ CALLS = {
     "checkout_execute": "(%(buyer)s, %(cart)s, 'k', %(address)s, 'ach')",
     "checkout_result": "(%(buyer)s, %(cart)s)",
     "checkout_version": "()",
+    "checkout_metrics": "()",
     "checkout_audit": "()",
     "checkout_audit_rest": "(null)",
     "checkout_audit_slice": "(null, null, null)",

@@ -14,7 +14,7 @@ declare
   v_tables constant text[] := '{cart_records,cart_vendor_groups,cart_items,vendor_orders,order_line_items,payment_intents,inventory_items,outbox_events}';
   v_relations constant text[] := '{checkout_ledger,checkout_objects,checkout_groups_changed,checkout_groups_archive,inventory_slots,'
     'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
-    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
+    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,checkout_audits,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
     'idx_order_changes_order_id_change_key,payment_events,order_history,order_money,checkout_order_number_seq}';
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- of the tables above, in this file
@@ -33,7 +33,7 @@ declare
     'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
     'checkout_grant_operators, checkout_grant_orders, checkout_grant_payments, checkout_grant_quotes, checkout_grant_relay,'
     'checkout_group_note_change, checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank,'
-    'checkout_is_ours, checkout_json_join, checkout_lock_cart, checkout_migration_check, checkout_migration_close,'
+    'checkout_is_ours, checkout_json_join, checkout_lock_cart, checkout_metrics, checkout_migration_check, checkout_migration_close,'
     'checkout_migration_dependants, checkout_migration_lock, checkout_migration_open, checkout_migration_pin, checkout_migration_undo,'
     'checkout_migration_wait, checkout_order_number, checkout_place_orders, checkout_privileges, checkout_raise_invalid,'
     'checkout_raise_nothing_to_order, checkout_raise_rows, checkout_register_role, checkout_request_hash, checkout_requests_purge,'

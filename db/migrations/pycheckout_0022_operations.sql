@@ -1,7 +1,8 @@
 -- depends: pycheckout_0021_converted_carts_immutable
 -- cost: none
 --
--- What deployments remember: the releases, the functions that are ours, and the roles that were granted something.
+-- What deployments remember: the releases, the functions that are ours, and the roles that were granted something; and what
+-- audits found.
 
 do $$ begin perform checkout_migration_open(); end $$;
 
@@ -24,6 +25,14 @@ create table if not exists checkout_roles (
   primary key (role_name, scope)
 );
 
+create table if not exists checkout_audits (
+  id bigserial primary key,
+  since timestamptz,
+  began_at timestamptz not null,
+  ended_at timestamptz not null,
+  findings bigint not null
+);
+
 do $$
 begin
   perform checkout_migration_close('pycheckout_0022_operations');
@@ -43,7 +52,13 @@ begin
     ('checkout_roles.role_name', 'Name of the role when it was granted.'),
     ('checkout_roles.role_oid',
      'Its oid in this cluster then. A role of that name with another oid is another role: it is given nothing until somebody grants again.'),
-    ('checkout_roles.scope', 'What it was granted, as checkout_privileges() lists it.')
+    ('checkout_roles.scope', 'What it was granted, as checkout_privileges() lists it.'),
+    ('checkout_audits', 'Runs of pycheckout audit that came to their end. checkout_metrics() and pycheckout top tell the last one.'),
+    ('checkout_audits.id', 'Order of the runs.'),
+    ('checkout_audits.since', 'Orders and carts from then on were looked at. Null: all.'),
+    ('checkout_audits.began_at', 'When the run began.'),
+    ('checkout_audits.ended_at', 'When it ended.'),
+    ('checkout_audits.findings', 'How many broken invariants it found.')
   ) as said (name, comment);
   -- a record of what was deployed and granted, worth nothing without the functions: no loss
   update checkout_ledger set definition = 'false' where kind = 'table' and migration = 'pycheckout_0022_operations';

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "698fac0f708493c62f6cf0dd660b9b66cd9f94e551bba263942984b7f0a5c428"
+FUNCTIONS_HASH = "7aaa7f3563c3f55abeb498cdd10b36edc8fa44b66474dfe1bee9bb3b34fe5bc2"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
