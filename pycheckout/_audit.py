@@ -9,6 +9,8 @@ from uuid import UUID
 
 import psycopg
 
+from ._conninfo import in_schema
+
 _SLICE = 20_000  # orders
 
 # The last anchor of each slice, and how many orders that makes so far.
@@ -32,6 +34,7 @@ def audit(
     since: datetime | None,
     progress: Callable[[int, int], None],
     size: int = _SLICE,
+    schema: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Every broken invariant. `progress(done, total)`: orders, called before the first slice and after each.
 
@@ -39,14 +42,17 @@ def audit(
     judged together is in one slice, or in the rest.
     """
     no_orders = {"checkout_group_id": None, "number": 0}
-    bounds = conn.execute(_BOUNDS, {"since": since, "size": size}).fetchall() or [no_orders]
+    with in_schema(conn, schema):
+        bounds = conn.execute(_BOUNDS, {"since": since, "size": size}).fetchall() or [no_orders]
     total = bounds[-1]["number"]
     progress(0, total)
     after: UUID | None = None
     for number, bound in enumerate(bounds, 1):
         # The last one is open: anchors without orders may come after it.
         upto = None if number == len(bounds) else bound["checkout_group_id"]
-        yield from conn.cursor().stream(_ONE_SLICE, (since, after, upto))
+        with in_schema(conn, schema):
+            yield from conn.cursor().stream(_ONE_SLICE, (since, after, upto))
         after = upto
         progress(bound["number"], total)
-    yield from conn.cursor().stream(_REST, (since,))
+    with in_schema(conn, schema):
+        yield from conn.cursor().stream(_REST, (since,))
