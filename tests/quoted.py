@@ -27,7 +27,9 @@ class Quoted:
         }
 
 
-def quoted(on: Checkout, products: list[UUID] | None = None, *, vendors: int = 2) -> Quoted:
+def quoted(
+    on: Checkout, products: list[UUID] | None = None, *, vendors: int = 2, timeout: float | None = None
+) -> Quoted:
     """A cart of a unit of each product, dealt out to vendors; by default of new products, 100 units of each."""
     if products is None:
         products = [uuid4() for _ in range(vendors)]
@@ -47,6 +49,7 @@ def quoted(on: Checkout, products: list[UUID] | None = None, *, vendors: int = 2
             currency="USD",
             valid_until=datetime.now(UTC) + timedelta(hours=1),
             vendor_groups=groups,
-        )
+        ),
+        timeout=timeout,
     )
     return cart
