@@ -434,7 +434,7 @@ def _python() -> str:
     text.append("")
     text.append(_directive("pycheckout", "CheckoutError"))
     text += _section("Installing", "pycheckout", install, "As a command: [cli.md](cli.md).")
-    for module in ("ads", "alembic", "http", "relay", "sqlalchemy", "testing"):
+    for module in ("ads", "alembic", "http", "markets", "relay", "sqlalchemy", "testing"):
         of = import_module(f"pycheckout.{module}")
         text += _section(f"pycheckout.{module}", f"pycheckout.{module}", of.__all__, inspect.getdoc(of) or "")
     return "\n".join(text)

@@ -46,6 +46,7 @@ from ._errors import (
     ReadOnlyServer,
     SnapshotImmutable,
     Unavailable,
+    UnknownMarket,
     error_from,
 )
 from ._migrate import Migrated, migrate, rollback
@@ -169,6 +170,7 @@ __all__ = [
     "TokenVerdict",
     "Totals",
     "Unavailable",
+    "UnknownMarket",
     "VendorGroup",
     "VendorOrder",
     "VendorShippingLine",

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import psycopg
 
+from ._conninfo import in_schema
+
 _SLICE = 20_000  # orders
 
 # The last anchor of each slice, and how many orders that makes so far.
@@ -34,6 +36,7 @@ def audit(
     since: datetime | None,
     progress: Callable[[int, int], None],
     size: int = _SLICE,
+    schema: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Every broken invariant. `progress(done, total)`: orders, called before the first slice and after each.
 
@@ -43,7 +46,8 @@ def audit(
     """
     [began] = conn.execute("select clock_timestamp() as at").fetchall()
     no_orders = {"checkout_group_id": None, "number": 0}
-    bounds = conn.execute(_BOUNDS, {"since": since, "size": size}).fetchall() or [no_orders]
+    with in_schema(conn, schema):
+        bounds = conn.execute(_BOUNDS, {"since": since, "size": size}).fetchall() or [no_orders]
     total = bounds[-1]["number"]
     progress(0, total)
     after: UUID | None = None
@@ -51,13 +55,15 @@ def audit(
     for number, bound in enumerate(bounds, 1):
         # The last one is open: anchors without orders may come after it.
         upto = None if number == len(bounds) else bound["checkout_group_id"]
-        for row in conn.cursor().stream(_ONE_SLICE, (since, after, upto)):
-            found += 1
-            yield row
+        with in_schema(conn, schema):
+            for row in conn.cursor().stream(_ONE_SLICE, (since, after, upto)):
+                found += 1
+                yield row
         after = upto
         progress(bound["number"], total)
-    for row in conn.cursor().stream(_REST, (since,)):
-        found += 1
-        yield row
-    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+    with in_schema(conn, schema):
+        for row in conn.cursor().stream(_REST, (since,)):
+            found += 1
+            yield row
+    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction), in_schema(conn, schema):
         conn.execute(_NOTE, (since, began["at"], found))

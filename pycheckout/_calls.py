@@ -133,12 +133,13 @@ class Call(Generic[P, T]):
         """What is sent, for whoever sends it: the statement, and a text or None for each of its placeholders."""
         return self._query(None), self._define(None, *args, **kwargs)
 
-    def answer(self, conn: Conn, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def answer(self, group: SyncGroup, *args: P.args, **kwargs: P.kwargs) -> Any:
         """What the database answers, as JSON has it, without a log record."""
-        return run(conn, *self.statement(*args, **kwargs), Attempts(replays=self._replays is True))
+        sent = self._define(None, *args, **kwargs)
+        return run(group._conn, self._query(group._schema), sent, Attempts(replays=self._replays is True))
 
     def before_commit(
-        self, hook: Callable[[psycopg.Connection[Any], T], None], conn: Conn, *args: P.args, **kwargs: P.kwargs
+        self, hook: Callable[[psycopg.Connection[Any], T], None], group: SyncGroup, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The call, and `hook` in its transaction; at each attempt, of which one is committed."""
         with self._recorded(args, kwargs) as record:
@@ -148,16 +149,16 @@ class Call(Generic[P, T]):
             def then(connection: psycopg.Connection[Any], answer: Any) -> None:
                 hook(connection, read(answer))
 
-            return record.of(read(run(conn, self._query(None), sent, record.attempts, then)))
+            return record.of(read(run(group._conn, self._query(group._schema), sent, record.attempts, then)))
 
     async def before_commit_async(
         self,
         hook: Callable[[psycopg.AsyncConnection[Any], T], Awaitable[None]],
-        conn: AsyncConn,
+        group: AsyncGroup,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Like `before_commit`, for an async connection or pool."""
+        """Like `before_commit`, for an async group."""
         with self._recorded(args, kwargs) as record:
             sent = self._define(None, *args, **kwargs)
             read = self._read
@@ -165,7 +166,8 @@ class Call(Generic[P, T]):
             async def then(connection: psycopg.AsyncConnection[Any], answer: Any) -> None:
                 await hook(connection, read(answer))
 
-            return record.of(read(await run_async(conn, self._query(None), sent, record.attempts, then)))
+            query = self._query(group._schema)
+            return record.of(read(await run_async(group._conn, query, sent, record.attempts, then)))
 
     def _as(self, function: Any, parameters: list[Parameter], name: str | None = None) -> Any:
         """With the docstring and the parameters of the definition, and its name if it has no other."""

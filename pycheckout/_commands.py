@@ -14,13 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from queue import SimpleQueue
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import psycopg
 import typer
@@ -36,6 +37,7 @@ from typer.core import TyperCommand, TyperGroup
 from . import _audit, _conninfo, _doctor, _top
 from ._checkout import (
     AdTokenPolicy,
+    Checkout,
     CheckoutCalls,
     OrderCalls,
     OutboxCalls,
@@ -45,14 +47,16 @@ from ._checkout import (
     StockCalls,
 )
 from ._errors import CheckoutError, NotInstalled, translated
-from ._migrate import Plan, _parameters, migrate, plan, plan_sql, rollback
+from ._migrate import Migrated, Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._money import amount, money
 from ._release import release
 from ._types import ActiveCart, CheckoutResult, build
+from .markets import Markets
 
 FAILED, FOUND, AGAIN = 1, 3, 4
 """Exit codes beside 0, and 2, which is wrong usage."""
 
+_PAUSE = 30.0  # seconds before a market that cannot be relayed is tried again
 _TABLE_ROWS = 1000  # of an audit's findings; --json shows all
 
 
@@ -127,13 +131,173 @@ def main(
     pass
 
 
+# Where
+
+MarketName = Annotated[
+    str | None,
+    typer.Option("--market", metavar="NAME", help="A market of the map, instead of --database and --schema."),
+]
+MarketsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--markets", envvar="PYCHECKOUT_MARKETS", metavar="FILE", help="The map: which market is where, in TOML."
+    ),
+]
+AllMarkets = Annotated[bool, typer.Option("--all-markets", help="Every market of the map.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A database, a schema in it, and the market that this is, if it was named by one."""
+
+    database: str
+    schema: str | None
+    market: str | None = None
+    server: str | None = None
+
+    def headed(self, text: str) -> str:
+        return text if self.market is None else f"market {self.market}: {text}"
+
+    def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(row) if self.market is None else {"market": self.market, **row}
+
+
+def _of_a_market(
+    database: str = "", schema: str | None = None, market: MarketName = None, markets: MarketsFile = None
+) -> Place:
+    """What is asked for by --database and --schema, or by --market."""
+    [place] = _places(database, schema, market, markets, False)
+    return place
+
+
+def _places(
+    database: str = "",
+    schema: str | None = None,
+    market: MarketName = None,
+    markets: MarketsFile = None,
+    all_markets: AllMarkets = False,
+) -> list[Place]:
+    if market is None and not all_markets:
+        return [Place(database, schema)]
+    if schema is not None or database not in ("", os.environ.get("PYCHECKOUT_DATABASE_URL")):
+        raise typer.BadParameter("a market has its own database and schema: leave --database and --schema out")
+    if market is not None and all_markets:
+        raise typer.BadParameter("give --market or --all-markets, and not both")
+    try:
+        known = Markets.load(markets)
+        names = [market] if market is not None else [*known]
+        return [Place(it.database, it.schema, it.name, it.server) for it in map(known.where, names)]
+    except (OSError, ValueError) as exc:
+        raise typer.BadParameter(str(exc), param_hint="--markets") from None
+    except CheckoutError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--market") from None
+
+
+def _in_market(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that works in one database and schema, with --market as another way to name them."""
+
+    def command(**given: Any) -> Any:
+        place = _taken(_of_a_market, given)
+        return function(database=place.database, schema=place.schema, **given)
+
+    return _with_parameters(command, function, _of_a_market)
+
+
+def _in_markets(schema: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A command that works in each of its `places`, in place of a database and a schema. `schema`: how that is asked
+    for, if otherwise than usually."""
+
+    def define(function: Callable[..., Any]) -> Callable[..., Any]:
+        def command(**given: Any) -> Any:
+            return function(places=_taken(_places, given), **given)
+
+        return _with_parameters(command, function, _places, schema)
+
+    return define
+
+
+def _taken(choose: Callable[..., Any], given: dict[str, Any]) -> Any:
+    return choose(**{name: given.pop(name) for name in inspect.signature(choose).parameters})
+
+
+def _with_parameters(
+    command: Callable[..., Any], function: Callable[..., Any], choose: Callable[..., Any], schema: Any = None
+) -> Callable[..., Any]:
+    """The command with the parameters of its function, those that say where last."""
+    own = {**inspect.signature(function, eval_str=True).parameters}
+    own.pop("places", None)
+    where = {**inspect.signature(choose, eval_str=True).parameters}
+    usual = inspect.signature(_usual, eval_str=True).parameters
+    where |= {name: own.pop(name, usual[name]) for name in usual}
+    if schema is not None:
+        where["schema"] = where["schema"].replace(annotation=schema)
+    as_json = [own.pop("as_json")] if "as_json" in own else []
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own.values(), *where.values())]
+    parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in as_json]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return command
+
+
+def _usual(database: Database = "", schema: Schema = None) -> None:
+    """How a database and a schema are named."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    """What came of the work in one place; its exit code, where it failed and has said so."""
+
+    place: Place
+    value: T | None = None
+    code: int = 0
+
+
+def _each(places: Sequence[Place], work: Callable[[Place], T]) -> Iterator[_Outcome[T]]:
+    """Work in every place, at once where they are on several servers: one that is away holds no other up.
+
+    In the order in which they end. On one server it is one place after the other.
+    """
+    outcomes: SimpleQueue[_Outcome[T] | BaseException] = SimpleQueue()
+
+    def at(server: str | None) -> None:
+        for place in places:
+            if place.server == server:
+                try:
+                    outcomes.put(_Outcome(place, work(place)))
+                except typer.Exit as exc:
+                    outcomes.put(_Outcome(place, code=exc.exit_code))
+                except BaseException as exc:
+                    outcomes.put(exc)
+                    return
+
+    if len(places) == 1:  # here, so that what it raises goes its way
+        yield _Outcome(places[0], work(places[0]))
+        return
+    for server in dict.fromkeys(place.server for place in places):
+        threading.Thread(target=at, args=(server,), daemon=True).start()
+    for _ in places:
+        outcome = outcomes.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield outcome
+
+
+def _worst(codes: Iterable[int]) -> int:
+    """The exit code of several: a refusal goes before a finding, and that before a server that was away."""
+    return min((code for code in codes if code), default=0)
+
+
 # Install
 
 
 @app.command("migrate", cls=_Command, rich_help_panel=_INSTALL)
+@_in_markets(schema=NewSchema)
 def migrate_command(
-    database: Database = "",
-    schema: NewSchema = None,
+    places: Sequence[Place],
     create_schema: Annotated[bool, typer.Option("--create-schema", help="Make the schema if it is missing.")] = False,
     show_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     show_sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL that would be run, to read it.")] = False,
@@ -142,25 +306,54 @@ def migrate_command(
     """Apply what is pending and deploy the functions of this release."""
     if show_plan and show_sql:
         raise typer.BadParameter("give --plan or --sql, and not both")
-    with _refusals(as_json):
-        if show_plan or show_sql:
-            planned = plan(database, schema=schema)
-        else:
-            done = migrate(database, schema=schema, create_schema=create_schema)
+    problems = False
+    for done, place in enumerate(places):
+        try:
+            with _refusals(as_json, market=place.market):
+                if show_plan or show_sql:
+                    planned = plan(place.database, schema=place.schema)
+                    problems = problems or bool(planned.problems)
+                    _show_planned(place, planned, show_sql, as_json)
+                else:
+                    migrated = migrate(place.database, schema=place.schema, create_schema=create_schema)
+                    _show_migrated(place, migrated, as_json)
+        except typer.Exit:
+            _say_what_is_where(places, done)
+            raise
+    if show_plan and problems:
+        raise typer.Exit(FAILED)
+
+
+def _say_what_is_where(places: Sequence[Place], done: int) -> None:
+    """Of several markets: those before the one that failed are done, and those behind it were not begun."""
+    if places[1:]:
+        names = [str(place.market) for place in places]
+        _errors.print(f"done before it: {', '.join(names[:done]) or 'none'}")
+        _errors.print(f"not begun: {', '.join(names[done + 1 :]) or 'none'}")
+
+
+def _show_planned(place: Place, planned: Plan, show_sql: bool, as_json: bool) -> None:
     with _told():
+        if place.market is not None and not as_json:
+            typer.echo(f"{'-- ' if show_sql else ''}market {place.market}")
         if show_sql:
             for text in plan_sql(planned):
                 typer.echo(text)
         elif as_json:
-            typer.echo(json.dumps(asdict(planned if show_plan else done)))
-        elif show_plan:
+            typer.echo(json.dumps(place.beside(asdict(planned))))
+        else:
             _show_plan(planned)
+
+
+def _show_migrated(place: Place, done: Migrated, as_json: bool) -> None:
+    with _told():
+        if as_json:
+            typer.echo(json.dumps(place.beside(asdict(done))))
         else:
             for name in done.migrations:
-                typer.echo(f"applied {name}")
-            typer.echo(f"schema {done.schema} has pycheckout {done.version}")
-    if show_plan and planned.problems:
-        raise typer.Exit(FAILED)
+                typer.echo(place.headed(f"applied {name}"))
+            typer.echo(place.headed(f"schema {done.schema} has pycheckout {done.version}"))
+        sys.stdout.flush()
 
 
 def _show_plan(planned: Plan) -> None:
@@ -176,6 +369,7 @@ def _show_plan(planned: Plan) -> None:
 
 
 @app.command("rollback", cls=_Command, rich_help_panel=_INSTALL)
+@_in_market
 def rollback_command(
     database: Database = "",
     schema: NewSchema = None,
@@ -196,28 +390,36 @@ def rollback_command(
 
 
 @app.command(cls=_Command, rich_help_panel=_INSTALL)
+@_in_markets()
 def doctor(
-    database: Database = "",
-    schema: Schema = None,
+    places: Sequence[Place],
     backlog: Annotated[
         float, typer.Option(metavar="MINUTES", min=0, help="How long an event may wait to be published.")
     ] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
 ) -> None:
     """Look at the installation: release, rights, time-outs, autovacuum, backlog. Exit code 1 if something is wrong."""
-    with _connected(database, schema, as_json) as conn:
-        found = _doctor.findings(conn, schema, timedelta(minutes=backlog))
-    if as_json:
-        for finding in found:
-            typer.echo(json.dumps(asdict(finding)))
-    else:
+
+    def look(place: Place) -> list[_doctor.Finding]:
+        with _connected(place.database, place.schema, as_json, market=place.market) as conn:
+            return _doctor.findings(conn, place.schema, timedelta(minutes=backlog))
+
+    codes = []
+    for each in _each(places, look):
+        found = each.value or []
+        codes.append(FAILED if found else each.code)
+        if as_json:
+            for finding in found:
+                typer.echo(json.dumps(each.place.beside(asdict(finding))))
+            continue
         console = Console(soft_wrap=True, highlight=False)
         for finding in found:
-            console.print(f"[red]{finding.check}[/]: {escape(finding.subject)} {escape(finding.problem)}")
+            said = f"[red]{finding.check}[/]: {escape(finding.subject)} {escape(finding.problem)}"
+            console.print(each.place.headed(said))
             console.print(f"  [bold]remedy:[/] {escape(finding.remedy)}")
-        if not found:
-            console.print("nothing is wrong", style="green")
-    raise typer.Exit(FAILED if found else 0)
+        if not found and not each.code:
+            console.print(each.place.headed("nothing is wrong"), style="green")
+    raise typer.Exit(_worst(codes))
 
 
 # Check out
@@ -228,6 +430,7 @@ Cart = Annotated[str, typer.Option(metavar="UUID", help="The cart.")]
 
 
 @app.command(cls=_Command, rich_help_panel=_CHECKOUT)
+@_in_market
 def execute(
     buyer: Buyer,
     cart: Cart,
@@ -258,7 +461,7 @@ def execute(
     """Check a cart out, or replay what it became."""
     with _connected(database, schema, as_json, grant="checkout_grant") as conn:
         answer = CheckoutCalls.execute.answer(
-            conn,
+            _checkout(conn, schema),
             buyer_store_id=buyer,
             cart_id=cart,
             idempotency_key=key,
@@ -276,6 +479,7 @@ def execute(
 
 
 @app.command(cls=_Command, rich_help_panel=_CHECKOUT)
+@_in_market
 def show(
     cart: Annotated[str, typer.Argument(metavar="CART", help="The id of a cart.")],
     database: Database = "",
@@ -289,8 +493,9 @@ def show(
     with _connected(database, schema, as_json, grant="checkout_grant") as conn:
         if buyer is None:
             owner = "select buyer_store_id::text as buyer from checkout_overview where cart_id = %s::text::uuid"
-            buyer = (conn.execute(owner, (cart,)).fetchone() or {"buyer": None})["buyer"]
-        answer = CheckoutCalls.result.answer(conn, cast(str, buyer), cart)
+            with _conninfo.in_schema(conn, schema):
+                buyer = (conn.execute(owner, (cart,)).fetchone() or {"buyer": None})["buyer"]
+        answer = CheckoutCalls.result.answer(_checkout(conn, schema), cast(str, buyer), cart)
     _show(answer, as_json)
 
 
@@ -308,58 +513,89 @@ def demo() -> None:
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
+@_in_markets()
 def audit(
-    database: Database = "",
-    schema: Schema = None,
+    places: Sequence[Place],
     since: Annotated[
         datetime | None, typer.Option(metavar="TIME", help="Only orders and carts from then on (UTC).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a broken invariant.")] = False,
 ) -> None:
     """Look for broken invariants, slice by slice. Exit code 3 if there is one."""
-    table = Table("invariant", "id", "expected", "found")
-    count = 0
-    with _connected(database, schema, as_json) as conn, _progress("auditing orders") as bar:
-        task = bar.add_task("", total=None)
-        for row in _audit.audit(
-            conn,
-            since and since.replace(tzinfo=UTC),
-            lambda done, total: bar.update(task, completed=done, total=total),
+    printing = threading.Lock()
+
+    def look(place: Place) -> tuple[int, Table]:
+        table = Table("invariant", "id", "expected", "found")
+        count = 0
+        with (
+            _connected(place.database, place.schema, as_json, market=place.market) as conn,
+            _progress("auditing orders", alone=not places[1:]) as bar,
         ):
-            count += 1
-            if as_json:
-                typer.echo(json.dumps(row))
-            elif count <= _TABLE_ROWS:
-                table.add_row(*map(escape, row.values()))
-    if not as_json:
+            task = bar.add_task("", total=None)
+            for row in _audit.audit(
+                conn,
+                since and since.replace(tzinfo=UTC),
+                lambda done, total: bar.update(task, completed=done, total=total),
+                schema=place.schema,
+            ):
+                count += 1
+                if as_json:
+                    with printing:
+                        typer.echo(json.dumps(place.beside(row)))
+                elif count <= _TABLE_ROWS:
+                    table.add_row(*map(escape, row.values()))
+        return count, table
+
+    codes = []
+    for each in _each(places, look):
+        if each.value is None:
+            codes.append(each.code)
+            continue
+        count, table = each.value
+        codes.append(FOUND if count else 0)
+        if as_json:
+            continue
         if count:
+            table.title = None if each.place.market is None else escape(f"market {each.place.market}")
             _console().print(table)
         if count > _TABLE_ROWS:
-            typer.echo(f"and {count - _TABLE_ROWS} more, which --json shows")
+            typer.echo(each.place.headed(f"and {count - _TABLE_ROWS} more, which --json shows"))
         if not count:
-            typer.echo("no broken invariant")
-    raise typer.Exit(FOUND if count else 0)
+            typer.echo(each.place.headed("no broken invariant"))
+    raise typer.Exit(_worst(codes))
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
-def metrics(database: Database = "", schema: Schema = None, as_json: Json = False) -> None:
+@_in_markets()
+def metrics(places: Sequence[Place], as_json: Json = False) -> None:
     """Print what a monitor watches, in the text format of Prometheus. Needs the extra `metrics`."""
     try:
         from . import _metrics
     except ModuleNotFoundError as exc:
         raise _lacking("the format of Prometheus", exc, "metrics") from exc
 
-    with _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
-        rows = conn.execute(_metrics.query(None)).fetchall()
+    def look(place: Place) -> list[dict[str, Any]]:
+        grant = "checkout_grant_operators"
+        with _connected(place.database, place.schema, as_json, grant=grant, market=place.market) as conn:
+            return conn.execute(
+                _metrics.query(_conninfo.found_schema(conn) if place.schema is None else place.schema)
+            ).fetchall()
+
+    outcomes = [*_each(places, look)]
     with _told():
         if as_json:
-            for row in rows:
-                typer.echo(json.dumps(row))
+            for each in outcomes:
+                for row in each.value or ():
+                    typer.echo(json.dumps(each.place.beside(row)))
         else:
+            rows = [_metrics.of_market(row, each.place.market) for each in outcomes for row in each.value or ()]
             typer.echo(_metrics.text(rows).decode(), nl=False)
+    if code := _worst(each.code for each in outcomes):
+        raise typer.Exit(code)
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
+@_in_market
 def top(
     database: Database = "",
     schema: Schema = None,
@@ -374,7 +610,12 @@ def top(
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 80
     with suppress(KeyboardInterrupt), _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
-        found = _top.look(conn)
+
+        def look() -> dict[str, Any]:
+            with _conninfo.in_schema(conn, schema):
+                return _top.look(conn)
+
+        found = look()
         if as_json or once or not console.is_terminal:
             while True:
                 typer.echo(json.dumps(found)) if as_json else console.print(_top.screen(found, 1000))
@@ -382,15 +623,17 @@ def top(
                 if once or not as_json:
                     return
                 time.sleep(every)
-                found = _top.look(conn)
+                found = look()
         with Live(_top.screen(found, console.height), console=console, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(_top.screen(_top.look(conn), console.height), refresh=True)
+                live.update(_top.screen(look(), console.height), refresh=True)
 
 
 @app.command(cls=_Command, rich_help_panel=_WATCH)
+@_in_markets()
 def relay(
+    places: Sequence[Place],
     broker: Annotated[
         str,
         typer.Option(
@@ -399,8 +642,6 @@ def relay(
             help="amqp://, amqps://, nats://, tls://, redis://, rediss:// or kafka://, with the broker's address.",
         ),
     ],
-    database: Database = "",
-    schema: Schema = None,
     destination: Annotated[
         str, typer.Option(metavar="NAME", help="The exchange, stream or topic to publish to.")
     ] = "pycheckout",
@@ -429,53 +670,82 @@ def relay(
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
     from .relay import Relay
 
+    def made(place: Place) -> Relay:
+        try:
+            return Relay(
+                place.database,
+                broker,
+                schema=place.schema,
+                destination=destination,
+                source=source if place.market is None else f"{source}/{place.market}",
+                batch=batch,
+                lease_seconds=lease,
+                poll_seconds=poll,
+                max_attempts=max_attempts,
+            )
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--broker") from exc
+        except ModuleNotFoundError as exc:
+            raise _lacking("the relay", exc, "relay") from exc
+
     with _refusals():
-        params = _parameters(database)
-    try:
-        relay = Relay(
-            database,
-            broker,
-            schema=schema,
-            destination=destination,
-            source=source,
-            batch=batch,
-            lease_seconds=lease,
-            poll_seconds=poll,
-            max_attempts=max_attempts,
-        )
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--broker") from exc
-    except ModuleNotFoundError as exc:
-        raise _lacking("the relay", exc, "relay") from exc
+        params = {place: _parameters(place.database) for place in places}
+    relays = {place: made(place) for place in places}
+    listener = None if listen is None else _listener(relays, listen)
+    stopping = asyncio.Event()
 
-    listener = None if listen is None else _listener(relay, database, schema, listen)
+    def stop() -> None:
+        stopping.set()
+        for each in relays.values():
+            each.stop()
 
-    async def run() -> int:
+    async def at(place: Place) -> tuple[int, int]:
+        """How many events it published, and its exit code."""
+        published = 0
+        while True:
+            code = 0
+            try:
+                with _refusals(False, params[place], place.schema, "checkout_grant_relay", place.market):
+                    published += await relays[place].run(until_empty=drain, timeout=timeout)
+            except typer.Exit as exc:  # said by then
+                if not places[1:]:
+                    raise
+                code = exc.exit_code
+            if stopping.is_set() or drain:
+                return published, code or (AGAIN if drain and not relays[place].drained else 0)
+            # Beside others, what ended is begun anew: a relay runs once.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _PAUSE)
+            if stopping.is_set():
+                return published, code
+            relays[place] = made(place)
+
+    async def run() -> list[tuple[int, int]]:
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, relay.stop)
-        return await relay.run(until_empty=drain, timeout=timeout)
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        return await asyncio.gather(*map(at, places))
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pycheckout").setLevel(logging.INFO)
-    with (
-        closing(listener) if listener is not None else nullcontext(),
-        _refusals(params=params, schema=schema, grant="checkout_grant_relay"),
-    ):
-        published = asyncio.run(run())
+    with closing(listener) if listener is not None else nullcontext():
+        ended = asyncio.run(run())
     with _told():
-        typer.echo(f"{published} events published")
-    if drain and not relay.drained:
-        _errors.print("pycheckout: stopped before the outbox was empty", style="red")
-        raise typer.Exit(AGAIN)
+        typer.echo(f"{sum(published for published, _ in ended)} events published")
+    for place, (_, code) in zip(places, ended, strict=True):
+        if code == AGAIN and not relays[place].drained:
+            where = "" if place.market is None else f"market {place.market}: "
+            _errors.print(f"pycheckout: {where}stopped before the outbox was empty", style="red")
+    if code := _worst(code for _, code in ended):
+        raise typer.Exit(code)
 
 
-def _listener(relay: Any, database: str, schema: str | None, listen: str) -> Any:
+def _listener(relays: Mapping[Place, Any], listen: str) -> Any:
     try:
         from . import _metrics
     except ModuleNotFoundError as exc:
         raise _lacking("--listen", exc, "metrics") from exc
     try:
-        listener = _metrics.Listener(relay, database, schema, _metrics.address(listen))
+        listener = _metrics.Listener(relays, _metrics.address(listen))
     except (OSError, OverflowError, ValueError) as exc:
         raise typer.BadParameter(f"cannot listen at {listen}: {exc}", param_hint="--listen") from exc
     _errors.print(f"pycheckout: listening at port {listener.port}")
@@ -495,6 +765,7 @@ def _calls(
     said: str = "",
     columns: Sequence[str] = (),
     batches: bool = False,
+    everywhere: bool = False,
     panel: str | None = None,
     field: str = "",
 ) -> Callable[[Callable[..., Statement]], Callable[..., Statement]]:
@@ -502,44 +773,69 @@ def _calls(
 
     `grant` names the function that gives a role the right. For a person, `said` is the sentence with the row's fields,
     instead of a table, and `columns` are those that a table has, where not all. With `batches` the statement counts
-    what it `deleted`, and is run until that is 0. An answer that is no object is the `field` of one, beside what the
-    command was told.
+    what it `deleted`, and is run until that is 0. `everywhere`: it has --all-markets. An answer that is no object is
+    the `field` of one, beside what the command was told.
     """
 
     def define(function: Callable[..., Statement]) -> Callable[..., Statement]:
-        def command(database: str, schema: str | None, as_json: bool, **arguments: Any) -> None:
+        def run(places: Sequence[Place], as_json: bool, **arguments: Any) -> None:
             with _refusals(as_json):
                 query, params = function(**arguments)
-            with _connected(database, schema, as_json, grant) as conn:
-                answers = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
-                # the calls of services answer with JSON as text
-                answers = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
-                rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
-                if field:
-                    rows = [arguments | {field: row} for row in rows]
-                while batches and (more := _deleted(conn, query, params)):
-                    rows[0]["deleted"] += more
-            with _told():
-                _print_rows(rows, said, columns, as_json)
+
+            def work(place: Place) -> list[dict[str, Any]]:
+                with _connected(place.database, place.schema, as_json, grant, place.market) as conn:
+                    with _conninfo.in_schema(conn, place.schema):
+                        answers = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
+                    # the calls of services answer with JSON as text
+                    answers = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
+                    rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
+                    if field:
+                        rows = [arguments | {field: row} for row in rows]
+                    while batches and (more := _deleted(conn, place.schema, query, params)):
+                        rows[0]["deleted"] += more
+                return rows
+
+            codes = []
+            for each in _each(places, work):
+                codes.append(each.code)
+                if each.value is not None:
+                    with _told():
+                        if places[1:] and not as_json:
+                            typer.echo(f"market {each.place.market}")
+                        rows = [each.place.beside(row) for row in each.value] if places[1:] else each.value
+                        _print_rows(rows, said, columns, as_json)
+            if code := _worst(codes):
+                raise typer.Exit(code)
+
+        def in_one(database: str, schema: str | None, as_json: bool, **arguments: Any) -> None:
+            run([Place(database, schema)], as_json, **arguments)
 
         own = inspect.signature(function, eval_str=True).parameters.values()
-        common = inspect.signature(_common, eval_str=True).parameters.values()
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *common)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
-        command.__doc__ = function.__doc__
+        as_json = inspect.signature(_common, eval_str=True).parameters["as_json"]
+        takes: Any = run if everywhere else in_one
+        takes.__signature__ = inspect.Signature(
+            [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, as_json)]
+        )
+        takes.__doc__ = function.__doc__
+        command = _in_markets()(run) if everywhere else _in_market(in_one)
         group.command(name, cls=_Command, rich_help_panel=panel)(command)
         return function
 
     return define
 
 
-def _common(database: Database = "", schema: Schema = None, as_json: Json = False) -> None:
+def _common(as_json: Json = False) -> None:
     """What each of them takes."""
 
 
-def _deleted(conn: psycopg.Connection[dict[str, Any]], query: str | sql.Composed, params: Sequence[Any]) -> int:
-    [row] = conn.execute(query, params).fetchall()
+def _deleted(
+    conn: psycopg.Connection[dict[str, Any]],
+    schema: str | None,
+    query: str | sql.Composed,
+    params: Sequence[Any],
+) -> int:
+    with _conninfo.in_schema(conn, schema):
+        [row] = conn.execute(query, params).fetchall()
     [answer] = row.values()
     return int(answer["deleted"])
 
@@ -787,6 +1083,7 @@ def _stock_split(
 
 
 @stock.command("import", cls=_Command)
+@_in_market
 def import_stock(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="CSV with columns product_id and available; - reads stdin.")
@@ -804,7 +1101,8 @@ def import_stock(
         for start in range(0, len(levels), batch):
             some = json.dumps(levels[start : start + batch])
             try:
-                conn.execute("select inventory_set_many(%s::jsonb)", (some,))
+                with _conninfo.in_schema(conn, schema):
+                    conn.execute("select inventory_set_many(%s::jsonb)", (some,))
             except psycopg.Error as exc:
                 error = translated(exc) or _unnamed(exc)
                 # Which line of the file is at fault, if one is.
@@ -838,9 +1136,9 @@ def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 @app.command("expire", cls=_Command, rich_help_panel=_CLEAR)
+@_in_markets()
 def expire_command(
-    database: Database = "",
-    schema: Schema = None,
+    places: Sequence[Place],
     every: Annotated[
         str | None, typer.Option(metavar="TIME", help="Look again after so long, as 30s, 5m or 1h, until SIGTERM.")
     ] = None,
@@ -853,25 +1151,35 @@ def expire_command(
     if seconds is not None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-    while not stop.is_set():
-        try:
-            _expire_all(database, schema, batch, as_json, stop, quiet=seconds is not None)
-        except typer.Exit as exc:
-            # busy, away, or only orders left whose stock cannot be given back: said by then, and tried again
-            if seconds is None or (exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012"):
-                raise
-        if seconds is None:
-            return
-        stop.wait(seconds)
 
-
-def _expire_all(
-    database: str, schema: str | None, batch: int, as_json: bool, stop: threading.Event, quiet: bool
-) -> None:
-    done = {"expired": 0, "kept": 0}
-    with _connected(database, schema, as_json, grant="checkout_grant_operators") as conn:
+    def again_and_again(place: Place) -> None:
         while not stop.is_set():
-            answer = OrderCalls.expire.answer(conn, batch)
+            try:
+                _expire_all(place, batch, as_json, stop, quiet=seconds is not None)
+            except typer.Exit as exc:
+                # busy, away, or only orders left whose stock cannot be given back: said by then, and tried again;
+                # beside other markets, whatever it is
+                final = exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012"
+                if seconds is None or (final and not places[1:]):
+                    raise
+            if seconds is None:
+                return
+            stop.wait(seconds)
+
+    if seconds is not None:  # a thread each, since none of them ends
+        places = [replace(place, server=place.market) for place in places]
+    if code := _worst([each.code for each in _each(places, again_and_again)]):
+        raise typer.Exit(code)
+
+
+def _expire_all(place: Place, batch: int, as_json: bool, stop: threading.Event, quiet: bool) -> None:
+    done = {"expired": 0, "kept": 0}
+    with _connected(
+        place.database, place.schema, as_json, grant="checkout_grant_operators", market=place.market
+    ) as conn:
+        calls = _checkout(conn, place.schema).orders
+        while not stop.is_set():
+            answer = OrderCalls.expire.answer(calls, batch)
             for name in done:
                 done[name] += answer[name]
             if not answer["expired"] + answer["kept"]:
@@ -879,7 +1187,7 @@ def _expire_all(
     if not quiet or any(done.values()):
         with _told():
             told = f"{done['expired']} orders expired, {done['kept']} lost their deadline"
-            typer.echo(json.dumps(done) if as_json else told)
+            typer.echo(json.dumps(place.beside(done)) if as_json else place.headed(told))
             sys.stdout.flush()
 
 
@@ -898,13 +1206,13 @@ outbox = _group("outbox", _WATCH, "Events that wait to be published, or could no
 EventId = Annotated[str, typer.Argument(metavar="EVENT", help="The id of an event.")]
 
 
-@_calls(outbox, "backlog", grant="checkout_grant_operators")
+@_calls(outbox, "backlog", grant="checkout_grant_operators", everywhere=True)
 def _outbox_backlog() -> Statement:
     """Show what is not published yet, by type and number of attempts, what waits longest first."""
     return OutboxCalls.backlog.statement()
 
 
-@_calls(outbox, "dead")
+@_calls(outbox, "dead", everywhere=True)
 def _outbox_dead(
     most: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most, the oldest first.")] = 100,
 ) -> Statement:
@@ -926,7 +1234,7 @@ def _outbox_discard(event_id: EventId, reason: Reason) -> Statement:
     return OutboxCalls.discard.statement(event_id, reason=reason)
 
 
-@_calls(outbox, "purge", grant="checkout_grant_relay", said="{deleted} events deleted", batches=True)
+@_calls(outbox, "purge", grant="checkout_grant_relay", said="{deleted} events deleted", batches=True, everywhere=True)
 def _outbox_purge(older_than: OlderThan, batch: Batch = 10_000) -> Statement:
     """Delete events that were published long ago."""
     return "select json_build_object('deleted', outbox_purge(%s::interval, %s::integer))", (older_than, batch)
@@ -957,7 +1265,7 @@ class Old(StrEnum):
 Role = Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server.")]
 
 
-@_calls(app, "grant", said="role {role} has the grant {grant}", panel=_INSTALL)
+@_calls(app, "grant", everywhere=True, said="role {role} has the grant {grant}", panel=_INSTALL)
 def _grant(
     role: Role,
     kind: Annotated[
@@ -970,13 +1278,13 @@ def _grant(
     return sql.SQL(query).format(sql.Identifier(function)), (role, kind.value, role)
 
 
-@_calls(app, "revoke", said="role {role} has nothing of pycheckout any more", panel=_INSTALL)
+@_calls(app, "revoke", everywhere=True, said="role {role} has nothing of pycheckout any more", panel=_INSTALL)
 def _revoke(role: Role) -> Statement:
     """Take away whatever a role was granted."""
     return "select json_build_object('role', %s::text) from checkout_revoke(%s::text)", (role, role)
 
 
-@_calls(app, "purge", said="{deleted} deleted", batches=True, panel=_CLEAR)
+@_calls(app, "purge", said="{deleted} deleted", batches=True, everywhere=True, panel=_CLEAR)
 def _purge(
     what: Annotated[
         Old, typer.Argument(metavar="WHAT", help="carts (abandoned, or ended long ago), keys, or changes of stock.")
@@ -1012,7 +1320,7 @@ keys = _group("signing-key", _INSTALL, "Keys that sign ad tokens.")
 Kid = Annotated[str, typer.Argument(metavar="KID", help="The name of a key, as the header of a token has it.")]
 
 
-@_calls(keys, "put", said="key {kid} is active")
+@_calls(keys, "put", everywhere=True, said="key {kid} is active")
 def _put_key(
     kid: Kid,
     secret_file: Annotated[
@@ -1045,13 +1353,13 @@ def _put_key(
     return query, (kid, kid, secret, accepts_unnamed)
 
 
-@_calls(keys, "retire", said="key {kid} is retired")
+@_calls(keys, "retire", everywhere=True, said="key {kid} is retired")
 def _retire_key(kid: Kid) -> Statement:
     """Stop believing tokens that a key signed."""
     return "select json_build_object('kid', %s::text, 'active', false) from ad_signing_key_retire(%s)", (kid, kid)
 
 
-@_calls(keys, "list")
+@_calls(keys, "list", everywhere=True)
 def _list_keys() -> Statement:
     """Show the names of the keys, and which are active. Never a secret."""
     fields = "'kid', kid, 'active', active, 'accepts_unnamed', accepts_unnamed, 'created_at', created_at"
@@ -1185,11 +1493,11 @@ def _console() -> Console:
     return console
 
 
-def _progress(what: str) -> Progress:
-    """A bar on a terminal, and nothing elsewhere."""
+def _progress(what: str, alone: bool = True) -> Progress:
+    """A bar on a terminal, and nothing elsewhere or beside others."""
     columns = (TextColumn(what), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(*columns, console=console, disable=not (alone and console.is_terminal), transient=True)
 
 
 def _json_argument(option: str, value: str) -> Any:
@@ -1238,22 +1546,30 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def _connected(
-    database: str, schema: str | None, as_json: bool = False, grant: str = ""
+    database: str, schema: str | None, as_json: bool = False, grant: str = "", market: str | None = None
 ) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """A session in which each statement is its own transaction. `grant`: what lets a role do this that may not."""
-    with _refusals(as_json):
+    with _refusals(as_json, market=market):
         params = _conninfo.KEEPALIVE | _parameters(database) | {"application_name": "pycheckout"}
     with (
-        _refusals(as_json, params, schema, grant),
+        _refusals(as_json, params, schema, grant, market),
         psycopg.connect(**params, autocommit=True, row_factory=dict_row) as conn,
     ):
-        _conninfo.choose_schema(conn, schema)
         yield conn
+
+
+def _checkout(conn: psycopg.Connection[dict[str, Any]], schema: str | None) -> Checkout:
+    """The calls in this schema; by default in the one of the search_path that has them."""
+    return Checkout(conn, schema=_conninfo.found_schema(conn) if schema is None else schema)
 
 
 @contextmanager
 def _refusals(
-    as_json: bool = False, params: Mapping[str, Any] = {}, schema: str | None = None, grant: str = ""
+    as_json: bool = False,
+    params: Mapping[str, Any] = {},
+    schema: str | None = None,
+    grant: str = "",
+    market: str | None = None,
 ) -> Iterator[None]:
     """Say what was refused in a line, with its remedy, instead of showing a traceback."""
     try:
@@ -1266,9 +1582,12 @@ def _refusals(
             error.hint = "Run `pycheckout migrate`, or name the schema that has it with --schema."
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}
+            if market is not None:
+                fields["market"] = market
             typer.echo(json.dumps({"error": fields}), err=True)
         else:
-            _errors.print(f"pycheckout: {error.message}", style="red")
+            where = "" if market is None else f"market {market}: "
+            _errors.print(f"pycheckout: {where}{error.message}", style="red")
             if error.hint:
                 _errors.print(f"hint: {error.hint}")
         raise typer.Exit(AGAIN if error.retryable else FAILED) from exc
@@ -1279,8 +1598,8 @@ def _way_in(params: Mapping[str, Any], schema: str | None, grant: str) -> str | 
     with (
         suppress(psycopg.Error),
         psycopg.connect(**{**_conninfo.KEEPALIVE, **params}, autocommit=True, row_factory=dict_row) as conn,
+        _conninfo.in_schema(conn, schema),
     ):
-        _conninfo.choose_schema(conn, schema)
         owned = (
             "select pg_get_userbyid(relowner)::text as owner from pg_class where oid = to_regclass('checkout_roles')"
         )

@@ -331,7 +331,9 @@ async def _borrowed_async(conn: Any, attempts: Attempts) -> AsyncIterator[psycop
 def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
     """How long psycopg_pool may wait for a connection. Another pool's connection() takes no argument."""
     left = attempts.left
-    return {} if left is None or not type(pool).__module__.startswith("psycopg_pool") else {"timeout": left}
+    if left is None or not any(each.__module__.startswith("psycopg_pool") for each in type(pool).__mro__):
+        return {}
+    return {"timeout": left}
 
 
 _GRACE = 1.0  # seconds that a server has to say that it canceled

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -76,10 +77,22 @@ def unknown_host(exc: psycopg.Error) -> bool:
     return exc.sqlstate is None and _UNKNOWN_HOST.search(str(exc)) is not None
 
 
-def choose_schema(conn: psycopg.Connection[dict[str, Any]], schema: str | None, *, local: bool = False) -> None:
-    """Work in this schema; by default in the one of the search_path where a call would find pycheckout."""
-    if schema is None:
-        [found] = conn.execute(_FOUND).fetchall()
-        schema = found["schema"]
-    if schema is not None:
-        conn.execute("select set_config('search_path', quote_ident(%s), %s)", (schema, local))
+def found_schema(conn: psycopg.Connection[dict[str, Any]]) -> str | None:
+    """Where a call would find pycheckout, if that is not the first schema of the search_path."""
+    [found] = conn.execute(_FOUND).fetchall()
+    name: str | None = found["schema"]
+    return name
+
+
+@contextmanager
+def in_schema(conn: psycopg.Connection[dict[str, Any]], schema: str | None) -> Iterator[None]:
+    """A transaction in this schema; by default in the one of the search_path where a call would find pycheckout.
+
+    Never for the session: behind a pooler the next statement may be in another one, and another client in this one.
+    """
+    with conn.transaction():
+        if schema is None:
+            schema = found_schema(conn)
+        if schema is not None:
+            conn.execute("select set_config('search_path', quote_ident(%s), true)", (schema,))
+        yield

@@ -208,6 +208,13 @@ class NotInstalled(CheckoutError):
     http_status = 500
 
 
+class UnknownMarket(CheckoutError):
+    """The map of markets has none of that name. Look at the name, or at the map: `Markets` tells what is in it."""
+
+    code = "unknown_market"
+    http_status = 404
+
+
 class MigrationError(CheckoutError):
     """The schema could not be brought to this release.
 

@@ -53,6 +53,7 @@ DETAILS = {
     "order_state_conflict": "The order is past that: read it again.",
     "pooler_conflict": "The service is not set up for checkouts.",
     "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
+    "unknown_market": "There is no such market.",
     "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
     "unsupported_media_type": "The body must be application/json.",
 }
@@ -326,7 +327,7 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     401: ("The buyer is not known", ("unauthorized",)),
     403: ("This buyer may not", ("forbidden",)),
-    404: ("This buyer has no such cart", ("cart_not_found",)),
+    404: ("This buyer has no such cart", ("cart_not_found", "unknown_market")),
     409: (
         "Look at the cart",
         ("cart_expired", "cart_not_active", "no_orderable_items", "cart_inconsistent", "insufficient_inventory"),
@@ -365,7 +366,7 @@ def order_responses(document: Callable[..., dict[str, Any]], *which: int) -> dic
     """The `responses` of a route for orders; what they answer, their model says."""
     of_orders = {
         403: ("Whoever asks may not", ("forbidden",)),
-        404: ("Whoever asks has no such order, or the order no such line", ("order_not_found",)),
+        404: ("Whoever asks has no such order, or the order no such line", ("order_not_found", "unknown_market")),
         409: ("The order is past that: read it again", ("order_state_conflict",)),
         422: ("Correct the request", ("invalid_request",)),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,13 @@ from psycopg.rows import dict_row
 from . import _conninfo
 
 if TYPE_CHECKING:
+    from ._commands import Place
     from .relay import Relay
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_AT_ONCE = 16  # databases
+_AWAY = "the database or the broker is away"
 _TIMEOUT = "5s"  # of the database, less than a scrape's own (Prometheus: 10 s)
 _QUERY = "select name, labels, value, type, help from {}checkout_metrics()"
 
@@ -31,6 +34,11 @@ _QUERY = "select name, labels, value, type, help from {}checkout_metrics()"
 def query(schema: str | None) -> sql.Composed:
     """The one statement; `schema`: where pycheckout is, by default where the search_path finds it."""
     return sql.SQL(_QUERY).format(sql.SQL("{}.").format(sql.Identifier(schema)) if schema is not None else sql.SQL(""))
+
+
+def of_market(row: Mapping[str, Any], market: str | None) -> Mapping[str, Any]:
+    """A row of `checkout_metrics()` with its market as one more label, if it is of one."""
+    return row if market is None else {**row, "labels": {"market": market, **row["labels"]}}
 
 
 def text(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -56,57 +64,58 @@ def _written(families: Iterable[Metric]) -> bytes:
     return generate_latest(registry)
 
 
-def _of_a_relay(relay: Relay) -> Iterator[Metric]:
-    counts = relay.counts
-    for name, value, said in (
-        ("published", counts.published, "Events that the broker took and that were marked, since this relay began."),
-        ("failed", counts.failed, "Attempts that a broker refused, since this relay began."),
-        ("interrupted", counts.interrupted, "Times that the broker or the database was lost or could not be reached."),
+def _of_relays(relays: Sequence[tuple[dict[str, str], Relay]]) -> Iterator[Metric]:
+    """What relays count, each beside the labels of its market."""
+    for name, said in (
+        ("published", "Events that the broker took and that were marked, since this relay began."),
+        ("failed", "Attempts that a broker refused, since this relay began."),
+        ("interrupted", "Times that the broker or the database was lost or could not be reached."),
     ):
-        yield CounterMetricFamily(f"pycheckout_relay_{name}", said, value=value)
-    yield SummaryMetricFamily(
+        counter = CounterMetricFamily(f"pycheckout_relay_{name}", said)
+        for labels, relay in relays:
+            counter.add_sample(f"pycheckout_relay_{name}_total", labels, getattr(relay.counts, name))
+        yield counter
+    batches = SummaryMetricFamily(
         "pycheckout_relay_batch_seconds",
         "Seconds that a batch took, from the claim to the last mark; batches are counted beside them.",
-        count_value=counts.batches,
-        sum_value=counts.batch_seconds,
     )
-    gauges: tuple[tuple[str, float, str], ...] = (
+    for labels, relay in relays:
+        batches.add_sample("pycheckout_relay_batch_seconds_count", labels, relay.counts.batches)
+        batches.add_sample("pycheckout_relay_batch_seconds_sum", labels, relay.counts.batch_seconds)
+    yield batches
+    for name, field, told in (
         (
             "lag_seconds",
-            counts.lag_seconds,
+            "lag_seconds",
             "Seconds from the writing of what was published last to its confirmation, by two clocks; 0: none is due.",
         ),
         (
             "ready",
-            float(counts.ready),
+            "ready",
             "1: the last look at the outbox went well; 0: the database or the broker is away.",
         ),
         (
             "poll_timestamp_seconds",
-            counts.polled_at,
+            "polled_at",
             "Unix time of the last look at the outbox that went well; 0: none.",
         ),
-    )
-    for name, number, told in gauges:
-        yield GaugeMetricFamily(f"pycheckout_relay_{name}", told, value=number)
+    ):
+        gauge = GaugeMetricFamily(f"pycheckout_relay_{name}", told)
+        for labels, relay in relays:
+            gauge.add_sample(f"pycheckout_relay_{name}", labels, float(getattr(relay.counts, field)))
+        yield gauge
 
 
 class Listener:
-    """Answers `/metrics`, `/livez` and `/readyz` of a relay, from a thread of its own.
+    """Answers `/metrics`, `/livez` and `/readyz` of the relays of a process, from a thread of its own.
 
-    `address` is host and port; port 0 takes a free one, which `port` names. The database is asked anew at each scrape,
-    one at a time, over a connection of its own. Raises OSError where the address cannot be had.
+    `relays` says where each is: it is read anew for each request. `address` is host and port; port 0 takes a free one,
+    which `port` names. The databases are asked anew at each scrape, side by side, over connections of their own, and no
+    two scrapes at once. Raises OSError where the address cannot be had.
     """
 
-    def __init__(self, relay: Relay, database: str, schema: str | None, address: tuple[str, int]) -> None:
-        self._relay = relay
-        self._database = (
-            _conninfo.KEEPALIVE
-            | {"connect_timeout": "5"}
-            | _conninfo.parameters(database)
-            | {"application_name": "pycheckout metrics"}
-        )
-        self._query = query(schema)
+    def __init__(self, relays: Mapping[Place, Relay], address: tuple[str, int]) -> None:
+        self._relays = relays
         self._asking = threading.Lock()
         listener = self
 
@@ -139,26 +148,41 @@ class Listener:
         plain = "text/plain; charset=utf-8"
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics()
+        relays = dict(self._relays)
         if path == "/livez":
-            alive = self._relay.alive
+            alive = all(relay.alive for relay in relays.values())
             return (200, plain, b"alive\n") if alive else (503, plain, b"the event loop hangs\n")
         if path == "/readyz":
-            ready = self._relay.counts.ready
-            return (200, plain, b"ready\n") if ready else (503, plain, b"the database or the broker is away\n")
+            away = [place.headed(_AWAY) for place, relay in relays.items() if not relay.counts.ready]
+            return (503, plain, "\n".join([*away, ""]).encode()) if away else (200, plain, b"ready\n")
         return 404, plain, b"/metrics, /livez and /readyz are here\n"
 
     def _metrics(self) -> bytes:
-        rows: Sequence[Mapping[str, Any]] = ()
-        up = 0
-        with self._asking, suppress(psycopg.Error):
-            with psycopg.connect(**self._database, prepare_threshold=None, row_factory=dict_row) as conn:
-                conn.execute("select set_config('statement_timeout', %s, true)", (_TIMEOUT,))
-                rows = conn.execute(self._query).fetchall()
-            up = 1
-
+        relays = dict(self._relays)
+        with self._asking, ThreadPoolExecutor(min(len(relays), _AT_ONCE)) as threads:
+            found = [*zip(relays, threads.map(_asked, relays), strict=True)]
         said = "1: the database answered this scrape; 0: it did not, and what it tells is missing."
-        own = GaugeMetricFamily("pycheckout_database_up", said, value=up)
-        return _written([*_families(rows), *_of_a_relay(self._relay), own])
+        up = GaugeMetricFamily("pycheckout_database_up", said)
+        for place, rows in found:
+            up.add_sample("pycheckout_database_up", _labels(place), float(rows is not None))
+        told = [of_market(row, place.market) for place, rows in found for row in rows or ()]
+        return _written([*_families(told), *_of_relays([(_labels(place), it) for place, it in relays.items()]), up])
+
+
+def _labels(place: Place) -> dict[str, str]:
+    return {} if place.market is None else {"market": place.market}
+
+
+def _asked(place: Place) -> Sequence[Mapping[str, Any]] | None:
+    """What the database tells; nothing if it does not answer."""
+    params = _conninfo.KEEPALIVE | {"connect_timeout": "5"} | _conninfo.parameters(place.database)
+    params |= {"application_name": "pycheckout metrics"}
+    try:
+        with psycopg.connect(**params, prepare_threshold=None, row_factory=dict_row) as conn:
+            conn.execute("select set_config('statement_timeout', %s, true)", (_TIMEOUT,))
+            return conn.execute(query(place.schema)).fetchall()
+    except psycopg.Error:
+        return None
 
 
 class _Quiet(ThreadingHTTPServer):

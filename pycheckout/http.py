@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from http.client import responses as phrases
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Annotated, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
@@ -39,10 +39,6 @@ from ._checkout import (
     Checkout,
     CheckoutCalls,
     ReservationPolicy,
-    execute,
-    execute_async,
-    result,
-    result_async,
 )
 from ._connection import AsyncPool, Attempts, Pool, run, run_async
 from ._errors import CheckoutError, OrderNotFound
@@ -101,7 +97,8 @@ ShippingCallback: TypeAlias = Callable[[UUID, CheckoutRequest], _Line | Awaitabl
 def checkout_router(
     *,
     buyer: Callable[..., Any],
-    pool: Pool | AsyncPool | Callable[..., Any],
+    pool: Pool | AsyncPool | Callable[..., Any] | None = None,
+    market: Callable[..., Any] | None = None,
     reservation_policy: ReservationPolicy = "partial",
     ad_token_policy: AdTokenPolicy = "drop",
     shipping_line: ShippingCallback | None = None,
@@ -116,9 +113,10 @@ def checkout_router(
     text) from the host's own authentication, and raises HTTPException where there is
     none; None is a 401 as well. `pool`: a psycopg ConnectionPool or
     AsyncConnectionPool, or a dependency that answers one, as a pool that is opened in
-    the lifespan needs. `reservation_policy`, `ad_token_policy`: as in
-    `pycheckout.execute`, for every request. Each request is a transaction of its own,
-    committed before the answer.
+    the lifespan needs. `market`, instead of a pool: a dependency that answers the `AsyncCheckout` or
+    `Checkout` of the request's market, as `markets.async_[name]` does; UnknownMarket is a 404.
+    `reservation_policy`, `ad_token_policy`: as in `pycheckout.execute`, for every request. Each request is a
+    transaction of its own, committed before the answer.
 
     `shipping_line(buyer_store_id, request)`: makes the stored shipping line, with its
     price, of `request.shipping_line`, which names a code and a title; called only
@@ -143,16 +141,13 @@ def checkout_router(
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["checkout"])
 
-    async def the_pool() -> Any:
-        return pool
-
     async def buyer_store(store: Annotated[Any, Depends(buyer)]) -> UUID:
         if store is None:
             raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
         return store if isinstance(store, UUID) else UUID(str(store))
 
     Buyer: TypeAlias = Annotated[UUID, Depends(buyer_store)]
-    Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, market))]
 
     @router.post(
         "/checkout",
@@ -167,7 +162,7 @@ def checkout_router(
         request: Request,
         store: Buyer,
         key: Annotated[str, Depends(_idempotency_key)],
-        connections: Connections,
+        calls: Calls,
         body: CheckoutRequest,
     ) -> Response:
         """Orders the cart, once: the same call again, with the same key or another, answers with the same orders."""
@@ -186,17 +181,14 @@ def checkout_router(
             "expires_in": expires_in,
             "request_id": _request_id(request),
         }
-        if _is_async(connections):
-            if on_checkout is None:
-                answer = await execute_async(connections, **arguments)
-            else:
-                hook = _async_hook(on_checkout)
-                answer = await CheckoutCalls.execute.before_commit_async(hook, connections, **arguments)
-        elif on_checkout is None:
-            answer = await run_in_threadpool(execute, connections, **arguments)
+        if on_checkout is None:
+            answer = await _made(calls.execute, **arguments)
+        elif isinstance(calls, AsyncCheckout):
+            hook = _async_hook(on_checkout)
+            answer = await CheckoutCalls.execute.before_commit_async(hook, calls, **arguments)
         else:
             call = CheckoutCalls.execute.before_commit
-            answer = await run_in_threadpool(call, _plain_hook(on_checkout), connections, **arguments)
+            answer = await run_in_threadpool(call, _plain_hook(on_checkout), calls, **arguments)
         if answer.replayed:
             return _json(200, answer, {"Idempotent-Replayed": "true"})
         # Relative to the request's own URL: right behind any prefix that a proxy takes away.
@@ -209,14 +201,10 @@ def checkout_router(
         operation_id="checkout_result",
         summary="What became of a cart",
     )
-    async def read_checkout(request: Request, store: Buyer, connections: Connections, cart_id: UUID) -> Response:
+    async def read_checkout(request: Request, store: Buyer, calls: Calls, cart_id: UUID) -> Response:
         """The cart's orders, or its status while it is not converted."""
         request_id = _request_id(request)
-        answer: CheckoutResult | ActiveCart
-        if _is_async(connections):
-            answer = await result_async(connections, store, cart_id, request_id=request_id)
-        else:
-            answer = await run_in_threadpool(result, connections, store, cart_id, request_id=request_id)
+        answer: CheckoutResult | ActiveCart = await _made(calls.result, store, cart_id, request_id=request_id)
         return _json(200, answer, {})
 
     return router
@@ -308,7 +296,8 @@ def _given(body: Any) -> dict[str, Any]:
 def order_router(
     *,
     party: Callable[..., Any],
-    pool: Pool | AsyncPool | Callable[..., Any],
+    pool: Pool | AsyncPool | Callable[..., Any] | None = None,
+    market: Callable[..., Any] | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
 ) -> APIRouter:
@@ -320,13 +309,10 @@ def order_router(
     `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
     An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
     by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
-    changes nothing. `pool`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    changes nothing. `pool`, `market`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
     """
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
-
-    async def the_pool() -> Any:
-        return pool
 
     async def the_party(asks: Annotated[Any, Depends(party)]) -> Party:
         if not isinstance(asks, Party) or (asks.buyer_store_id is None) == (asks.vendor_store_id is None):
@@ -340,7 +326,7 @@ def order_router(
 
     Asks: TypeAlias = Annotated[Party, Depends(the_party)]
     Vendor: TypeAlias = Annotated[Party, Depends(vendor)]
-    Connections: TypeAlias = Annotated[Any, Depends(pool if callable(pool) else the_pool)]
+    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, market))]
     OrderId: TypeAlias = Annotated[UUID, Path(examples=[docs.ORDER])]
     LineId: TypeAlias = Annotated[UUID, Path(examples=[docs.LINE])]
 
@@ -357,7 +343,7 @@ def order_router(
     async def list_orders(
         request: Request,
         asks: Asks,
-        connections: Connections,
+        calls: Calls,
         status: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
         after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
         most: Annotated[
@@ -375,7 +361,7 @@ def order_router(
             "purchase_order": purchase_order,
             "request_id": _request_id(request),
         }
-        return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
+        return _json(200, await _made(calls.orders.list, **asdict(asks), **given), {})
 
     @router.get(
         "/orders/{order_id}",
@@ -384,9 +370,9 @@ def order_router(
         operation_id="order_get",
         summary="An order with its lines",
     )
-    async def read_order(request: Request, asks: Asks, connections: Connections, order_id: OrderId) -> Response:
+    async def read_order(request: Request, asks: Asks, calls: Calls, order_id: OrderId) -> Response:
         """Where it stands now."""
-        found = await _orders(connections, "get", order_id, **asdict(asks), request_id=_request_id(request))
+        found = await _made(calls.orders.get, order_id, **asdict(asks), request_id=_request_id(request))
         return _json(200, found, {})
 
     @router.post(
@@ -396,15 +382,15 @@ def order_router(
         operation_id="order_cancel",
     )
     async def cancel_order(
-        request: Request, asks: Asks, connections: Connections, order_id: OrderId, body: ChangeRequest
+        request: Request, asks: Asks, calls: Calls, order_id: OrderId, body: ChangeRequest
     ) -> Response:
         """Cancels an order that nobody has begun to deliver."""
-        await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
+        await _made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
         request_id = _request_id(request)
-        return _json(200, await _orders(connections, "cancel", order_id, reason=body.reason, request_id=request_id), {})
+        return _json(200, await _made(calls.orders.cancel, order_id, reason=body.reason, request_id=request_id), {})
 
-    async def of_vendor(connections: Any, asks: Party, order_id: UUID, line_id: UUID) -> None:
-        order = await _orders(connections, "get", order_id, **asdict(asks))
+    async def of_vendor(calls: Any, asks: Party, order_id: UUID, line_id: UUID) -> None:
+        order = await _made(calls.orders.get, order_id, **asdict(asks))
         if all(line.line_item_id != line_id for line in order.items):
             raise OrderNotFound("this order has no such line")
 
@@ -419,15 +405,15 @@ def order_router(
     async def release_line(
         request: Request,
         asks: Vendor,
-        connections: Connections,
+        calls: Calls,
         order_id: OrderId,
         line_id: LineId,
         body: ReleaseRequest,
     ) -> Response:
         """Turns down units of a line that were not delivered."""
-        await of_vendor(connections, asks, order_id, line_id)
+        await of_vendor(calls, asks, order_id, line_id)
         given = _given(body) | {"request_id": _request_id(request)}
-        return _json(200, await _orders(connections, "release", line_id, **given), {})
+        return _json(200, await _made(calls.orders.release, line_id, **given), {})
 
     @router.post(
         f"{path}/fulfil",
@@ -438,15 +424,15 @@ def order_router(
     async def fulfil_line(
         request: Request,
         asks: Vendor,
-        connections: Connections,
+        calls: Calls,
         order_id: OrderId,
         line_id: LineId,
         body: FulfilRequest | None = None,
     ) -> Response:
         """Marks units of a line as delivered, all that it holds without a body."""
-        await of_vendor(connections, asks, order_id, line_id)
+        await of_vendor(calls, asks, order_id, line_id)
         given = _given(body or FulfilRequest()) | {"request_id": _request_id(request)}
-        return _json(200, await _orders(connections, "fulfil", line_id, **given), {})
+        return _json(200, await _made(calls.orders.fulfil, line_id, **given), {})
 
     @router.post(
         f"{path}/return",
@@ -457,15 +443,15 @@ def order_router(
     async def return_line(
         request: Request,
         asks: Vendor,
-        connections: Connections,
+        calls: Calls,
         order_id: OrderId,
         line_id: LineId,
         body: ReturnRequest,
     ) -> Response:
         """Takes shipped units of a line back."""
-        await of_vendor(connections, asks, order_id, line_id)
+        await of_vendor(calls, asks, order_id, line_id)
         given = _given(body) | {"request_id": _request_id(request)}
-        return _json(200, await _orders(connections, "return_", line_id, **given), {})
+        return _json(200, await _made(calls.orders.return_, line_id, **given), {})
 
     @router.post(
         "/orders/{order_id}/decide",
@@ -476,14 +462,14 @@ def order_router(
     async def decide_order(
         request: Request,
         asks: Vendor,
-        connections: Connections,
+        calls: Calls,
         order_id: OrderId,
         body: DecideRequest | None = None,
     ) -> Response:
         """A vendor's answer to an order: accepts it, whole without a body."""
-        await _orders(connections, "get", order_id, **asdict(asks))  # another's is not found
+        await _made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
         given = _given(body or DecideRequest()) | {"request_id": _request_id(request)}
-        return _json(200, await _orders(connections, "decide", order_id, **given), {})
+        return _json(200, await _made(calls.orders.decide, order_id, **given), {})
 
     return router
 
@@ -528,10 +514,31 @@ def health_router(*, pool: Pool | AsyncPool | Callable[..., Any], timeout: float
     return router
 
 
-async def _orders(connections: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-    if _is_async(connections):
-        return await getattr(AsyncCheckout(connections).orders, name)(*args, **kwargs)
-    return await run_in_threadpool(getattr(Checkout(connections).orders, name), *args, **kwargs)
+def _calls(pool: Pool | AsyncPool | Callable[..., Any] | None, market: Callable[..., Any] | None) -> Callable[..., Any]:
+    """The dependency that answers the calls of a request."""
+    if (pool is None) == (market is None):
+        raise TypeError("give pool or market, and not both")
+    if market is not None:
+        return market
+
+    async def the_pool() -> Any:
+        return pool
+
+    made: list[Any] = []
+
+    async def calls(connections: Annotated[Any, Depends(pool if callable(pool) else the_pool)]) -> Any:
+        # One for all requests, as the pool is: its methods are made with their first use.
+        if not made or made[0]._conn is not connections:
+            made[:] = [AsyncCheckout(connections) if _is_async(connections) else Checkout(connections)]
+        return made[0]
+
+    return calls
+
+
+async def _made(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if iscoroutinefunction(call):
+        return await call(*args, **kwargs)
+    return await run_in_threadpool(call, *args, **kwargs)
 
 
 def _plain_hook(hook: Hook) -> Callable[[Any, CheckoutResult], None]:

@@ -158,7 +158,7 @@ class Relay:
     ) -> None:
         check_broker(broker)
         self._database: dict[str, Any] = _CONNECTION | _conninfo.parameters(database)
-        self._name = _conninfo.named(self._database)
+        self._name = _conninfo.named(self._database) + ("" if schema is None else f', schema "{schema}"')
         self._broker = broker
         self._security = security
         self._destination = destination

@@ -28,6 +28,7 @@ from pycheckout import (
     ReadOnlyServer,
     SnapshotImmutable,
     Unavailable,
+    UnknownMarket,
     _errors,
     error_from,
 )
@@ -53,6 +54,7 @@ PROMISES = {
     ReadOnlyServer: ("read_only_server", 503, False),
     PoolerConflict: ("pooler_conflict", 500, False),
     NotInstalled: ("not_installed", 500, False),
+    UnknownMarket: ("unknown_market", 404, False),
     MigrationError: ("migration_failed", 500, False),
 }
 

@@ -25,6 +25,7 @@ from test_orders_at_scale import pages, scanned
 import pycheckout
 from checks import rows, values
 from pycheckout import _audit, _metrics
+from pycheckout._commands import Place
 from pycheckout.relay import Relay
 from races import blocked, wait_until
 
@@ -313,7 +314,7 @@ def test_a_relay_tells_what_it_counts_and_how_it_is(db, dsn, emit, brief_pauses)
         loops.append(asyncio.get_running_loop())
         await relay.run()
 
-    listener = _metrics.Listener(relay, dsn, None, ("127.0.0.1", 0))
+    listener = _metrics.Listener({Place(dsn, None): relay}, ("127.0.0.1", 0))
     running = threading.Thread(target=lambda: asyncio.run(run()))
     with closing(listener):
         assert get(listener.port, "/readyz")[0] == 503
@@ -339,7 +340,7 @@ def test_a_relay_tells_what_it_counts_and_how_it_is(db, dsn, emit, brief_pauses)
 def test_a_scrape_without_a_database_tells_what_the_relay_counts(dsn):
     gone = psycopg.conninfo.make_conninfo(dsn, dbname="not_there")
     relay = Relay(gone, "nats://127.0.0.1:9")
-    with closing(_metrics.Listener(relay, gone, None, ("127.0.0.1", 0))) as listener:
+    with closing(_metrics.Listener({Place(gone, None): relay}, ("127.0.0.1", 0))) as listener:
         found = told(listener.port)
     assert (found["pycheckout_database_up"], found["pycheckout_relay_published_total"]) == (0, 0)
     assert "pycheckout_outbox_events" not in found
@@ -349,7 +350,8 @@ def test_the_role_of_a_relay_may_be_scraped(db, dsn, new_role):
     role = new_role()
     db.execute("select checkout_grant_relay(%s)", (role,))
     own = psycopg.conninfo.make_conninfo(dsn, user=role, password="of-a-test")
-    with closing(_metrics.Listener(Relay(own, "nats://127.0.0.1:9"), own, None, ("127.0.0.1", 0))) as listener:
+    relays = {Place(own, None): Relay(own, "nats://127.0.0.1:9")}
+    with closing(_metrics.Listener(relays, ("127.0.0.1", 0))) as listener:
         assert told(listener.port)["pycheckout_database_up"] == 1
 
 
@@ -365,7 +367,9 @@ def test_the_page_names_each_metric_and_each_alert(db):
     metrics, alerts = page.partition("## The alerts")[::2]
     named = {name for line in re.findall(r"^\| (`.*?) \|", metrics, re.M) for name in re.findall(r"`(\w+)`", line)}
     relay = Relay("dbname=x", "redis://127.0.0.1:1")
-    own = {family.name + ("_total" if family.type == "counter" else "") for family in _metrics._of_a_relay(relay)}
+    own = {
+        family.name + ("_total" if family.type == "counter" else "") for family in _metrics._of_relays([({}, relay)])
+    }
     known = {*values(db, "select name from checkout_metrics()"), *own, "pycheckout_database_up"}
     # of what is there only sometimes
     known |= {"pycheckout_stock_waiters", "pycheckout_slot_retained_bytes"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from .._conninfo import choose_schema
+from .._conninfo import in_schema
 from .._errors import version_numbers
 from .._migrate import pending_migrations, preflight
 from .._release import deployment, release
@@ -70,12 +70,8 @@ select deployed.name, routine.prosrc as body
 
 
 def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backlog: timedelta) -> list[Finding]:
-    """Everything that is wrong. `backlog`: how long an event may wait to be published.
-
-    In one transaction, because behind a pooler a search_path would not outlive it.
-    """
-    with conn.transaction():
-        choose_schema(conn, schema, local=True)
+    """Everything that is wrong. `backlog`: how long an event may wait to be published."""
+    with in_schema(conn, schema):
         [has] = conn.execute(_HAS).fetchall()
         found = [*_pooler(conn)]
         if not has["functions"]:
