@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _AT_ONCE = 16  # databases
 _AWAY = "the database or the broker is away"
+_PATIENCE = 6.0  # seconds that a scrape waits for databases
 _TIMEOUT = "5s"  # of the database, less than a scrape's own (Prometheus: 10 s)
 _QUERY = "select name, labels, value, type, help from {}checkout_metrics()"
 
@@ -117,6 +118,8 @@ class Listener:
     def __init__(self, relays: Mapping[Place, Relay], address: tuple[str, int]) -> None:
         self._relays = relays
         self._asking = threading.Lock()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "pycheckout-metrics")
+        self._asked: dict[Place, Future[Sequence[Mapping[str, Any]] | None]] = {}
         listener = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -143,6 +146,7 @@ class Listener:
         """Answer nobody any more."""
         self._server.shutdown()
         self._server.server_close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, path: str) -> tuple[int, str, bytes]:
         plain = "text/plain; charset=utf-8"
@@ -159,8 +163,14 @@ class Listener:
 
     def _metrics(self) -> bytes:
         relays = dict(self._relays)
-        with self._asking, ThreadPoolExecutor(min(len(relays), _AT_ONCE)) as threads:
-            found = [*zip(relays, threads.map(_asked, relays), strict=True)]
+        with self._asking:
+            for place in relays:
+                if place not in self._asked or self._asked[place].done():
+                    self._asked[place] = self._threads.submit(_asked, place)
+            # one that says nothing holds no other up, and is not asked again meanwhile
+            done = wait([self._asked[place] for place in relays], _PATIENCE).done
+            asked = {place: self._asked[place] for place in relays}
+        found = [(place, future.result() if future in done else None) for place, future in asked.items()]
         said = "1: the database answered this scrape; 0: it did not, and what it tells is missing."
         up = GaugeMetricFamily("pycheckout_database_up", said)
         for place, rows in found:
@@ -175,8 +185,8 @@ def _labels(place: Place) -> dict[str, str]:
 
 def _asked(place: Place) -> Sequence[Mapping[str, Any]] | None:
     """What the database tells; nothing if it does not answer."""
-    params = _conninfo.KEEPALIVE | {"connect_timeout": "5"} | _conninfo.parameters(place.database)
-    params |= {"application_name": "pycheckout metrics"}
+    params = _conninfo.KEEPALIVE | _conninfo.parameters(place.database)
+    params |= {"connect_timeout": "5", "application_name": "pycheckout metrics"}
     try:
         with psycopg.connect(**params, prepare_threshold=None, row_factory=dict_row) as conn:
             conn.execute("select set_config('statement_timeout', %s, true)", (_TIMEOUT,))
