@@ -1,6 +1,7 @@
 """A primary, a standby, and a router before both that knows no functions: what a monitor and a checkout meet there."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -56,7 +57,7 @@ def standby(primary: EmbeddedServer) -> Iterator[int]:
         assert process.poll() is None
         yield port
     finally:
-        process.terminate()  # smart; nobody is connected
+        process.send_signal(signal.SIGINT)  # a fast stop
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -136,4 +137,4 @@ def test_a_monitor_may_ask_a_standby(primary, standby):
     with psycopg.connect(make_conninfo(primary.dsn(), port=standby), autocommit=True) as conn:
         found = dict(conn.execute("select name, value from checkout_metrics() where labels = '{}'").fetchall())
     assert found["pycheckout_in_recovery"] == 1
-    assert len(found) > 15
+    assert len(found) >= 15
