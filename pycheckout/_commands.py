@@ -662,8 +662,8 @@ def relay(
     listen: Annotated[
         str | None,
         typer.Option(
-            metavar="[HOST:]PORT",
-            help="Answer /metrics, /livez and /readyz there; of 127.0.0.1 without a host. Needs the extra `metrics`.",
+            metavar="ADDRESS",
+            help="Answer /metrics, /livez and /readyz at HOST:PORT, or PORT of 127.0.0.1. Needs the extra `metrics`.",
         ),
     ] = None,
 ) -> None:

@@ -103,6 +103,11 @@ _MAX_ATTEMPTS = 5
 _RETRY_WITHIN = 10.0  # seconds since the first attempt: two waits of the usual lock_timeout
 _BACKOFF = 0.05  # seconds before the second attempt at most; doubles with each
 
+_ROUTED = (
+    "A session that was opened anew takes no writes either: a router may send SELECT to a standby. "
+    "Give this pool a way to the primary (docs/operations.md says what routers must be told)."
+)
+
 _VERSION = "select checkout_version()::text"
 
 
@@ -145,6 +150,8 @@ class Attempts:
         if isinstance(error, Unavailable):
             error.outcome = "unknown" if self.sent and error.may_be_done else "nothing_done"
             error.retryable = error.retryable and (self._replays or error.outcome == "nothing_done")
+        if isinstance(error, ReadOnlyServer) and self.drained:
+            error.hint = _ROUTED
         return error
 
     def delay(self, error: CheckoutError) -> float | None:

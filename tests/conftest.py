@@ -71,6 +71,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_relay",
     "test_release",
     "test_repository",
+    "test_router",
     "test_services",
     "test_shop",  # of the examples
     "test_soak",

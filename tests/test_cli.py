@@ -692,6 +692,8 @@ COMMANDS = [
     "stock",
     "expire",
     "audit",
+    "metrics",
+    "top",
     "relay",
     "outbox",
     "purge",

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from command import PROGRAM, run_command
+from command import PROGRAM, environment, run_command
 from fastapi.testclient import TestClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from roles import PASSWORD
 
 import pycheckout
+from races import wait_until
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "deploying.md").read_text(encoding="utf-8")
@@ -22,6 +23,7 @@ PAYMENTS = (DOCS / "payments.md").read_text(encoding="utf-8")
 UNITS = dict(
     zip(re.findall(r"`/etc/systemd/system/([\w.-]+)`", PAGE), re.findall(r"```ini\n(.*?)```", PAGE, re.S), strict=True)
 )
+UNITS |= {path.name: path.read_text(encoding="utf-8") for path in (DOCS.parent / "deploy" / "systemd").iterdir()}
 BIN = "/opt/pycheckout/bin/pycheckout"
 
 
@@ -123,9 +125,25 @@ def test_the_relay_of_the_unit_starts_and_says_which_session_it_was_refused(depl
     assert "not_there" in done.stderr
 
 
+def test_the_expiry_of_the_unit_runs_until_it_is_told_to_stop(deployed):
+    [[*command, every]] = commands("pycheckout-expire.service")
+    assert command[-1] == "--every" and every == "30s"
+    env = environment({"PYCHECKOUT_DATABASE_URL": deployed["shop_operator"]})
+    name = "select pid from pg_stat_activity where application_name = 'pycheckout'"
+    with psycopg.connect(deployed["shop_operator"], autocommit=True) as conn:
+        process = subprocess.Popen([PROGRAM, *command, "0.2s"], env=env, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: conn.execute(name).fetchall() or process.poll() is not None, timeout=60)
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (0, "")
+
+
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path):
     assert {Path(name).suffix for name in UNITS} == {".service", ".timer"}
     for name, unit in UNITS.items():
+        if name.startswith(("pycheckout-relay", "pycheckout-expire")):
+            assert {"DynamicUser=yes", "Restart=always", "KillSignal=SIGTERM", "NoNewPrivileges=yes"} <= {*unit.split()}
+            assert not re.search(r"^(User|Environment)=.*(root|password|://)", unit, re.MULTILINE), "no root, no secret"
         # A line is a comment, a section, or a key of one.
         assert re.fullmatch(r"(#.*\n|\[\w+\]\n|\w+=.*\n|\n)+", unit), name
         # The program of the page is nowhere on this machine.

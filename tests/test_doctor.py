@@ -527,6 +527,43 @@ def test_payments_that_cannot_be_all(command, db, add_cart, checkout_sql):
 # The way to the server
 
 
+def test_functions_that_a_rest_gateway_serves_to_anybody(doctor, mended, db):
+    """As where a schema is exposed, and default privileges or a GRANT opened its functions."""
+    existed = values(db, "select rolname from pg_roles where rolname = 'anon'")
+    if not existed:
+        db.execute("create role anon")
+    try:
+        assert doctor() == []
+        db.execute("grant execute on function vendor_order_cancel(uuid, text), cart_put(jsonb) to anon")
+        [found] = doctor()
+        assert (found["check"], found["subject"]) == ("served_over_rest", "anon")
+        assert "may call cart_put, vendor_order_cancel" in found["problem"]
+        mended(found)
+        db.execute("grant execute on function checkout_audit(timestamptz) to public")
+        [found] = [each for each in doctor() if each["check"] == "served_over_rest"]
+        mended(found)
+    finally:
+        if not existed:
+            db.execute("drop owned by anon; drop role anon")
+
+
+def test_who_holds_a_snapshot(doctor, dsn, connect, db):
+    holder = connect(application_name="report")
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from vendor_orders")
+    assert doctor() == []
+
+    def impatient():
+        with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as conn:
+            return [asdict(finding) for finding in findings(conn, None, timedelta(milliseconds=1))]
+
+    [found] = wait_until(impatient)
+    assert (found["check"], found["subject"]) == ("snapshot_held", f"session {holder.info.backend_pid}")
+    assert "(report), idle in transaction, holds a snapshot" in found["problem"]
+    db.execute(found["remedy"])
+    wait_until(lambda: not impatient())
+
+
 def test_a_pooler_in_the_way(command, server, postgresql):
     """The remedy is another address."""
     dbname = postgresql.info.dbname

@@ -47,6 +47,8 @@ _CHECKS = (
     "deadlines_passed",
     "refunds_due",
     "payments_at_odds",
+    "served_over_rest",
+    "snapshot_held",
 )
 
 _HAS = """
