@@ -227,7 +227,7 @@ def locked_conditions(source: Source) -> Found:
             elif joint[0] == "where" and after[0] == "and" and not re.search(r"\bid\b|_id\b", joint_text(joint, after)):
                 # not the key: that stands in the join
                 yield f"{joint_text(joint, after)} and", [source.edit(joint.end(), after.end())]
-    for found in source.finditer(r"\b(where|and)\s+(?:\w+\.)?buyer_store_id\s*=\s*(?:\w+\([^()]*\)|[\w.]+)"):
+    for found in source.finditer(r"\b(where|and)\s+(?:\w+\.)?buyer_store_id\s*=\s*(?:\w+\s*\([^()]*\)|[\w.]+)"):
         if not re.search(_LOCK, source.code[found.end() : source.code.index(";", found.end())]):
             yield found[0], [source.edit(*found.span(), "where true" if found[1] == "where" else "")]
 
