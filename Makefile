@@ -21,6 +21,7 @@ help:
 	@echo 'make mutants         the suite against copies with one lock, index or check taken out; ARGS=--only inventory'
 	@echo 'make test-pgbouncer  the tests of the wrapper behind a pgbouncer; PGBOUNCER names another than that of the PATH'
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
+	@echo 'make failover        callers whose primary dies, 80 times; ARGS="--times 2"'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
 	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
 	@echo 'make release         build the sdist and the wheel of this commit into dist/, and run the demo from the wheel'
@@ -100,6 +101,11 @@ mutants: $(VENV)/dev
 .PHONY: soak
 soak: $(VENV)/dev
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+# Twenty minutes and more: callers whose primary is killed or falls silent, with standbys of both kinds.
+.PHONY: failover
+failover: $(VENV)/dev
+	@$(BIN)/python tests/failover.py $(ARGS)
 
 # Uploads nothing; ARGS=--rehearse for a version that is unreleased.
 .PHONY: release

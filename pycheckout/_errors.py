@@ -306,6 +306,11 @@ def failed_inside(exc: psycopg.Error) -> bool:
     return _IN_A_FUNCTION_OF_OURS.search(context.rpartition("\n")[2]) is not None
 
 
+# PL/Proxy puts these before what the market said, and has one code, XX000, for a server that it does not reach.
+_BY_PROXY = re.compile(r"^(?:PL/Proxy function )?[^\s(]+\(\d+\): \[[^\]]*\] (?:REMOTE (?:ERROR|FATAL|PANIC): )?")
+_PROXY_CUT_OFF = re.compile(r"\bPQ\w+: |connection to server|could not connect|server closed the connection")
+
+
 def translated(exc: psycopg.Error) -> CheckoutError | None:
     """The typed error for a psycopg error, or None if it is none of ours.
 
@@ -321,6 +326,10 @@ def translated(exc: psycopg.Error) -> CheckoutError | None:
         return Unavailable(str(exc)) if gone else None
     if sqlstate == "08P01" and exc.diag.severity_nonlocalized == "FATAL":
         return Unavailable(str(exc)[:200], sqlstate=sqlstate)  # pgbouncer's code for whatever ends a connection
+    if sqlstate == "XX000" and (by_proxy := _BY_PROXY.match(exc.diag.message_primary or "")):
+        said = (exc.diag.message_primary or "")[by_proxy.end() :]
+        if _PROXY_CUT_OFF.search(said):
+            return Unavailable(said[:200], hint="The market's server does not answer PL/Proxy.")
     if sqlstate[:2] != "OC" and _kind(sqlstate) in (InvalidRequest, NotInstalled) and failed_inside(exc):
         innermost, *_ = (exc.diag.context or "").split("\n")
         if sqlstate == "42883" and all(map(_IN_A_FUNCTION_OF_OURS.search, (innermost, exc.diag.message_primary or ""))):
@@ -343,7 +352,9 @@ def error_from(
     # PostgreSQL repeats a value that it cannot read: megabytes of it, or a token in the wrong place.
     if kind is None:
         return None
-    return kind(message[:200], sqlstate=sqlstate, detail=json_object(detail), hint=hint or _HINTS.get(kind))
+    message = _BY_PROXY.sub("", message)
+    hint = hint.removeprefix("Remote hint: ") if hint else _HINTS.get(kind)
+    return kind(message[:200], sqlstate=sqlstate, detail=json_object(detail), hint=hint)
 
 
 def _kind(sqlstate: str) -> type[CheckoutError] | None:
@@ -405,7 +416,7 @@ def version_numbers(version: str) -> list[int]:
 def json_object(text: str | None) -> dict[str, Any]:
     """DETAIL as a dict; PostgreSQL's own errors have prose there, which is {}."""
     try:
-        value = json.loads(text or "")
+        value = json.loads((text or "").removeprefix("Remote detail: "))
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -53,6 +53,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_dumps",  # by the programs of the embedded release
     "test_embedded",
     "test_events_asyncapi",
+    "test_failover",
     "test_frameworks",
     "test_functions_hash",
     "test_guarantees",

@@ -18,7 +18,7 @@ WAITS = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
 
 @pytest.mark.parametrize("silence", [False, True], ids=["killed", "silent"])
 def test_callers_go_on_at_a_synchronous_standby_and_nothing_answered_is_lost_or_doubled(silence):
-    books, counted = drill(synchronous=True, silence=silence, orders=160)
+    _books, counted = drill(synchronous=True, silence=silence, orders=160)
 
     assert counted.answered >= 160
     assert (counted.lost, counted.wrong) == (0, [])

@@ -321,3 +321,11 @@ def test_23_a_restored_dump_is_verified(follow, db, dsn, cart, checkout_sql, new
         settings = "select unnest(setconfig) from pg_db_role_setting join pg_database on pg_database.oid = setdatabase"
         assert "lock_timeout=5s" in values(restored, settings + " where datname = current_database()")
         restored.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
+
+
+def test_24_the_primary_says_who_follows_it(follow):
+    """What comes after it is drilled in test_failover.py."""
+    [found] = follow(24)
+
+    assert found.startswith("application_name,sync_state,bytes_behind\n")
+    assert found.endswith("waiting_for_a_standby\n0\nis_a_standby\nf\n")
