@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "51b546910d8314a116619ecceb21cbc557961169dcff829a9499963a73416eaf"
+FUNCTIONS_HASH = "ca786fda74c37e091b19ec67761715969c000511dd493db7f31452d93a06d6a9"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,7 +1,7 @@
 -- inventory_suffices: what a cart wants of each product, and whether that is there, as far as can be seen without a lock.
 --
--- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks.
--- Not by inventory_levels: that view sums the slots of every product before it is joined.
+-- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks. Of a split
+-- product it looks at the session's own slot alone: the sum of all would read every dead version of every slot.
 
 create or replace function inventory_suffices(
   cart_id uuid,
@@ -18,7 +18,8 @@ begin
   select array_agg(wanted.product_id), array_agg(wanted.qty),
          bool_and(wanted.qty <= coalesce(
            case when stock.slots > 1
-                then (select sum(slot.available_qty) from inventory_slots as slot where slot.product_id = wanted.product_id)
+                then (select slot.available_qty from inventory_slots as slot
+                       where slot.product_id = wanted.product_id and slot.slot = inventory_own_slot(stock.slots))
                 else stock.available_qty
            end, 0)),
          bool_or(stock.slots > 1)
