@@ -147,14 +147,10 @@ class Quote:
 
     def __post_init__(self) -> None:
         """Tell groups whether their prices hold the tax. What is no group is left for `quotes.put` to refuse."""
-        included, given = bool(self.tax_included), self.vendor_groups
-        groups = [each for each in given if isinstance(each, VendorGroup)] if isinstance(given, Sequence) else []
-        if any(group._tax_included != included for group in groups):
-            told = [copy(each) if isinstance(each, VendorGroup) else each for each in given]
-            for group in told:
-                if isinstance(group, VendorGroup):
-                    object.__setattr__(group, "_tax_included", included)
-            object.__setattr__(self, "vendor_groups", told)
+        if isinstance(self.vendor_groups, Sequence):
+            told = [_told(each, tax_included=bool(self.tax_included)) for each in self.vendor_groups]
+            if any(one is not other for one, other in zip(told, self.vendor_groups, strict=True)):
+                object.__setattr__(self, "vendor_groups", told)
 
     @property
     def subtotal_cents(self) -> int:
@@ -180,6 +176,14 @@ class Quote:
         written = _written(self)
         assert isinstance(written, dict)
         return written
+
+
+def _told(group: VendorGroup, *, tax_included: bool) -> VendorGroup:
+    """The group itself if it knows, else a copy that does: it may stand in another quote as well."""
+    if isinstance(group, VendorGroup) and group._tax_included != tax_included:
+        group = copy(group)
+        object.__setattr__(group, "_tax_included", tax_included)
+    return group
 
 
 def _written(value: object) -> object:

@@ -366,9 +366,15 @@ def order_router(
         purchase_order: Annotated[str | None, Query(json_schema_extra=docs.PURCHASE_ORDER_ASKED)] = None,
     ) -> Response:
         """Of the buyer or the vendor who asks, without their lines."""
-        given = {"statuses": status, "after": after, "most": most, "request_id": _request_id(request)}
-        found_by = {"order_number": order_number, "purchase_order": purchase_order}
-        return _json(200, await _orders(connections, "list", **asdict(asks), **given, **found_by), {})
+        given = {
+            "statuses": status,
+            "after": after,
+            "most": most,
+            "order_number": order_number,
+            "purchase_order": purchase_order,
+            "request_id": _request_id(request),
+        }
+        return _json(200, await _orders(connections, "list", **asdict(asks), **given), {})
 
     @router.get(
         "/orders/{order_id}",

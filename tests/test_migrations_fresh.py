@@ -43,13 +43,17 @@ def test_every_migration_loads_and_depends_on_the_one_before_it():
 
 
 def test_migration_without_a_transaction_is_one_statement_with_a_harmless_twin():
-    """PF-168: after a failure there, yoyo runs the twins of the steps that were finished."""
+    """PF-168: after a failure there, yoyo runs the twins of the steps that were finished.
+
+    Blocks around a build may be run again, which test_migrations_interrupted sees; they have no twin.
+    """
     for migration in read_migrations(str(MIGRATIONS)):
         migration.load()
         if not migration.use_transactions:
             _, _, statements = read_sql_migration(migration.path)
             _, _, twin = read_sql_migration(migration.path.replace(".sql", ".rollback.sql"))
-            assert len(statements) == 1, migration.id
+            builds = [text for text in statements if re.search(r"create (unique )?index concurrently", text)]
+            assert len(statements) == 1 or (len(builds), twin) == (1, []), migration.id
             assert [text for text in twin if "drop" in text.lower() or "delete" in text.lower()] == [], migration.id
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -434,19 +435,22 @@ def test_decisions_that_are_none(db, order, call, snapshot, decisions):
 # Money
 
 
+tried = partial(
+    settings,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
 def parts(cuts, units):
     """Cut points of `units` units as the sizes of parts."""
     points = sorted({cut % units for cut in cuts} - {0})
     return [b - a for a, b in zip([0, *points], [*points, units], strict=True)]
 
 
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@tried(max_examples=200)
 @given(
     amount=st.integers(0, MOST) | st.sampled_from([1, 2, 9, MOST - 1, 2**63 - 1, 10**15]),
     units=st.integers(1, 10_000) | st.sampled_from([1, 3, 9999, 10_000]),
@@ -521,13 +525,7 @@ def test_parts_of_a_line_take_its_total_discount_and_tax(db, add_cart, checkout_
     assert figures(db, cart) == (subtotal, discount, tax, 0, 0, subtotal - discount + tax)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@tried(max_examples=60)
 @given(
     amounts=st.tuples(st.integers(0, MOST), st.integers(0, MOST // 2), st.integers(0, MOST // 2))
     | st.just((MOST, MOST // 2, MOST // 2))

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ca786fda74c37e091b19ec67761715969c000511dd493db7f31452d93a06d6a9"
+FUNCTIONS_HASH = "07946395e11f511e3c68c42aa12163dabf4116af25bcef5b17d1aa7cb65924ef"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -424,14 +424,14 @@ begin
    where orders.placed_total < vendor.minimum_cents
    union all
   select 'intent_is_due_by_its_terms', orders.id::text,
-         concat('due ', orders.created_at + make_interval(hours => 24 * (nullif(vendor.payment_terms, 'null') -> 'net_days')::integer), ' ', vendor.payment_terms),
+         concat('due ', orders.created_at + make_interval(hours => 24 * (vendor.payment_terms ->> 'net_days')::numeric::integer), ' ', vendor.payment_terms),
          concat('due ', intent.due_at, ' ', intent.payment_terms)
     from orders
     join cart_vendor_groups as vendor on vendor.id = orders.id
     join payment_intents as intent on intent.order_id = orders.id
    where (intent.payment_terms, intent.due_at)
          is distinct from (nullif(vendor.payment_terms, 'null'),
-                           orders.created_at + make_interval(hours => 24 * (nullif(vendor.payment_terms, 'null') -> 'net_days')::integer))
+                           orders.created_at + make_interval(hours => 24 * (vendor.payment_terms ->> 'net_days')::numeric::integer))
    union all
   select 'order_confirms_what_its_cart_does', orders.id::text,
          concat_ws(', ', cart.shipping_line, cart.currency, case when cart.tax_included then 'tax included' end),

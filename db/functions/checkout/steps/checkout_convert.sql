@@ -32,7 +32,7 @@ declare
   v_off record;
 begin
   if v_more is not null then
-    v_has_minimum := coalesce((v_more -> 'has_minimum')::boolean, false);
+    v_has_minimum := coalesce((v_more ->> 'has_minimum')::boolean, false);
     v_below_ids := array(select jsonb_array_elements_text(nullif(v_more -> 'below_minimum', 'null'))::uuid);
     v_vendors := array(select vendor_store_id from unnest(v_vendors) as vendor_store_id where vendor_store_id <> all (v_below_ids));
     v_out_line_ids := array(

@@ -66,7 +66,7 @@ begin
     perform checkout_raise_rows(v_cart.id, 'order_line_items', checkout_create_orders.line_count, v_rows);
   end if;
   v_rows := checkout_create_payment_intents(v_cart.checkout_group_id, v_cart.id, v_cart.payment_method,
-                                            case when (v_more -> 'has_terms')::boolean then v_more -> 'vendors' end, v_cart.converted_at);
+                                            case when (v_more ->> 'has_terms')::boolean then v_more -> 'vendors' end, v_cart.converted_at);
   if v_rows <> cardinality(v_vendors) then
     perform checkout_raise_rows(v_cart.id, 'payment_intents', cardinality(v_vendors), v_rows);
   end if;

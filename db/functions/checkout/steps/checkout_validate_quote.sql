@@ -15,7 +15,7 @@ declare
   v_below_ids constant uuid[] := array(select jsonb_array_elements_text(nullif(checkout_validate_quote.more -> 'below_minimum', 'null'))::uuid);
   v_below jsonb;
 begin
-  if (checkout_validate_quote.shipping_line -> 'price_cents')::numeric <> (v_more ->> 'shipping_cents')::numeric then
+  if (checkout_validate_quote.shipping_line ->> 'price_cents')::numeric <> (v_more ->> 'shipping_cents')::numeric then
     perform checkout_raise_invalid('shipping_line.price_cents', format('must be what the vendors charge together, %s', v_more ->> 'shipping_cents'));
   end if;
   if v_below_ids = '{}' or checkout_validate_quote.reservation_policy <> 'all' and cardinality(v_below_ids) < checkout_validate_quote.vendors

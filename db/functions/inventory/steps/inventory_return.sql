@@ -15,7 +15,6 @@ returns void
 language plpgsql
 as $$
 declare
-  v_product_id uuid;
   v_now timestamptz;
   v_products uuid[];
   v_line_ids uuid[];
@@ -25,14 +24,7 @@ declare
   v_rest bigint[];
   v_rows bigint;
 begin
-  -- a loop, because each product must be locked before the next one is
-  for v_product_id in
-    select distinct line.product_id from order_line_items as line
-     where line.id = any (inventory_return.line_ids) and line.product_id is not null
-     order by line.product_id
-  loop
-    perform inventory_lock_product(v_product_id);
-  end loop;
+  perform inventory_lock_lines(inventory_return.line_ids);
   v_now := clock_timestamp();
 
   with asked as (

@@ -12,7 +12,6 @@ as $$
 declare
   v_ids uuid[] := order_end_due.ids;
   v_id uuid;
-  v_product_id uuid;
   v_line_ids uuid[];
   v_order vendor_orders;
   v_details jsonb;
@@ -30,12 +29,8 @@ begin
     perform inventory_return(null, v_line_ids, true);
   exception when sqlstate 'OC012' then
     v_ids := '{}';
-    -- loops, because each product must be locked before the next one is, and each order fails alone
-    for v_product_id in
-      select distinct line.product_id from order_line_items as line where line.id = any (v_line_ids) and line.product_id is not null order by line.product_id
-    loop
-      perform inventory_lock_product(v_product_id);
-    end loop;
+    perform inventory_lock_lines(v_line_ids);
+    -- a loop, because each order fails alone
     for v_id in select each.id from unnest(order_end_due.ids) as each (id) order by each.id loop
       begin
         perform inventory_return(null, array(
