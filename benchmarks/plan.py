@@ -10,6 +10,7 @@ from benchmarks.loads import Shape
 
 UNIFORM = Shape()
 HOT = Shape(hot=True)
+HOT_LINE = Shape(vendors=1, lines=1, hot=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,9 @@ class Load:
     title: str
     contenders: list[Contender]
     quick: bool = True  # whether it is part of a run of minutes
+    # Where a rate is followed over time: how many rounds, and how long each; else as long as the run says.
+    rounds: int | None = None
+    seconds: int | None = None
 
 
 def _all(drivers: Iterable[str], clients: int, setup: Setup = DEFAULT, *, delayed: bool = False) -> list[Contender]:
@@ -123,6 +127,18 @@ LOADS = [
             for held in (False, True)
         ],
         quick=False,
+    ),
+    Load(
+        name="snapshot-hot",
+        title="One hot product, one line a cart, a snapshot held open meanwhile, 8 clients",
+        contenders=[
+            Contender(driver="function", clients=8, setup=Setup(shape=HOT_LINE, slots=slots, snapshot=held))
+            for slots in (1, 4, 16, 64)
+            for held in (False, True)
+        ],
+        quick=False,
+        rounds=12,
+        seconds=10,
     ),
     Load(
         name="orders",

@@ -96,6 +96,7 @@ class Measured:
     def __init__(self, contender: Contender, database: Database | None, dsn: str) -> None:
         self.contender, self.database, self.dsn = contender, database, dsn
         self.rate = 0.0
+        self.done = 0  # checkouts, those before the rounds included
         self.rounds: list[dict[str, float]] = []
         self.work: dict[str, float] = {}
 
@@ -114,6 +115,7 @@ class Measured:
         # What is checked out twice is a replay, and no figure.
         assert self.contender.driver not in CHECKOUTS or run.turns * clients <= carts, "more carts than expected"
         server.settle(embedded)
+        self.done += len(run.transactions)
         return run
 
     def try_out(self, embedded: EmbeddedServer) -> None:
@@ -141,6 +143,7 @@ class Measured:
         self.rounds.append(
             {
                 "rate": len(latencies) / seconds,
+                "done": self.done,
                 "p50_ms": percentiles[49] * 1000,
                 "p95_ms": percentiles[94] * 1000,
                 "p99_ms": percentiles[98] * 1000,
@@ -170,6 +173,7 @@ class Measured:
                 "max": _rounded(max(each[name] for each in self.rounds)),
             }
             for name in self.rounds[0]
+            if name != "done"
         }
         return {
             "driver": self.contender.driver,
@@ -178,6 +182,7 @@ class Measured:
             "setup": {name: value for name, value in setup.items() if name != "audited"},
             "lines": self.database.lines if self.database else None,
             "rates": [_rounded(each["rate"]) for each in self.rounds],
+            "done": [each["done"] for each in self.rounds],
             **spread,
             "work": {name: _rounded(value) for name, value in self.work.items()},
         }
@@ -296,7 +301,9 @@ def main() -> None:
                 found = SPECIAL[name](embedded, full=args.full)
             else:
                 [load] = [load for load in LOADS if load.name == name]
-                found = measure(embedded, load, rounds, seconds)
+                found = measure(
+                    embedded, load, args.rounds or load.rounds or rounds, args.seconds or load.seconds or seconds
+                )
             found |= {"took_seconds": round(time.monotonic() - began), "load_average_before": load_before}
             results["machine"] = server.machine(embedded)
             results["loads"] = {
