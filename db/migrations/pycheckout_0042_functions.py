@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "07946395e11f511e3c68c42aa12163dabf4116af25bcef5b17d1aa7cb65924ef"
+FUNCTIONS_HASH = "8ef7d8f2f065d04229f67ca1a3d0559587db8f09aa4d88413e5967c46809fe18"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -33,10 +33,16 @@ begin
   -- as inventory_write_available spreads them
   update inventory_slots as stock
      set available_qty = wanted.available / item.slots + case when stock.slot <= wanted.available % item.slots then 1 else 0 end,
-         updated_at = v_now
+         updated_at = v_now,
+         version = stock.version + 1
     from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
     join inventory_items as item on item.product_id = wanted.product_id and item.slots > 1
-   where stock.product_id = wanted.product_id;
+   cross join generate_series(1, item.slots) as numbered (slot)
+   cross join lateral (select own.version from inventory_slots as own
+                        where own.product_id = wanted.product_id and own.slot = numbered.slot
+                        order by own.version desc
+                        limit 1) as newest
+   where stock.product_id = wanted.product_id and stock.slot = numbered.slot and stock.version = newest.version;
   return v_rows;
 end;
 $$;

@@ -21,8 +21,14 @@ begin
     update inventory_slots as stock
        set available_qty = inventory_write_available.available / v_slots
                            + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
-           updated_at = v_now
-     where stock.product_id = inventory_write_available.product_id;
+           updated_at = v_now,
+           version = stock.version + 1
+      from generate_series(1, v_slots) as numbered (slot)
+     cross join lateral (select own.version from inventory_slots as own
+                          where own.product_id = inventory_write_available.product_id and own.slot = numbered.slot
+                          order by own.version desc
+                          limit 1) as newest
+     where stock.product_id = inventory_write_available.product_id and stock.slot = numbered.slot and stock.version = newest.version;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));
   end;
