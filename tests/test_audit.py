@@ -233,7 +233,8 @@ MORE = [
     ("split_product_has_its_slots", "update inventory_slots set slot = 9 where slot = 3"),
     ("split_product_has_its_slots", """
         update inventory_items set slots = 4 where slots = 3; update inventory_slots set slot = 4 where slot = 3;
-        insert into inventory_slots (product_id, slot, available_qty, version) select product_id, slot, 0, version + 1 from inventory_slots where slot = 2
+        insert into inventory_slots (product_id, slot, available_qty, version)
+        select product_id, slot, 0, version + 1 from inventory_slots where slot = 2
      """),
     ("split_product_has_its_slots", "delete from inventory_items where slots > 1"),
     ("holds_are_what_their_line_holds", "delete from order_line_items"),

@@ -183,6 +183,42 @@ def test_every_change_of_a_slot_counts_its_version_up(db, buy, add_cart, checkou
     assert len(set(after.values())) == 1 and min(after.values()) > max(before.values())
 
 
+@pytest.mark.parametrize("call", ["own slot", "another slot", "slot waited for", "all slots", "cancel", "levels"])
+def test_dead_versions_that_a_held_snapshot_keeps_are_not_read(db, connect, add_cart, checkout_sql, call):
+    """Of 300 versions a slot, a call looks at those that are alive, in the index too."""
+    split(db, 4)
+    report = connect()
+    report.execute("set transaction isolation level repeatable read")
+    report.execute("select from inventory_items")
+    more = f"perform inventory_adjust('{PRODUCT}', 4)"
+    db.execute(f"do $$ begin for i in 1 .. 300 loop {more}; end loop; end $$")
+    quantity = 1000 if call == "all slots" else 1
+    cart = add_cart(vendors=1, lines=1, products=[PRODUCT], quantity=quantity, stock=None)
+    holder, conn = connect(), connect()
+    pid = conn.info.backend_pid
+    if call == "another slot":
+        holder.execute("select from inventory_slots where slot = %s for update", (1 + pid % 4,))
+    elif call == "slot waited for":
+        holder.execute("select from inventory_slots for update")
+    elif call == "cancel":
+        checkout_sql(db, cart)
+
+    if call == "cancel":
+        conn.execute("select vendor_order_cancel(id, 'no') from vendor_orders")
+    elif call == "levels":
+        conn.execute("select inventory_get(%s)", ([PRODUCT],))
+    elif call == "slot waited for":
+        with blocked(db, checkout_sql, conn, cart) as waiting:
+            holder.rollback()
+        assert waiting.result()["outcome"] == "complete"
+    else:
+        assert checkout_sql(conn, cart)["outcome"] == "complete"
+
+    [read] = values(conn, "select pg_stat_get_xact_tuples_returned('inventory_slots_pkey'::regclass)")
+    assert 0 < read < 100
+    report.rollback()
+
+
 def test_a_split_that_is_rolled_back_changes_nothing(db, connect, add_cart, checkout_sql):
     split(db, 4)
     cart = add_cart(vendors=1, lines=1, products=[PRODUCT])

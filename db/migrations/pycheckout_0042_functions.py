@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "8ef7d8f2f065d04229f67ca1a3d0559587db8f09aa4d88413e5967c46809fe18"
+FUNCTIONS_HASH = "15d14f4d8dea3331aed5e73f8a082ddb41801c677e0be70b95372d6604641b82"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -28,16 +28,15 @@ begin
 
   select array_agg(stock.slot order by stock.slot), array_agg(stock.available_qty order by stock.slot)
     into slots, available_qtys
-    from (select each.slot, each.available_qty
-            from generate_series(1, v_item.slots) as numbered (slot)
-           cross join lateral (select own.version from inventory_slots as own
-                                where own.product_id = inventory_lock_product.product_id and own.slot = numbered.slot
-                                order by own.version desc
-                                limit 1) as newest
-            join inventory_slots as each
-              on each.product_id = inventory_lock_product.product_id and each.slot = numbered.slot and each.version >= newest.version
-           order by each.slot
-             for update of each) as stock;
+    from generate_series(1, v_item.slots) as numbered (slot)   -- one after the other, in this order
+   cross join lateral (select own.slot, own.available_qty
+                         from inventory_slots as own
+                        where own.product_id = inventory_lock_product.product_id and own.slot = numbered.slot
+                          and own.version >= (select newest.version from inventory_slots as newest
+                                               where newest.product_id = inventory_lock_product.product_id and newest.slot = numbered.slot
+                                               order by newest.version desc
+                                               limit 1)
+                          for update) as stock;
 end;
 $$;
 

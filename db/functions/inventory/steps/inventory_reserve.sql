@@ -178,16 +178,16 @@ begin
            updated_at = inventory_reserve.now,
            version = stock.version + 1
       from (
-        select held.product_id, held.slot, sum(held.qty) as qty
+        select held.product_id, held.slot, sum(held.qty) as qty,
+               (select newest.version from inventory_slots as newest
+                where newest.product_id = held.product_id and newest.slot = held.slot
+                order by newest.version desc
+                limit 1) as version
           from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
          where held.slot > 0 and held.line_id <> all (v_off_line_ids)
          group by held.product_id, held.slot
       ) as taken
-     cross join lateral (select own.version from inventory_slots as own
-                          where own.product_id = taken.product_id and own.slot = taken.slot
-                          order by own.version desc
-                          limit 1) as newest
-     where stock.product_id = taken.product_id and stock.slot = taken.slot and stock.version = newest.version;
+     where stock.product_id = taken.product_id and stock.slot = taken.slot and stock.version = taken.version;
     get diagnostics v_rows = row_count;
     v_expected := (select count(distinct (held.product_id, held.slot))
          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)

@@ -80,12 +80,16 @@ begin
          available_qty = stock.available_qty + move.available,
          updated_at = v_now,
          version = stock.version + 1
-    from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
-   cross join lateral (select own.version from inventory_slots as own
-                        where own.product_id = move.product_id and own.slot = move.slot
-                        order by own.version desc
-                        limit 1) as newest
-   where stock.product_id = move.product_id and stock.slot = move.slot and stock.version = newest.version;
+    from (
+      select moved.product_id, moved.slot, moved.reserved, moved.available,
+             (select newest.version from inventory_slots as newest
+              where newest.product_id = moved.product_id and newest.slot = moved.slot
+              order by newest.version desc
+              limit 1) as version
+        from unnest(v_products, v_slots, v_reserved, v_available) as moved (product_id, slot, reserved, available)
+      offset 0   -- so that a row is looked for by its whole key
+    ) as move
+   where stock.product_id = move.product_id and stock.slot = move.slot and stock.version = move.version;
   get diagnostics v_rows = row_count;
   if v_rows <> coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0) then
     perform checkout_raise_rows(inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);
