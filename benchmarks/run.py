@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -33,9 +34,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import loads, report, server, special
+from benchmarks import loads, neworder, report, server, special
 from benchmarks.delay import delayed
-from benchmarks.drivers import CHECKOUTS, DRIVERS, PGBENCH, Run, Task
+from benchmarks.drivers import CHECKOUTS, DRIVERS, OWN_TABLES, PGBENCH, Run, Task
 from benchmarks.plan import LOADS, Contender, Load, Setup
 from pycheckout._embedded import EmbeddedServer
 
@@ -43,7 +44,13 @@ PGBENCH_SCALE = 20
 # Runs that count statements: a short one is taken off a longer one, and so is what a new session does once. The longer
 # one has each basket of the sample once, so that everybody counts the same carts.
 FEW, MANY = 20, 100
-SPECIAL = {"lines": special.lines, "memory": special.memory, "profile": special.profile}
+SPECIAL = {
+    "lines": special.lines,
+    "line-instructions": special.line_instructions,
+    "client": special.client,
+    "memory": special.memory,
+    "profile": special.profile,
+}
 
 
 class Database:
@@ -99,6 +106,7 @@ class Measured:
         self.done = 0  # checkouts, those before the rounds included
         self.rounds: list[dict[str, float]] = []
         self.work: dict[str, float] = {}
+        self.waits: Counter[str] | None = None
 
     def run(self, embedded: EmbeddedServer, *, clients: int, carts: int, **how: Any) -> Run:
         first = self.database.take(carts) if self.database and self.contender.driver in CHECKOUTS else 0
@@ -132,13 +140,17 @@ class Measured:
 
     def measure(self, embedded: EmbeddedServer, warm_up: int, seconds: int) -> None:
         cpu = server.Cpu(embedded)
+        waits = server.Waits(embedded) if self.waits is not None else None
         how = {"clients": self.contender.clients, "seconds": warm_up + seconds}
         try:
             run = self.run(embedded, carts=self.carts(warm_up + seconds), **how)
         finally:
             cpu.stop()
+            if waits:
+                self.waits = waits.stop() + (self.waits or Counter())
         began = run.began + warm_up
         latencies = sorted(run.between(began, began + seconds))
+        self.rate = max(self.rate, len(latencies) / seconds)
         percentiles = statistics.quantiles(latencies, n=100)
         self.rounds.append(
             {
@@ -184,6 +196,9 @@ class Measured:
             "rates": [_rounded(each["rate"]) for each in self.rounds],
             "done": [each["done"] for each in self.rounds],
             **spread,
+            "waits": {event: round(seen / self.waits.total(), 3) for event, seen in self.waits.most_common()}
+            if self.waits
+            else {},
             "work": {name: _rounded(value) for name, value in self.work.items()},
         }
 
@@ -196,7 +211,7 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
     with ExitStack() as stack:
         databases: dict[Setup, Database] = {}
         for contender in load.contenders:
-            if contender.driver != "simple-update" and contender.setup not in databases:
+            if contender.driver not in OWN_TABLES and contender.setup not in databases:
                 databases[contender.setup] = Database(embedded, f"bench_{len(databases)}", contender.setup)
         with server.admin(embedded) as conn:
             conn.execute("checkpoint")
@@ -211,8 +226,9 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
 
         measured = []
         for contender in load.contenders:
-            if contender.driver == "simple-update":
-                measured.append(Measured(contender, None, _pgbench_database(embedded)))
+            if contender.driver in OWN_TABLES:
+                made = _pgbench_database if contender.driver == "simple-update" else _new_order_database
+                measured.append(Measured(contender, None, made(embedded)))
                 continue
             database = databases[contender.setup]
             dsn = embedded.dsn(database.name)
@@ -222,10 +238,13 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
 
         for each in measured:
             each.try_out(embedded)
+            each.waits = Counter() if load.waits else None
         warm_up = 1 if max(each.contender.clients for each in measured) <= 8 else 2
         for database in databases.values():
             own = [each for each in measured if each.database is database and each.contender.driver in CHECKOUTS]
-            database.supply(sum(each.carts(warm_up + seconds) * rounds + 2 * FEW + 500 for each in own))
+            # where a rate is followed for long, each round has its carts quoted before it begins
+            first = 1 if load.rounds else rounds
+            database.supply(sum(each.carts(warm_up + seconds) * first + 2 * FEW + 500 for each in own))
             with server.admin(embedded, database.name) as conn:
                 if not database.setup.orders:
                     conn.execute("vacuum analyze")
@@ -268,6 +287,15 @@ def _pgbench_database(embedded: EmbeddedServer) -> str:
     env = os.environ | {"PGPASSWORD": embedded.password}
     subprocess.run(command, env=env, check=True, capture_output=True)
     return dsn
+
+
+def _new_order_database(embedded: EmbeddedServer) -> str:
+    with server.admin(embedded) as conn:
+        conn.execute("drop database if exists bench_new_order with (force)")
+        conn.execute("create database bench_new_order")
+    with server.admin(embedded, "bench_new_order") as conn:
+        neworder.create(conn)
+    return embedded.dsn("bench_new_order")
 
 
 def _round_trip_ms(dsn: str) -> float:
