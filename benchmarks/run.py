@@ -48,6 +48,7 @@ SPECIAL = {
     "lines": special.lines,
     "line-instructions": special.line_instructions,
     "client": special.client,
+    "rush": special.rush,
     "memory": special.memory,
     "profile": special.profile,
 }

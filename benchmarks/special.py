@@ -13,7 +13,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 import pycheckout
-from benchmarks import ids, instructions, server
+from benchmarks import ids, instructions, loads, server
+from benchmarks.drivers import DRIVERS, Task
 from benchmarks.loads import ADDRESS, Shape
 from pycheckout._embedded import EmbeddedServer
 
@@ -126,6 +127,38 @@ def client(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
         took = time.process_time() - began
     _drop(embedded, name)
     return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": round(took / calls * 1000, 4)}
+
+
+def rush(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """32 clients want twice the units that a product has: how many orders are written, and how many of them stay."""
+    clients, turns, shape = 32, 30, Shape(vendors=1, lines=1, hot=True)
+    found = []
+    for slots in (1, 16):
+        name = f"bench_rush_{slots}"
+        server.quoted(embedded, name, shape, clients * turns)
+        with server.admin(embedded, name) as conn:
+            conn.execute("select inventory_set(%s, %s)", (ids.uuid(loads.HOT, ids.PRODUCT), clients * turns // 2))
+            conn.execute("select inventory_split(%s, %s)", (ids.uuid(loads.HOT, ids.PRODUCT), slots))
+        DRIVERS["function"](
+            Task(
+                dsn=embedded.dsn(name),
+                bin=embedded.bin,
+                password=embedded.password,
+                shape=shape,
+                clients=clients,
+                first=0,
+                count=turns,
+            )
+        )
+        server.settle(embedded)
+        with server.admin(embedded, name) as conn:
+            counts = conn.execute(
+                "select (select n_tup_ins from pg_stat_user_tables where relid = 'vendor_orders'::regclass)::integer,"
+                " count(*)::integer, count(*) filter (where status = 'rejected')::integer from vendor_orders"
+            ).fetchone()
+        _drop(embedded, name)
+        found.append({"slots": slots, **dict(zip(("written", "orders", "rejected"), counts or (), strict=True))})
+    return {"title": "A rush for the last units, 32 clients", "at": _now(), "sold_out": found}
 
 
 def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:
