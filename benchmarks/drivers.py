@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 import pycheckout
-from benchmarks import ids, psycopg_programs, scripts
+from benchmarks import ids, neworder, psycopg_programs, scripts
 from benchmarks.loads import ADDRESS, Shape
 from benchmarks.rules import Request
 from benchmarks.server import FORK
@@ -201,6 +201,7 @@ DRIVERS: dict[str, Driver] = {
     "floor-pipelined": partial(pgbench, partial(_floor, pipelined=True), options=_BY_INDEX),
     "simple-update": partial(pgbench, None),
     "bare-update": partial(pgbench, lambda task: scripts.bare_update()),
+    "new-order": partial(pgbench, lambda task: neworder.script()),
     "execute": Program(connect=_pool, checkout=_execute),
     "psycopg": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout),
     "psycopg-pipelined": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout_pipelined),
@@ -218,6 +219,7 @@ TITLES = {
     "floor-pipelined": "floor, in one pipeline",
     "simple-update": "pgbench -N",
     "bare-update": "one UPDATE of the hot row",
+    "new-order": "New-Order of TPC-C, 10 lines",
     "psycopg": "psycopg, well written",
     "psycopg-pipelined": "psycopg, pipelined",
     "psycopg-naive": "psycopg, a row at a time",
@@ -225,8 +227,10 @@ TITLES = {
     "orm-naive": "SQLAlchemy ORM, a row at a time",
 }
 # Those that take carts, and leave the rows of a checkout.
-CHECKOUTS = [name for name in TITLES if name not in ("simple-update", "bare-update")]
+CHECKOUTS = [name for name in TITLES if name not in ("simple-update", "bare-update", "new-order")]
 # Those that are scripts of pgbench.
-PGBENCH = ["function", "floor", "floor-pipelined", "simple-update", "bare-update"]
+PGBENCH = ["function", "floor", "floor-pipelined", "simple-update", "bare-update", "new-order"]
+# Those whose tables are their own.
+OWN_TABLES = ["simple-update", "new-order"]
 # Those that can do no more than the made-up shapes.
 FLOORS = ["floor", "floor-pipelined"]

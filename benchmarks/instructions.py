@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ids, server, special
+from benchmarks import ids, server
 from benchmarks.loads import ADDRESS, Shape
 from pycheckout._embedded import EmbeddedServer
 
@@ -31,7 +31,7 @@ _DATABASE = "bench_instructions"
 def count(shape: Shape, *, profile: bool = False) -> float:
     """Thousands of instructions a checkout, parsing and planning of the call itself included."""
     with server.started() as embedded:
-        special.quoted(embedded, _DATABASE, shape, QUOTED)
+        server.quoted(embedded, _DATABASE, shape, QUOTED)
         counts = _run(embedded)
         if profile:
             command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", counts]

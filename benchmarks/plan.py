@@ -10,6 +10,7 @@ from benchmarks.loads import Shape
 
 UNIFORM = Shape()
 HOT = Shape(hot=True)
+HOT_LINE = Shape(vendors=1, lines=1, hot=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Load:
     title: str
     contenders: list[Contender]
     quick: bool = True  # whether it is part of a run of minutes
+    # Where a rate is followed over time: how many rounds, and how long each; else as long as the run says.
+    waits: bool = False  # whether it is watched what sessions wait for
+    rounds: int | None = None
+    seconds: int | None = None
 
 
 def _all(drivers: Iterable[str], clients: int, setup: Setup = DEFAULT, *, delayed: bool = False) -> list[Contender]:
@@ -88,6 +93,14 @@ LOADS = [
         quick=False,
     ),
     Load(
+        name="new-order",
+        title="Ten lines of one vendor, and a New-Order of TPC-C, 8 clients",
+        contenders=[
+            Contender(driver="function", clients=8, setup=Setup(shape=Shape(vendors=1, lines=10))),
+            *_all(["new-order", "simple-update"], 8),
+        ],
+    ),
+    Load(
         name="hundred-lines",
         title="10 vendors x 10 lines, 8 clients",
         contenders=_all([*OURS, *FLOORS, "psycopg", "orm"], 8, Setup(shape=Shape(vendors=10, lines=10))),
@@ -105,6 +118,17 @@ LOADS = [
         quick=False,
     ),
     *(_hot(clients) for clients in (1, 8, 32)),
+    Load(
+        name="clients",
+        title="3 vendors x 2 lines, more and more clients",
+        contenders=[
+            Contender(driver="function", clients=clients, setup=setup)
+            for setup in (DEFAULT, Setup(shape=HOT, slots=16))
+            for clients in (8, 32, 90)
+        ],
+        quick=False,
+        waits=True,
+    ),
     *(
         Load(
             name=name,
@@ -123,6 +147,18 @@ LOADS = [
             for held in (False, True)
         ],
         quick=False,
+    ),
+    Load(
+        name="snapshot-hot",
+        title="One hot product, one line a cart, a snapshot held open meanwhile, 8 clients",
+        contenders=[
+            Contender(driver="function", clients=8, setup=Setup(shape=HOT_LINE, slots=slots, snapshot=held))
+            for slots in (1, 4, 16, 64)
+            for held in (False, True)
+        ],
+        quick=False,
+        rounds=12,
+        seconds=10,
     ),
     Load(
         name="orders",

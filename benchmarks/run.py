@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -33,9 +34,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import loads, report, server, special
+from benchmarks import loads, neworder, report, server, special
 from benchmarks.delay import delayed
-from benchmarks.drivers import CHECKOUTS, DRIVERS, PGBENCH, Run, Task
+from benchmarks.drivers import CHECKOUTS, DRIVERS, OWN_TABLES, PGBENCH, Run, Task
 from benchmarks.plan import LOADS, Contender, Load, Setup
 from pycheckout._embedded import EmbeddedServer
 
@@ -43,7 +44,14 @@ PGBENCH_SCALE = 20
 # Runs that count statements: a short one is taken off a longer one, and so is what a new session does once. The longer
 # one has each basket of the sample once, so that everybody counts the same carts.
 FEW, MANY = 20, 100
-SPECIAL = {"lines": special.lines, "memory": special.memory, "profile": special.profile}
+SPECIAL = {
+    "lines": special.lines,
+    "line-instructions": special.line_instructions,
+    "client": special.client,
+    "rush": special.rush,
+    "memory": special.memory,
+    "profile": special.profile,
+}
 
 
 class Database:
@@ -96,8 +104,10 @@ class Measured:
     def __init__(self, contender: Contender, database: Database | None, dsn: str) -> None:
         self.contender, self.database, self.dsn = contender, database, dsn
         self.rate = 0.0
+        self.done = 0  # checkouts, those before the rounds included
         self.rounds: list[dict[str, float]] = []
         self.work: dict[str, float] = {}
+        self.waits: Counter[str] | None = None
 
     def run(self, embedded: EmbeddedServer, *, clients: int, carts: int, **how: Any) -> Run:
         first = self.database.take(carts) if self.database and self.contender.driver in CHECKOUTS else 0
@@ -114,6 +124,7 @@ class Measured:
         # What is checked out twice is a replay, and no figure.
         assert self.contender.driver not in CHECKOUTS or run.turns * clients <= carts, "more carts than expected"
         server.settle(embedded)
+        self.done += len(run.transactions)
         return run
 
     def try_out(self, embedded: EmbeddedServer) -> None:
@@ -130,17 +141,22 @@ class Measured:
 
     def measure(self, embedded: EmbeddedServer, warm_up: int, seconds: int) -> None:
         cpu = server.Cpu(embedded)
+        waits = server.Waits(embedded) if self.waits is not None else None
         how = {"clients": self.contender.clients, "seconds": warm_up + seconds}
         try:
             run = self.run(embedded, carts=self.carts(warm_up + seconds), **how)
         finally:
             cpu.stop()
+            if waits:
+                self.waits = waits.stop() + (self.waits or Counter())
         began = run.began + warm_up
         latencies = sorted(run.between(began, began + seconds))
+        self.rate = max(self.rate, len(latencies) / seconds)
         percentiles = statistics.quantiles(latencies, n=100)
         self.rounds.append(
             {
                 "rate": len(latencies) / seconds,
+                "done": self.done,
                 "p50_ms": percentiles[49] * 1000,
                 "p95_ms": percentiles[94] * 1000,
                 "p99_ms": percentiles[98] * 1000,
@@ -170,6 +186,7 @@ class Measured:
                 "max": _rounded(max(each[name] for each in self.rounds)),
             }
             for name in self.rounds[0]
+            if name != "done"
         }
         return {
             "driver": self.contender.driver,
@@ -178,7 +195,11 @@ class Measured:
             "setup": {name: value for name, value in setup.items() if name != "audited"},
             "lines": self.database.lines if self.database else None,
             "rates": [_rounded(each["rate"]) for each in self.rounds],
+            "done": [each["done"] for each in self.rounds],
             **spread,
+            "waits": {event: round(seen / self.waits.total(), 3) for event, seen in self.waits.most_common()}
+            if self.waits
+            else {},
             "work": {name: _rounded(value) for name, value in self.work.items()},
         }
 
@@ -191,7 +212,7 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
     with ExitStack() as stack:
         databases: dict[Setup, Database] = {}
         for contender in load.contenders:
-            if contender.driver != "simple-update" and contender.setup not in databases:
+            if contender.driver not in OWN_TABLES and contender.setup not in databases:
                 databases[contender.setup] = Database(embedded, f"bench_{len(databases)}", contender.setup)
         with server.admin(embedded) as conn:
             conn.execute("checkpoint")
@@ -206,8 +227,9 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
 
         measured = []
         for contender in load.contenders:
-            if contender.driver == "simple-update":
-                measured.append(Measured(contender, None, _pgbench_database(embedded)))
+            if contender.driver in OWN_TABLES:
+                made = _pgbench_database if contender.driver == "simple-update" else _new_order_database
+                measured.append(Measured(contender, None, made(embedded)))
                 continue
             database = databases[contender.setup]
             dsn = embedded.dsn(database.name)
@@ -217,10 +239,13 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
 
         for each in measured:
             each.try_out(embedded)
+            each.waits = Counter() if load.waits else None
         warm_up = 1 if max(each.contender.clients for each in measured) <= 8 else 2
         for database in databases.values():
             own = [each for each in measured if each.database is database and each.contender.driver in CHECKOUTS]
-            database.supply(sum(each.carts(warm_up + seconds) * rounds + 2 * FEW + 500 for each in own))
+            # where a rate is followed for long, each round has its carts quoted before it begins
+            first = 1 if load.rounds else rounds
+            database.supply(sum(each.carts(warm_up + seconds) * first + 2 * FEW + 500 for each in own))
             with server.admin(embedded, database.name) as conn:
                 if not database.setup.orders:
                     conn.execute("vacuum analyze")
@@ -265,6 +290,15 @@ def _pgbench_database(embedded: EmbeddedServer) -> str:
     return dsn
 
 
+def _new_order_database(embedded: EmbeddedServer) -> str:
+    with server.admin(embedded) as conn:
+        conn.execute("drop database if exists bench_new_order with (force)")
+        conn.execute("create database bench_new_order")
+    with server.admin(embedded, "bench_new_order") as conn:
+        neworder.create(conn)
+    return embedded.dsn("bench_new_order")
+
+
 def _round_trip_ms(dsn: str) -> float:
     with psycopg.connect(dsn, autocommit=True) as conn:
         times = []
@@ -296,7 +330,9 @@ def main() -> None:
                 found = SPECIAL[name](embedded, full=args.full)
             else:
                 [load] = [load for load in LOADS if load.name == name]
-                found = measure(embedded, load, rounds, seconds)
+                found = measure(
+                    embedded, load, args.rounds or load.rounds or rounds, args.seconds or load.seconds or seconds
+                )
             found |= {"took_seconds": round(time.monotonic() - began), "load_average_before": load_before}
             results["machine"] = server.machine(embedded)
             results["loads"] = {

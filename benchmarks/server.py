@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from typing import Any
 import psycopg
 
 import pycheckout
+from benchmarks import loads
+from benchmarks.loads import Shape
 from pycheckout._embedded import EmbeddedServer, embedded_server
 
 SETTINGS = {
@@ -56,6 +60,16 @@ def started() -> Iterator[EmbeddedServer]:
 
 def admin(server: EmbeddedServer, dbname: str = "postgres") -> psycopg.Connection[Any]:
     return psycopg.connect(server.dsn(dbname), autocommit=True)
+
+
+def quoted(server: EmbeddedServer, name: str, shape: Shape, carts: int) -> None:
+    """A database with so many quoted carts, and nothing checked out."""
+    with admin(server) as conn:
+        conn.execute(f"create database {name} template {TEMPLATE}")
+    with admin(server, name) as conn:
+        loads.prepare(conn, shape)
+        loads.seed(conn, shape, 0, carts)
+        conn.execute("vacuum analyze")
 
 
 def machine(server: EmbeddedServer) -> dict[str, Any]:
@@ -145,6 +159,29 @@ class Cpu:
         """Seconds of CPU, the samples next to the two instants taken for them."""
         first, last = (min(self._samples, key=lambda sample: abs(sample[0] - at)) for at in (began, ended))
         return (last[1] - first[1]) / (last[0] - first[0]) * (ended - began)
+
+
+class Waits:
+    """What pgbench's sessions wait for, sampled: `stop` says the share of each event, and of those that ran."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._done, self._seen = threading.Event(), Counter[str]()
+        self._thread = threading.Thread(target=self._watch, args=(server,))
+        self._thread.start()
+
+    def _watch(self, server: EmbeddedServer) -> None:
+        query = (
+            "select coalesce(wait_event_type || ': ' || wait_event, 'none: it runs'), count(*) from pg_stat_activity"
+            " where application_name = 'pgbench' and state = 'active' group by 1"
+        )
+        with admin(server) as conn:
+            while not self._done.wait(0.05):
+                self._seen.update(dict(conn.execute(query).fetchall()))
+
+    def stop(self) -> Counter[str]:
+        self._done.set()
+        self._thread.join()
+        return self._seen
 
 
 def cpu_seconds(server: EmbeddedServer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from datetime import UTC, datetime
@@ -9,8 +10,11 @@ from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool
 
-from benchmarks import ids, loads, server
+import pycheckout
+from benchmarks import ids, instructions, loads, server
+from benchmarks.drivers import DRIVERS, Task
 from benchmarks.loads import ADDRESS, Shape
 from pycheckout._embedded import EmbeddedServer
 
@@ -94,18 +98,71 @@ def profile(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
     return {"title": "Where the time of a checkout goes", "at": _now(), "us": round(took / carts * 1e6), "steps": steps}
 
 
-def quoted(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> None:
-    """A database with so many quoted carts, and nothing checked out."""
-    with server.admin(embedded) as conn:
-        conn.execute(f"create database {name} template {server.TEMPLATE}")
-    with server.admin(embedded, name) as conn:
-        loads.prepare(conn, shape)
-        loads.seed(conn, shape, 0, carts)
-        conn.execute("vacuum analyze")
+def line_instructions(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """What instructions.py counts, for the sizes of `lines`; none without valgrind."""
+    sizes = []
+    if shutil.which("valgrind"):
+        for size in LINES:
+            counted = instructions.count(Shape(vendors=size // 5, lines=5))
+            sizes.append({"lines": size, "thousands": round(counted, 1)})
+    return {"title": "Instructions of 5 to 100 lines a cart", "at": _now(), "sizes": sizes}
+
+
+def client(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """CPU of this process in pycheckout.execute, 3 vendors x 2 lines, the server's not in it."""
+    name, warm, calls = "bench_client", 100, 3000 if full else 1000
+    server.quoted(embedded, name, Shape(), warm + calls)
+    with ConnectionPool(embedded.dsn(name), min_size=1, max_size=1, open=True) as pool:
+        for number in range(warm + calls):
+            if number == warm:
+                began = time.process_time()
+            pycheckout.execute(
+                pool,
+                buyer_store_id=ids.uuid(number, ids.BUYER),
+                cart_id=ids.uuid(number, ids.CART),
+                idempotency_key=f"k{number}",
+                shipping_address=ADDRESS,
+                payment_method="ach",
+            )
+        took = time.process_time() - began
+    _drop(embedded, name)
+    return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": round(took / calls * 1000, 4)}
+
+
+def rush(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
+    """32 clients want twice the units that a product has: how many orders are written, and how many of them stay."""
+    clients, turns, shape = 32, 30, Shape(vendors=1, lines=1, hot=True)
+    found = []
+    for slots in (1, 16):
+        name = f"bench_rush_{slots}"
+        server.quoted(embedded, name, shape, clients * turns)
+        with server.admin(embedded, name) as conn:
+            conn.execute("select inventory_set(%s, %s)", (ids.uuid(loads.HOT, ids.PRODUCT), clients * turns // 2))
+            conn.execute("select inventory_split(%s, %s)", (ids.uuid(loads.HOT, ids.PRODUCT), slots))
+        DRIVERS["function"](
+            Task(
+                dsn=embedded.dsn(name),
+                bin=embedded.bin,
+                password=embedded.password,
+                shape=shape,
+                clients=clients,
+                first=0,
+                count=turns,
+            )
+        )
+        server.settle(embedded)
+        with server.admin(embedded, name) as conn:
+            counts = conn.execute(
+                "select (select n_tup_ins from pg_stat_user_tables where relid = 'vendor_orders'::regclass)::integer,"
+                " count(*)::integer, count(*) filter (where status = 'rejected')::integer from vendor_orders"
+            ).fetchone()
+        _drop(embedded, name)
+        found.append({"slots": slots, **dict(zip(("written", "orders", "rejected"), counts or (), strict=True))})
+    return {"title": "A rush for the last units, 32 clients", "at": _now(), "sold_out": found}
 
 
 def _session(embedded: EmbeddedServer, name: str, shape: Shape, carts: int) -> psycopg.Connection[Any]:
-    quoted(embedded, name, shape, carts)
+    server.quoted(embedded, name, shape, carts)
     return psycopg.connect(embedded.dsn(name), autocommit=True, prepare_threshold=0)
 
 

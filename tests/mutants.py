@@ -325,6 +325,14 @@ def paths(source: Source) -> Found:
         yield f"{name} {found[0].strip()}", [source.edit(*found.span())]
 
 
+def versions(source: Source) -> Found:
+    """A slot that is waited for has another version by then."""
+    for found in source.finditer(r"\bversion\s*>="):
+        yield "version = for version >=", [source.edit(*found.span(), "version =")]
+    for found in source.finditer(r",?\s*version\s*=\s*stock\.version\s*\+\s*1"):
+        yield "version stays", [source.edit(*found.span())]
+
+
 def clocks(source: Source) -> Found:
     for found in source.finditer(r"\bclock_timestamp\(\)"):
         yield "now() for clock_timestamp()", [source.edit(*found.span(), "now()")]
@@ -374,6 +382,7 @@ RULES: dict[Callable[[Source], Found], str] = {
     conditions: "validation refused raises sqlstate detail problem field none",
     handlers: "refused raises sqlstate detail",
     constraints: "constraints violation refused identity duplicate",
+    versions: "races waited slot blocked version split",
     clocks: "races waited clock blocked transaction begun",
     paths: "search path callers reaches definer privileges shadow",
 }

@@ -231,6 +231,11 @@ MORE = [
      """),
     ("split_product_has_its_slots", "insert into inventory_slots select product_id, 9, 0 from inventory_items"),
     ("split_product_has_its_slots", "update inventory_slots set slot = 9 where slot = 3"),
+    ("split_product_has_its_slots", """
+        update inventory_items set slots = 4 where slots = 3; update inventory_slots set slot = 4 where slot = 3;
+        insert into inventory_slots (product_id, slot, available_qty, version)
+        select product_id, slot, 0, version + 1 from inventory_slots where slot = 2
+     """),
     ("split_product_has_its_slots", "delete from inventory_items where slots > 1"),
     ("holds_are_what_their_line_holds", "delete from order_line_items"),
     ("holds_are_what_their_line_holds", "update inventory_holds set product_id = gen_random_uuid()"),

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, report
+from benchmarks import delay, ids, instructions, loads, neworder, report
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.rules import Refused, Request
 from checks import values
@@ -202,6 +202,31 @@ def test_preloaded_orders_pass_the_audit(db):
     assert loads.preload(db, loads.Shape(), 30) == 10
     assert db.execute("select count(*) from vendor_orders").fetchone() == (30,)
     assert db.execute("select * from checkout_audit()").fetchall() == []
+
+
+def test_a_new_order_writes_what_the_specification_says(db):
+    neworder.create(db, warehouses=2, items=20, customers=3)
+    call = "call new_order(1, 2, 3, %s, %s, %s)"
+    # items 1 (11 units), 2 twice (12 units, of another warehouse) and 3 (13 units)
+    [total] = values(db, call, [1, 2, 2, 3], [1, 2, 2, 1], [5, 1, 2, 1])
+
+    assert round(total, 4) == round(
+        (5 * 2 + 3 * 3 + 4) * (1 - values(db, "select 0.1")[0]) * values(db, "select 1.13")[0], 4
+    )
+    stock = (
+        "select s_quantity, s_ytd, s_order_cnt, s_remote_cnt from stock where s_order_cnt > 0 order by s_w_id, s_i_id"
+    )
+    assert db.execute(stock).fetchall() == [(97, 5, 1, 0), (12, 1, 1, 0), (100, 3, 2, 2)]
+    assert values(db, "select d_next_o_id from district where (d_w_id, d_id) = (1, 2)") == [2]
+    assert values(
+        db,
+        "select count(*) from order_line join orders on (o_w_id, o_d_id, o_id) = (ol_w_id, ol_d_id, ol_o_id)"
+        " where o_ol_cnt = 4 and not o_all_local",
+    ) == [4]
+    assert values(db, "select count(*) from new_order") == [1]
+    with pytest.raises(psycopg.errors.RaiseException):
+        db.execute(call, ([1, 21], [1, 1], [1, 1]))
+    assert values(db, "select count(*) from orders") == [1]
 
 
 def test_the_delay_is_a_millisecond_a_round_trip(server, dsn):

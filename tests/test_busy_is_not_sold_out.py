@@ -34,7 +34,7 @@ def stock(db):
 def take(conn, qty, *slots):
     """Another checkout under way: it has these units, of these slots, and may still give them back."""
     if slots:
-        condition = sql.SQL("inventory_slots set {} where slot = any(%(slots)s)")
+        condition = sql.SQL("inventory_slots set version = version + 1, {} where slot = any(%(slots)s)")
     else:
         condition = sql.SQL("inventory_items set {}")
     taken = sql.SQL("available_qty = available_qty - %(qty)s")

@@ -135,6 +135,90 @@ def test_a_split_waits_for_a_split(db, connect):
         assert len(units(db)) == (1 if second_slots == 1 else second_slots + 1)
 
 
+def test_a_slot_that_changes_while_it_is_waited_for_is_counted(db, connect, buy):
+    """It is found by a version that is gone by then. Without it a line that fits is short, and its units are lost."""
+    calls = {
+        "a cart of more than one slot has": (partial(buy, quantity=7), "complete"),
+        "a merge": (partial(split, slots=1), {"available_qty": 7, "reserved_qty": 3, "slots": 1}),
+        "another split": (partial(split, slots=3), {"available_qty": 7, "reserved_qty": 3, "slots": 3}),
+    }
+    split(db, 2)
+    for call, expected in calls.values():
+        first, second = connect(), connect()
+        assert buy(first, 3) == "complete"
+        with blocked(db, call, second) as waiting:
+            first.commit()
+        assert waiting.result() == expected
+        second.rollback()
+        db.execute("select vendor_order_cancel(id, 'again') from vendor_orders where status = 'created_pending'")
+        assert sum(units(db)) == 10
+        db.execute("select inventory_set(%s, 10)", (PRODUCT,))
+
+
+@pytest.mark.parametrize("slots", [2, 16])
+def test_every_change_of_a_slot_counts_its_version_up(db, buy, add_cart, checkout_sql, slots):
+    """And no change leaves a slot that is found before its newest version, or not at all."""
+    split(db, slots)
+    calls = {
+        "a checkout": lambda: buy(db, 3),
+        "a restock": lambda: db.execute("select inventory_restock(%s, 5)", (PRODUCT,)),
+        "a level": lambda: db.execute("select inventory_set(%s, 40)", (PRODUCT,)),
+        "levels": lambda: db.execute(
+            "select inventory_set_many(jsonb_build_array(jsonb_build_object('product_id', %s::uuid, 'available', 50)))",
+            (PRODUCT,),
+        ),
+        "a cancel": lambda: db.execute("select vendor_order_cancel(id, 'no') from vendor_orders"),
+        "a split": lambda: split(db, slots),
+    }
+    for what, call in calls.items():
+        before = dict(db.execute("select slot, version from inventory_slots").fetchall())
+        level = dict(db.execute("select slot, available_qty from inventory_slots").fetchall())
+        call()
+        after = dict(db.execute("select slot, version from inventory_slots").fetchall())
+        changed = dict(db.execute("select slot, available_qty from inventory_slots").fetchall())
+        assert after.keys() == before.keys(), what
+        moved = [slot for slot in before if changed[slot] != level[slot]]
+        assert moved or what == "a split", what
+        assert all(after[slot] > before[slot] for slot in moved), what
+    assert len(set(after.values())) == 1 and min(after.values()) > max(before.values())
+
+
+@pytest.mark.parametrize("call", ["own slot", "another slot", "slot waited for", "all slots", "cancel", "levels"])
+def test_dead_versions_that_a_held_snapshot_keeps_are_not_read(db, connect, add_cart, checkout_sql, call):
+    """Of 300 versions a slot, a call looks at those that are alive, in the index too."""
+    split(db, 4)
+    report = connect()
+    report.execute("set transaction isolation level repeatable read")
+    report.execute("select from inventory_items")
+    more = f"perform inventory_adjust('{PRODUCT}', 4)"
+    db.execute(f"do $$ begin for i in 1 .. 300 loop {more}; end loop; end $$")
+    quantity = 1000 if call == "all slots" else 1
+    cart = add_cart(vendors=1, lines=1, products=[PRODUCT], quantity=quantity, stock=None)
+    holder, conn = connect(), connect()
+    pid = conn.info.backend_pid
+    if call == "another slot":
+        holder.execute("select from inventory_slots where slot = %s for update", (1 + pid % 4,))
+    elif call == "slot waited for":
+        holder.execute("select from inventory_slots for update")
+    elif call == "cancel":
+        checkout_sql(db, cart)
+
+    if call == "cancel":
+        conn.execute("select vendor_order_cancel(id, 'no') from vendor_orders")
+    elif call == "levels":
+        conn.execute("select inventory_get(%s)", ([PRODUCT],))
+    elif call == "slot waited for":
+        with blocked(db, checkout_sql, conn, cart) as waiting:
+            holder.rollback()
+        assert waiting.result()["outcome"] == "complete"
+    else:
+        assert checkout_sql(conn, cart)["outcome"] == "complete"
+
+    [read] = values(conn, "select pg_stat_get_xact_tuples_returned('inventory_slots_pkey'::regclass)")
+    assert 0 < read < 100
+    report.rollback()
+
+
 def test_a_split_that_is_rolled_back_changes_nothing(db, connect, add_cart, checkout_sql):
     split(db, 4)
     cart = add_cart(vendors=1, lines=1, products=[PRODUCT])

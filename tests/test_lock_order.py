@@ -17,6 +17,7 @@ from races import blocked, paused_at, wait_until
 LOCK_ITEM = "select from inventory_items where product_id = %s for update"
 LOCK_SLOT = "select from inventory_slots where product_id = %s and slot = %s for update"
 TRY_SLOT = LOCK_SLOT + " nowait"
+LESS = "update inventory_slots set available_qty = 3, version = version + 1 where product_id = %s and slot = 2"
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_waited_for_slot_is_given_back_before_all_are_locked(db, connect, add_ca
     split(product, [3, 5])
     taker, locker, buyer = connect(), connect(), connect(autocommit=True)
     locker.execute(LOCK_SLOT, (product, 1))
-    taker.execute("update inventory_slots set available_qty = 3 where product_id = %s and slot = 2", (product,))
+    taker.execute(LESS, (product,))
 
     with blocked(db, checkout_sql, buyer, cart) as waiting:
         taker.commit()  # slot 2 was waited for, and is too little now
@@ -144,7 +145,7 @@ def test_slot_that_was_locked_in_vain_is_given_back_before_anything_is_waited_fo
     split(product, [3, 5])
     locker, buyer, gate = connect(), connect(autocommit=True), connect(autocommit=True)
     with paused_at(db, gate, buyer, "inventory_slots") as go_on, blocked(db, checkout_sql, buyer, cart) as waiting:
-        db.execute("update inventory_slots_table set available_qty = 3 where product_id = %s and slot = 2", (product,))
+        db.execute(LESS.replace("slots", "slots_table"), (product,))
         locker.execute(LOCK_SLOT.replace("slots", "slots_table"), (product, 1))
         go_on()
         wait_until_blocked_by(db, buyer, locker)

@@ -46,6 +46,24 @@ def test_other_checkouts_can_have_the_stock_until_all_else_is_written(db, connec
     assert rows - free == locked
 
 
+@pytest.mark.parametrize("full", [1, 2, 3])
+def test_a_slot_of_another_session_that_has_enough_is_taken_last_too(db, connect, add_cart, checkout_sql, full):
+    """A session's own slot runs dry before others do: its checkouts must not hold another's while they write."""
+    cart = add_cart(vendors=1, lines=1, stock=None)
+    db.execute("select inventory_set(%s, 0)", (cart.items[0].product_id,))
+    db.execute("select inventory_split(%s, 3)", (cart.items[0].product_id,))
+    db.execute("update inventory_slots set available_qty = 5 where slot = %s", (full,))
+    install_stops(db)
+    watch, buyer = connect(autocommit=True), connect(autocommit=True)
+
+    with stopped_at(db, "events written"), blocked(watch, checkout_sql, buyer, cart) as waiting:
+        [free] = values(watch, FREE.format("slots"))
+        release(db)
+
+    assert waiting.result()["outcome"] == "complete"
+    assert free == 3
+
+
 def without_time(result):
     """Nor with order numbers: those that were drawn and rolled back stay a gap."""
     orders = [

@@ -18,13 +18,18 @@ end
 $$;
 
 -- The slots of a hot product would share a page, and those who write them that page's lock. Rows are few, space is cheap.
+--
+-- Every change of a slot counts its version up, so that the index has an entry for each: the first one from its end that is
+-- alive is the slot. Where a snapshot is held open and no dead version can go, whoever looked for (product_id, slot) alone would
+-- walk through all of them.
 create table if not exists inventory_slots (
   product_id uuid not null,
   slot integer not null constraint inventory_slots_slot_positive check (slot > 0),
   available_qty integer not null constraint inventory_slots_available_not_negative check (available_qty >= 0),
   reserved_qty integer not null default 0 constraint inventory_slots_reserved_not_negative check (reserved_qty >= 0),
   updated_at timestamptz not null default now(),
-  primary key (product_id, slot)
+  version bigint not null default 0,
+  primary key (product_id, slot, version)
 ) with (fillfactor = 10);
 
 create table if not exists inventory_holds (
@@ -48,11 +53,18 @@ select item.product_id,
        item.slots,
        greatest(item.updated_at, slot.updated_at) as updated_at
   from inventory_items as item
-  left join (
-    select product_id, sum(available_qty) as available_qty, sum(reserved_qty) as reserved_qty, max(updated_at) as updated_at
-      from inventory_slots
-     group by product_id
-  ) as slot on slot.product_id = item.product_id;
+  left join lateral (
+    select sum(newest.available_qty) as available_qty, sum(newest.reserved_qty) as reserved_qty, max(newest.updated_at) as updated_at
+      from generate_series(1, item.slots) as numbered (slot)
+     cross join lateral (
+       select own.available_qty, own.reserved_qty, own.updated_at
+         from inventory_slots as own
+        where own.product_id = item.product_id and own.slot = numbered.slot
+        order by own.version desc
+        limit 1
+     ) as newest
+     where item.slots > 1
+  ) as slot on true;
 
 comment on view inventory_levels is 'Stock of each product, summed over its slots.';
 comment on column inventory_levels.product_id is 'The host''s product.';
@@ -72,6 +84,7 @@ begin
     ('inventory_slots.available_qty', 'Units that a checkout can still take from this slot.'),
     ('inventory_slots.reserved_qty', 'Units that open order lines hold in this slot.'),
     ('inventory_slots.updated_at', 'When the stock of this slot last changed.'),
+    ('inventory_slots.version', 'Counts the changes of this slot, so that its newest row version is found without the dead ones.'),
     ('inventory_holds', 'What an order line holds outside slot 0. A line without rows here holds all its stock in slot 0.'),
     ('inventory_holds.product_id', 'Product, an id of the host.'),
     ('inventory_holds.line_item_id', 'Order line that holds the units; the row goes when the line ends, or with inventory_split().'),

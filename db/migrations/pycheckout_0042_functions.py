@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "7aaa7f3563c3f55abeb498cdd10b36edc8fa44b66474dfe1bee9bb3b34fe5bc2"
+FUNCTIONS_HASH = "b16219ee5a848f7f1a2d197647475fb03b4d48389f6d2a1230127e1ef0cd26c6"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

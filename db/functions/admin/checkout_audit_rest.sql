@@ -61,13 +61,14 @@ begin
    union all
   -- numbered from 1 on, and none of a product whose own row is gone
   select 'split_product_has_its_slots', coalesce(item.product_id, slots.product_id)::text,
-         case when item.product_id is null then 'the product''s own row' when item.slots = 1 then '0' else format('%s, 1 to %s', item.slots, item.slots) end,
-         case when slots.count > 0 then format('%s, %s to %s', slots.count, slots.lowest, slots.highest) else '0' end
+         case when item.product_id is null then 'the product''s own row' when item.slots = 1 then '0' else format('%1$s rows of %1$s slots, 1 to %1$s', item.slots) end,
+         case when slots.count > 0 then format('%s rows of %s slots, %s to %s', slots.count, slots.numbers, slots.lowest, slots.highest) else '0' end
     from inventory_items as item
-    full join (select slot.product_id, count(*) as count, min(slot.slot) as lowest, max(slot.slot) as highest
+    full join (select slot.product_id, count(*) as count, count(distinct slot.slot) as numbers, min(slot.slot) as lowest, max(slot.slot) as highest
                  from inventory_slots as slot group by slot.product_id) as slots on slots.product_id = item.product_id
    where item.product_id is null
-      or (item.slots, item.slots, 1) is distinct from (coalesce(slots.count, 1), coalesce(slots.highest, 1), coalesce(slots.lowest, 1))
+      or (item.slots, item.slots, item.slots, 1)
+         is distinct from (coalesce(slots.count, 1), coalesce(slots.numbers, 1), coalesce(slots.highest, 1), coalesce(slots.lowest, 1))
       or item.slots = 1 and slots.count > 0
    union all
   select 'split_product_has_its_stock_in_slots', item.product_id::text, '0', item.available_qty::text

@@ -28,8 +28,12 @@ begin
      cross join lateral (
        select coalesce(sum(each.available_qty), 0) as available_qty, coalesce(sum(each.reserved_qty), 0) as reserved_qty,
               max(each.updated_at) as updated_at
-         from inventory_slots as each
-        where each.product_id = stock.product_id and stock.slots > 1
+         from generate_series(1, stock.slots) as numbered (slot)
+        cross join lateral (select own.available_qty, own.reserved_qty, own.updated_at from inventory_slots as own
+                             where own.product_id = stock.product_id and own.slot = numbered.slot
+                             order by own.version desc
+                             limit 1) as each
+        where stock.slots > 1
      ) as slot
      cross join lateral (
        select stock.product_id, stock.available_qty + slot.available_qty as available_qty, stock.reserved_qty + slot.reserved_qty as reserved_qty,

@@ -32,11 +32,21 @@ begin
 
   -- as inventory_write_available spreads them
   update inventory_slots as stock
-     set available_qty = wanted.available / item.slots + case when stock.slot <= wanted.available % item.slots then 1 else 0 end,
-         updated_at = v_now
-    from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
-    join inventory_items as item on item.product_id = wanted.product_id and item.slots > 1
-   where stock.product_id = wanted.product_id;
+     set available_qty = item.available / item.slots + case when stock.slot <= item.available % item.slots then 1 else 0 end,
+         updated_at = v_now,
+         version = stock.version + 1
+    from (
+      select wanted.product_id, wanted.available, item.slots, numbered.slot,
+             (select newest.version from inventory_slots as newest
+              where newest.product_id = wanted.product_id and newest.slot = numbered.slot
+              order by newest.version desc
+              limit 1) as version
+        from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
+        join inventory_items as item on item.product_id = wanted.product_id and item.slots > 1
+       cross join generate_series(1, item.slots) as numbered (slot)
+      offset 0   -- so that a row is looked for by its whole key
+    ) as item
+   where stock.product_id = item.product_id and stock.slot = item.slot and stock.version = item.version;
   return v_rows;
 end;
 $$;

@@ -1,7 +1,7 @@
 -- inventory_split: spreads a hot product's stock over slots, or merges it back with slots = 1.
 --
 -- Everything comes back to slot 0 first, so that what open lines hold is where a line without rows in inventory_holds
--- is taken to hold it; then the available units go out again.
+-- is taken to hold it; then the available units go out again. Versions begin at the time, which is above all that were there before.
 
 create or replace function inventory_split(product_id uuid, slots integer)
 returns inventory_levels
@@ -12,6 +12,7 @@ as $$
 declare
   v_available bigint;
   v_now timestamptz;
+  v_version bigint;
 begin
   if inventory_split.slots is null or inventory_split.slots not between 1 and 256 then
     perform checkout_raise_invalid('slots', 'must be a number from 1 to 256');
@@ -21,6 +22,7 @@ begin
   end if;
   v_available := inventory_lock_available(inventory_split.product_id);
   v_now := clock_timestamp();
+  v_version := extract(epoch from v_now) * 1000000;
 
   begin
     update inventory_items as stock
@@ -37,8 +39,8 @@ begin
   delete from inventory_holds as hold where hold.product_id = inventory_split.product_id;
   delete from inventory_slots as old where old.product_id = inventory_split.product_id;
 
-  insert into inventory_slots (product_id, slot, available_qty, reserved_qty, updated_at)
-  select inventory_split.product_id, each, 0, 0, v_now
+  insert into inventory_slots (product_id, slot, available_qty, reserved_qty, updated_at, version)
+  select inventory_split.product_id, each, 0, 0, v_now, v_version
     from generate_series(1, inventory_split.slots) as each
    where inventory_split.slots > 1;
 

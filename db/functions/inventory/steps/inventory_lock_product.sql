@@ -1,6 +1,9 @@
 -- inventory_lock_product: locks all of a product's stock, in slot order, and says what is there.
 --
 -- Slot 0 first: whoever changes the number of slots holds it, so the slots cannot change under this lock.
+--
+-- Each slot is looked for from its newest version on, and locked in whatever version it is by then: with = in place of >=, one
+-- that changed while it was waited for would be missing, and its units with it.
 
 create or replace function inventory_lock_product(product_id uuid, out slots integer[], out available_qtys integer[])
 returns record
@@ -25,11 +28,15 @@ begin
 
   select array_agg(stock.slot order by stock.slot), array_agg(stock.available_qty order by stock.slot)
     into slots, available_qtys
-    from (select each.slot, each.available_qty
-            from inventory_slots as each
-           where each.product_id = inventory_lock_product.product_id
-           order by each.slot
-             for update) as stock;
+    from generate_series(1, v_item.slots) as numbered (slot)   -- one after the other, in this order
+   cross join lateral (select own.slot, own.available_qty
+                         from inventory_slots as own
+                        where own.product_id = inventory_lock_product.product_id and own.slot = numbered.slot
+                          and own.version >= (select newest.version from inventory_slots as newest
+                                               where newest.product_id = inventory_lock_product.product_id and newest.slot = numbered.slot
+                                               order by newest.version desc
+                                               limit 1)
+                          for update) as stock;
 end;
 $$;
 

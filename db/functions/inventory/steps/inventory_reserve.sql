@@ -175,14 +175,19 @@ begin
     update inventory_slots as stock
        set available_qty = stock.available_qty - taken.qty,
            reserved_qty = stock.reserved_qty + taken.qty,
-           updated_at = inventory_reserve.now
+           updated_at = inventory_reserve.now,
+           version = stock.version + 1
       from (
-        select held.product_id, held.slot, sum(held.qty) as qty
+        select held.product_id, held.slot, sum(held.qty) as qty,
+               (select newest.version from inventory_slots as newest
+                where newest.product_id = held.product_id and newest.slot = held.slot
+                order by newest.version desc
+                limit 1) as version
           from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
          where held.slot > 0 and held.line_id <> all (v_off_line_ids)
          group by held.product_id, held.slot
       ) as taken
-     where stock.product_id = taken.product_id and stock.slot = taken.slot;
+     where stock.product_id = taken.product_id and stock.slot = taken.slot and stock.version = taken.version;
     get diagnostics v_rows = row_count;
     v_expected := (select count(distinct (held.product_id, held.slot))
          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)

@@ -36,9 +36,13 @@ begin
            case when hold.slot is null then asked.qty else least(hold.qty, greatest(asked.qty - hold.above, 0)) end as qty,
            case when stock.slots = 1 then 0
                 when hold.slot is null then (
-                  select slot.slot from inventory_slots as slot
-                   where slot.product_id = asked.product_id
-                   order by slot.available_qty, slot.slot
+                  select newest.slot
+                    from generate_series(1, stock.slots) as numbered (slot)
+                   cross join lateral (select own.slot, own.available_qty from inventory_slots as own
+                                        where own.product_id = asked.product_id and own.slot = numbered.slot
+                                        order by own.version desc
+                                        limit 1) as newest
+                   order by newest.available_qty, newest.slot
                    limit 1)
                 else hold.slot
            end as shelf
@@ -74,9 +78,18 @@ begin
   update inventory_slots as stock
      set reserved_qty = stock.reserved_qty - move.reserved,
          available_qty = stock.available_qty + move.available,
-         updated_at = v_now
-    from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
-   where stock.product_id = move.product_id and stock.slot = move.slot;
+         updated_at = v_now,
+         version = stock.version + 1
+    from (
+      select moved.product_id, moved.slot, moved.reserved, moved.available,
+             (select newest.version from inventory_slots as newest
+              where newest.product_id = moved.product_id and newest.slot = moved.slot
+              order by newest.version desc
+              limit 1) as version
+        from unnest(v_products, v_slots, v_reserved, v_available) as moved (product_id, slot, reserved, available)
+      offset 0   -- so that a row is looked for by its whole key
+    ) as move
+   where stock.product_id = move.product_id and stock.slot = move.slot and stock.version = move.version;
   get diagnostics v_rows = row_count;
   if v_rows <> coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0) then
     perform checkout_raise_rows(inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);

@@ -1,7 +1,7 @@
 -- inventory_suffices: what a cart wants of each product, and whether that is there, as far as can be seen without a lock.
 --
--- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks.
--- Not by inventory_levels: that view sums the slots of every product before it is joined.
+-- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks. Of a split
+-- product it looks for one slot that has enough, first at the session's own, which mostly has.
 
 create or replace function inventory_suffices(
   cart_id uuid,
@@ -18,7 +18,10 @@ begin
   select array_agg(wanted.product_id), array_agg(wanted.qty),
          bool_and(wanted.qty <= coalesce(
            case when stock.slots > 1
-                then (select sum(slot.available_qty) from inventory_slots as slot where slot.product_id = wanted.product_id)
+                then (select own.available_qty from inventory_slots as own
+                       where own.product_id = wanted.product_id and own.slot = 1 + pg_backend_pid() % stock.slots
+                       order by own.version desc
+                       limit 1)
                 else stock.available_qty
            end, 0)),
          bool_or(stock.slots > 1)
@@ -33,6 +36,24 @@ begin
     left join lateral (   -- OFFSET 0: by key for each product; a hash join would scan the whole index
       select own.slots, own.available_qty from inventory_items as own where own.product_id = wanted.product_id offset 0
     ) as stock on true;
+
+  if is_split and not suffices then   -- the session's own slot runs dry before others do
+    select bool_and(wanted.qty <= coalesce(
+             case when stock.slots > 1
+                  then (select max(newest.available_qty)
+                          from generate_series(1, stock.slots) as numbered (slot)
+                         cross join lateral (select own.available_qty from inventory_slots as own
+                                              where own.product_id = wanted.product_id and own.slot = numbered.slot
+                                              order by own.version desc
+                                              limit 1) as newest)
+                  else stock.available_qty
+             end, 0))
+      into suffices
+      from unnest(product_ids, qtys) as wanted (product_id, qty)
+      left join lateral (
+        select own.slots, own.available_qty from inventory_items as own where own.product_id = wanted.product_id offset 0
+      ) as stock on true;
+  end if;
 end;
 $$;
 

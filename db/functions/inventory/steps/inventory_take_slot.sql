@@ -1,5 +1,8 @@
 -- inventory_take_slot: locks one slot of a split product that has the wanted units, if one can be had, and returns it.
 --
+-- Every session begins at another slot, and looks at the next one only where that is busy or has too little. The newest version of
+-- a slot is found from the index's end, whatever dead ones a held snapshot keeps.
+--
 -- A slot that others hold is skipped first. If none is left, this waits for one slot that has enough, alone, holding
 -- nothing of the product: waiting on all slots would make a convoy. Null says "look at all of them", never "sold out".
 --
@@ -13,23 +16,36 @@ language plpgsql
 as $$
 declare
   v_slot integer;
+  v_version bigint;
   v_available integer;
 begin
-  -- every session begins at another slot; the sub-select is not asked again under the lock
+  -- One slot after the other, until one is locked. The sub-select is not asked again under the lock, and a slot that changed since is
+  -- locked as it is now.
   select stock.slot, stock.available_qty into v_slot, v_available
-    from inventory_slots as stock
-   where stock.product_id = inventory_take_slot.product_id
-     and stock.slot in (select enough.slot from inventory_slots as enough
-                         where enough.product_id = inventory_take_slot.product_id and enough.available_qty >= inventory_take_slot.wanted)
-   order by (stock.slot + pg_backend_pid()) % inventory_take_slot.slots
-   limit 1
-     for update of stock skip locked;
+    from generate_series(0, inventory_take_slot.slots - 1) as step
+   cross join lateral (select own.slot, own.available_qty
+                         from inventory_slots as own
+                        where own.product_id = inventory_take_slot.product_id
+                          and own.slot = 1 + (pg_backend_pid() + step) % inventory_take_slot.slots
+                          and own.version >= (select enough.version
+                                                from (select newest.version, newest.available_qty from inventory_slots as newest
+                                                       where newest.product_id = inventory_take_slot.product_id
+                                                         and newest.slot = 1 + (pg_backend_pid() + step) % inventory_take_slot.slots
+                                                       order by newest.version desc
+                                                       limit 1) as enough
+                                               where enough.available_qty >= inventory_take_slot.wanted)
+                          for update skip locked) as stock
+   limit 1;
 
   if not found then
-    select stock.slot into v_slot
-      from inventory_slots as stock
-     where stock.product_id = inventory_take_slot.product_id and stock.available_qty >= inventory_take_slot.wanted
-     order by (stock.slot + pg_backend_pid()) % inventory_take_slot.slots
+    select newest.slot, newest.version into v_slot, v_version
+      from generate_series(0, inventory_take_slot.slots - 1) as step
+     cross join lateral (select own.slot, own.version, own.available_qty from inventory_slots as own
+                          where own.product_id = inventory_take_slot.product_id
+                            and own.slot = 1 + (pg_backend_pid() + step) % inventory_take_slot.slots
+                          order by own.version desc
+                          limit 1) as newest
+     where newest.available_qty >= inventory_take_slot.wanted
      limit 1;
     if not found then
       return null;
@@ -37,7 +53,7 @@ begin
 
     select stock.available_qty into v_available
       from inventory_slots as stock
-     where stock.product_id = inventory_take_slot.product_id and stock.slot = v_slot
+     where stock.product_id = inventory_take_slot.product_id and stock.slot = v_slot and stock.version >= v_version
        for update;
     if not found then   -- merged back meanwhile
       return null;

@@ -21,8 +21,18 @@ begin
     update inventory_slots as stock
        set available_qty = inventory_write_available.available / v_slots
                            + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
-           updated_at = v_now
-     where stock.product_id = inventory_write_available.product_id;
+           updated_at = v_now,
+           version = stock.version + 1
+      from (
+        select numbered.slot,
+               (select newest.version from inventory_slots as newest
+                where newest.product_id = inventory_write_available.product_id and newest.slot = numbered.slot
+                order by newest.version desc
+                limit 1) as version
+          from generate_series(1, v_slots) as numbered (slot)
+        offset 0   -- so that a row is looked for by its whole key
+      ) as own
+     where stock.product_id = inventory_write_available.product_id and stock.slot = own.slot and stock.version = own.version;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));
   end;
