@@ -242,8 +242,8 @@ def _snapshot_gain(results: Results) -> str:
     if share is None:
         return ""
     return (
-        f"- **{share:.0%} of its rate** is what a hot product in 16 slots keeps after {done:,} checkouts with a snapshot"
-        " held open since the first of them, by a report or a `pg_dump`."
+        f"- **{share:.0%} of its rate** is what a hot product in 16 slots keeps after {done:,} checkouts with a"
+        " snapshot held open since the first of them, by a report or a `pg_dump`."
     )
 
 
