@@ -75,6 +75,14 @@ returns json language plproxy as $$
 $$;
 revoke execute on function api.checkout_execute from public;
 
+create or replace function api.checkout_metrics(market text)
+returns TABLE(name text, labels jsonb, value double precision, type text, help text) language plproxy as $$
+  cluster api.market_cluster(market);
+  run on 0;
+  select * from checkout_metrics();
+$$;
+revoke execute on function api.checkout_metrics from public;
+
 create or replace function api.checkout_result(market text, buyer_store_id uuid, cart_id uuid)
 returns json language plproxy as $$
   cluster api.market_cluster(market);

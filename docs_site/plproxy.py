@@ -1,6 +1,6 @@
-"""Write deploy/plproxy.sql anew: the API for callers behind PL/Proxy, from its own signatures.
+"""deploy/plproxy.sql: the API for callers behind PL/Proxy, from its own signatures.
 
-python -m docs_site.plproxy
+docs_site/reference.py writes it, `make docs-reference`.
 """
 
 from __future__ import annotations
@@ -102,18 +102,3 @@ def written(conn: psycopg.Connection[Any]) -> str:
             f"revoke execute on function api.{name} from public;\n"
         )
     return "\n".join(parts)
-
-
-def main() -> None:
-    from pycheckout import migrate
-    from pycheckout._embedded import embedded_server
-
-    with embedded_server(fsync=False) as server:
-        migrate(server.dsn())
-        with psycopg.connect(server.dsn()) as conn:
-            FILE.parent.mkdir(exist_ok=True)
-            FILE.write_text(written(conn), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

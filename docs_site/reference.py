@@ -1,7 +1,7 @@
 """Write the pages of docs/ that repeat what stands elsewhere: `make docs-reference`.
 
 reference-sql.md and entities.md come from the comments and the catalogue of a migrated database, reference-python.md
-from the docstrings, events/README.md from the schemas beside it. The text is the same on every PostgreSQL and Python
+from the docstrings, events/README.md from the schemas beside it, deploy/plproxy.sql from the signatures. The text is the same on every PostgreSQL and Python
 that is supported: `tests/test_docs.py` compares it with the pages.
 """
 
@@ -23,6 +23,8 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import namedtuple_row
+
+from docs_site import plproxy
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -807,6 +809,7 @@ def main() -> None:
         with psycopg.connect(server.dsn()) as conn:
             for name, text in pages(conn).items():
                 (DOCS / name).write_text(text, encoding="utf-8")
+            plproxy.FILE.write_text(plproxy.written(conn), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def order(conn, market, cart):
 
 
 def test_the_file_is_that_of_the_api(db):
-    assert plproxy.FILE.read_text(encoding="utf-8") == plproxy.written(db), "python -m docs_site.plproxy writes it anew"
+    assert plproxy.FILE.read_text(encoding="utf-8") == plproxy.written(db), "make docs-reference writes it anew"
 
 
 @needs_plproxy
