@@ -1,8 +1,8 @@
 """Write the pages of docs/ that repeat what stands elsewhere: `make docs-reference`.
 
 reference-sql.md and entities.md come from the comments and the catalogue of a migrated database, reference-python.md
-from the docstrings, events/README.md from the schemas beside it, deploy/plproxy.sql from the signatures. The text is the same on every PostgreSQL and Python
-that is supported: `tests/test_docs.py` compares it with the pages.
+from the docstrings, events/README.md from the schemas beside it, deploy/plproxy.sql from the signatures. The text is
+the same on every PostgreSQL and Python that is supported: `tests/test_docs.py` and `tests/test_plproxy.py` compare it.
 """
 
 from __future__ import annotations
