@@ -804,6 +804,18 @@ def test_details_are_a_small_object(db, order, call, snapshot, details):
     assert snapshot(db) == before
 
 
+def test_all_that_went_out_cannot_come_back_twice(db, order, call, snapshot):
+    """Null asks for all that is out: of a line of which nothing is, that is no return of nothing."""
+    [item] = order().items
+    call("order_line_fulfil", item.id)
+    call("order_line_return", item.id, "torn", None, True, "k1")
+    before = snapshot(db)
+    with refused("OC012") as refusal:
+        call("order_line_return", item.id, "torn", None, True, "k2")
+    assert (refusal.detail["asked"], refusal.detail["units"]) == (None, 0)
+    assert snapshot(db) == before
+
+
 def test_a_return_says_whether_it_goes_to_the_shelf(db, order, call):
     [item] = order().items
     with refused("OC005") as refusal:
