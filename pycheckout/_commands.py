@@ -576,10 +576,11 @@ def metrics(places: Sequence[Place], as_json: Json = False) -> None:
 
     def look(place: Place) -> list[dict[str, Any]]:
         grant = "checkout_grant_operators"
-        with _connected(place.database, place.schema, as_json, grant=grant, market=place.market) as conn:
-            return conn.execute(
-                _metrics.query(_conninfo.found_schema(conn) if place.schema is None else place.schema)
-            ).fetchall()
+        with (
+            _connected(place.database, place.schema, as_json, grant=grant, market=place.market) as conn,
+            _conninfo.in_schema(conn, place.schema),
+        ):
+            return conn.execute(_metrics.query(None)).fetchall()
 
     outcomes = [*_each(places, look)]
     with _told():
@@ -588,7 +589,7 @@ def metrics(places: Sequence[Place], as_json: Json = False) -> None:
                 for row in each.value or ():
                     typer.echo(json.dumps(each.place.beside(row)))
         else:
-            rows = [_metrics.of_market(row, each.place.market) for each in outcomes for row in each.value or ()]
+            rows = [_metrics.beside_market(row, each.place) for each in outcomes for row in each.value or ()]
             typer.echo(_metrics.text(rows).decode(), nl=False)
     if code := _worst(each.code for each in outcomes):
         raise typer.Exit(code)
@@ -733,8 +734,7 @@ def relay(
         typer.echo(f"{sum(published for published, _ in ended)} events published")
     for place, (_, code) in zip(places, ended, strict=True):
         if code == AGAIN and not relays[place].drained:
-            where = "" if place.market is None else f"market {place.market}: "
-            _errors.print(f"pycheckout: {where}stopped before the outbox was empty", style="red")
+            _errors.print(f"pycheckout: {place.headed('stopped before the outbox was empty')}", style="red")
     if code := _worst(code for _, code in ended):
         raise typer.Exit(code)
 

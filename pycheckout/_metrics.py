@@ -37,9 +37,9 @@ def query(schema: str | None) -> sql.Composed:
     return sql.SQL(_QUERY).format(sql.SQL("{}.").format(sql.Identifier(schema)) if schema is not None else sql.SQL(""))
 
 
-def of_market(row: Mapping[str, Any], market: str | None) -> Mapping[str, Any]:
+def beside_market(row: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     """A row of `checkout_metrics()` with its market as one more label, if it is of one."""
-    return row if market is None else {**row, "labels": {"market": market, **row["labels"]}}
+    return {**row, "labels": _labels(place) | row["labels"]}
 
 
 def text(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -175,7 +175,7 @@ class Listener:
         up = GaugeMetricFamily("pycheckout_database_up", said)
         for place, rows in found:
             up.add_sample("pycheckout_database_up", _labels(place), float(rows is not None))
-        told = [of_market(row, place.market) for place, rows in found for row in rows or ()]
+        told = [beside_market(row, place) for place, rows in found for row in rows or ()]
         return _written([*_families(told), *_of_relays([(_labels(place), it) for place, it in relays.items()]), up])
 
 
