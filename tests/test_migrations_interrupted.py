@@ -3,8 +3,8 @@
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -15,6 +15,7 @@ from upgrade import (
     connect,
     dump,
     load_legacy,
+    roll_back_to,
     run_yoyo,
     start_yoyo,
     value,
@@ -247,6 +248,50 @@ def test_the_host_goes_on_while_a_migration_waits_for_a_transaction_of_its(empty
         assert not migration.done()
         long.rollback()
         assert migration.result(timeout=60).migrations[-1] == IDS[-1]
+
+
+@contextmanager
+def vacuumed(url):
+    """Every table is as if under a vacuum, and none lets a migration go before it waited longer than for a moment."""
+    tables = "select quote_ident(tablename) as name from pg_tables where schemaname = 'public' and tablename !~ 'yoyo'"
+    waited = """
+        select unnest(pg_blocking_pids(pid)) as pid
+          from pg_locks
+         where not granted and waitstart < clock_timestamp() - interval '120 ms'
+    """
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        watcher = stack.enter_context(connect(url))
+        vacuums = {}
+        for table in watcher.execute(tables).fetchall():
+            vacuum = stack.enter_context(connect(url, autocommit=False))
+            vacuum.execute(f"lock table {table['name']} in share update exclusive mode")
+            vacuums[vacuum.info.backend_pid] = vacuum
+
+        def run(act, *args):
+            running = pool.submit(act, *args)
+            while not running.done():
+                for row in watcher.execute(waited).fetchall():
+                    vacuums[row["pid"]].rollback()
+                wait([running], timeout=0.01)
+            running.result()
+
+        yield run
+
+
+@pytest.mark.parametrize("shape", ["net", "fresh"])
+def test_a_vacuum_of_any_table_fails_no_migration_and_no_rollback(empty_database, shape):
+    """PF-168: it steps aside only for who waits a second, so whoever waits less has locked the table before."""
+    url = empty_database()
+    if shape == "fresh":
+        apply_until(url, IDS[-1])
+    else:
+        load_legacy(url, shape)
+        for migration in IDS:
+            with vacuumed(url) as run:
+                run(apply_until, url, migration)
+    for migration in reversed(IDS):
+        with vacuumed(url) as run:
+            run(roll_back_to, url, migration)
 
 
 def test_tables_of_one_migration_are_locked_together_or_not_at_all(empty_database):

@@ -12,11 +12,11 @@ from upgrade import (
     connect,
     dump,
     load_legacy,
+    roll_back_to,
     run_yoyo,
     start_yoyo,
     value,
     without_labels,
-    yoyo_backend,
 )
 
 import pycheckout
@@ -118,10 +118,8 @@ def test_each_migration_can_be_rolled_back_and_applied_alone(database, program, 
 
 def reapply_from(url, migration):
     """`yoyo reapply --revision`, without a process for each: everything down to that migration, and up again."""
-    with yoyo_backend(url) as (backend, migrations):
-        newer = migrations.filter(lambda each: each.id >= migration)
-        backend.rollback_migrations(backend.to_rollback(newer))
-        backend.apply_migrations_only(backend.to_apply(migrations))
+    roll_back_to(url, migration)
+    apply_until(url, IDS[-1])
 
 
 # Refused

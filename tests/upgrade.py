@@ -61,6 +61,12 @@ def apply_until(dsn: str, last: str) -> None:
         backend.apply_migrations_only(backend.to_apply(migrations.filter(lambda migration: migration.id <= stop)))
 
 
+def roll_back_to(dsn: str, oldest: str) -> None:
+    """Take back the migration `oldest` and what came after it."""
+    with yoyo_backend(dsn) as (backend, migrations):
+        backend.rollback_migrations(backend.to_rollback(migrations.filter(lambda migration: migration.id >= oldest)))
+
+
 def load_legacy(dsn: str, shape: str) -> None:
     """Load the earlier system's database: "net", or "gross", which is a later one of it."""
     with psycopg.connect(dsn) as conn:

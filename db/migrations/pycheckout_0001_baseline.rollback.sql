@@ -1,4 +1,4 @@
-do $$ begin perform checkout_migration_undo('pycheckout_0001_baseline'); end $$;
+do $$ begin perform checkout_migration_undo('pycheckout_0001_baseline'); perform checkout_migration_lock('checkout_ledger'); end $$;
 drop function if exists checkout_index_confirm(text, text, text, text, boolean, text);
 drop function if exists checkout_index_prepare(text, text, text);
 drop function if exists checkout_function_private(text);

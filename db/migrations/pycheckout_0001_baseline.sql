@@ -715,7 +715,7 @@ begin
   select array_agg(distinct found.relation) into v_tables
     from (select to_regclass(quote_ident(coalesce(ledger.table_name, ledger.name))) as relation
             from checkout_ledger as ledger
-           where ledger.migration = checkout_migration_undo.migration and ledger.kind in ('table', 'column', 'trigger', 'constraint')) as found
+           where ledger.migration = checkout_migration_undo.migration and ledger.kind in ('table', 'column', 'trigger', 'constraint', 'index')) as found
    where found.relation is not null;
   if v_tables is not null then
     perform checkout_migration_lock(variadic v_tables);

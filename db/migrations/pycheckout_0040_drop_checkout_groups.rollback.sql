@@ -4,6 +4,7 @@ declare
   v_step record;
   v_archived boolean;
   v_unknown jsonb;
+  v_tables regclass[];
 begin
   perform checkout_migration_pin();
   select exists (select from checkout_ledger where migration = v_migration and kind = 'archived_table') into v_archived;
@@ -11,6 +12,22 @@ begin
     raise exception 'checkout_groups cannot be restored: its archive was dropped'
       using errcode = 'object_not_in_prerequisite_state';
   end if;
+
+  -- All locks at once and first, those of the tables as well that a foreign key to checkout_groups, or of it, comes back to.
+  select array_agg(distinct needed.relation) into v_tables
+    from (select quote_ident(ledger.table_name)::regclass as relation
+            from checkout_ledger as ledger
+           where ledger.migration = v_migration and ledger.kind = 'enabled_trigger'
+           union all
+          select to_regclass(unnest(array[ledger.table_name, ledger.name]))
+            from checkout_ledger as ledger
+           where ledger.migration = v_migration and ledger.kind = 'referenced_table'
+           union all
+          select 'vendor_orders'::regclass
+           union all
+          select to_regclass('checkout_groups_archive')) as needed
+   where needed.relation is not null;
+  perform checkout_migration_lock(variadic v_tables);
 
   -- a loop, because every trigger takes an ALTER TABLE
   for v_step in

@@ -43,14 +43,15 @@ begin
 
     -- a loop, because every key takes an ALTER TABLE; those of a table that is dropped go with it
     for v_step in
-      select conrelid::regclass as owner, conname, pg_get_constraintdef(oid) as definition
+      select conrelid::regclass as owner, confrelid::regclass as referenced, conname, pg_get_constraintdef(oid) as definition
         from pg_constraint
        where contype = 'f' and conparentid = 0 and (confrelid = v_groups or conrelid = v_groups and v_keeps_table)
        order by oid
     loop
       execute format('alter table %s drop constraint %I', v_step.owner, v_step.conname);
       insert into checkout_ledger (migration, kind, table_name, name, definition)
-      values (v_migration, 'dropped_constraint', v_step.owner::text, v_step.conname, v_step.definition);
+      values (v_migration, 'dropped_constraint', v_step.owner::text, v_step.conname, v_step.definition),
+             (v_migration, 'referenced_table', v_step.owner::text, v_step.referenced::text, null);   -- to be locked when the key comes back
     end loop;
 
     if v_keeps_table then
