@@ -1,5 +1,6 @@
 """Apply, roll back, apply: the same schema each time, no row lost on the way."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from upgrade import (
     IDS,
+    MIGRATIONS,
     apply_until,
     connect,
     dump,
@@ -95,12 +97,13 @@ def test_rollback_and_apply_keep_every_row(database, shape):
         assert again == migrated
 
 
-@pytest.mark.parametrize("stop", IDS)
+# the first, those that watch the earlier system, and those around its end
+@pytest.mark.parametrize("stop", ["0001", "0006", "0021", "0039", "0040", "0041"])
 def test_rollback_from_halfway_leaves_nothing(database, program, stop):
     """PF-168: an interrupted upgrade can be taken back, whichever migration was the last."""
     url = database("net")
     original = dump(program, url)
-    apply_until(url, stop)
+    apply_until(url, f"_{stop}_")
     pycheckout.rollback(url)
     assert without_labels(dump(program, url)) == without_labels(original)
 
@@ -111,15 +114,15 @@ def test_each_migration_can_be_rolled_back_and_applied_alone(database, program, 
     url = database(shape)
     pycheckout.migrate(url)
     expected = dump(program, url)
-    for migration in reversed(IDS):
-        reapply_from(url, migration)
+    # the others are a remark
+    twins = {migration: (MIGRATIONS / f"{migration}.rollback.sql").read_text() for migration in IDS[:-1]}
+    undoing = [*(migration for migration, twin in twins.items() if re.search(r"^[^-\n]", twin, re.MULTILINE)), IDS[-1]]
+    assert undoing[0] == IDS[0]
+    for migration in reversed(undoing):
+        # as `yoyo reapply --revision`: everything down to that migration, and up again
+        roll_back_to(url, migration)
+        apply_until(url, IDS[-1])
         assert dump(program, url) == expected, migration
-
-
-def reapply_from(url, migration):
-    """`yoyo reapply --revision`, without a process for each: everything down to that migration, and up again."""
-    roll_back_to(url, migration)
-    apply_until(url, IDS[-1])
 
 
 # Refused
