@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "b16219ee5a848f7f1a2d197647475fb03b4d48389f6d2a1230127e1ef0cd26c6"
+FUNCTIONS_HASH = "ffd264912a782aa6697fcecbbce47f2d48b365c226745ec4f663d16a3a5baf8e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -152,23 +152,25 @@ begin
   end if;
   v_off_line_ids := short_line_ids || below_minimum_line_ids;
 
-  update inventory_items as stock
-     set available_qty = stock.available_qty - taken.qty,
-         reserved_qty = stock.reserved_qty + taken.qty,
-         updated_at = inventory_reserve.now
-    from (
-      select held.product_id, sum(held.qty) as qty
-        from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
-       where held.slot = 0 and held.line_id <> all (v_off_line_ids)
-       group by held.product_id
-    ) as taken
-   where stock.product_id = taken.product_id;
-  get diagnostics v_rows = row_count;
-  v_expected := (select count(distinct held.product_id)
-       from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-      where held.slot = 0 and held.line_id <> all (v_off_line_ids));
-  if v_rows <> v_expected then
-    perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_items', v_expected, v_rows);
+  if 0 = any (v_held_slots) then
+    update inventory_items as stock
+       set available_qty = stock.available_qty - taken.qty,
+           reserved_qty = stock.reserved_qty + taken.qty,
+           updated_at = inventory_reserve.now
+      from (
+        select held.product_id, sum(held.qty) as qty
+          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
+         where held.slot = 0 and held.line_id <> all (v_off_line_ids)
+         group by held.product_id
+      ) as taken
+     where stock.product_id = taken.product_id;
+    get diagnostics v_rows = row_count;
+    v_expected := (select count(distinct held.product_id)
+         from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
+        where held.slot = 0 and held.line_id <> all (v_off_line_ids));
+    if v_rows <> v_expected then
+      perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_items', v_expected, v_rows);
+    end if;
   end if;
 
   if 0 < any (v_held_slots) then
