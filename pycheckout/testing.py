@@ -108,7 +108,7 @@ def pycheckout_server() -> Iterator[str]:
         return
     from ._embedded import embedded_server
 
-    with embedded_server(fsync=False, full_page_writes=False) as server:
+    with embedded_server(in_memory=True, fsync=False, full_page_writes=False) as server:
         yield server.dsn()
 
 

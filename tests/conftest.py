@@ -130,8 +130,8 @@ def server() -> Iterator[Server]:
                 maintenance_dbname=info.dbname,
             )
         return
-    # Durability is not under test here, and without it a clone is made twice as fast.
-    with embedded_server(max_connections=200, fsync=False, full_page_writes=False) as embedded:
+    # Durability is not under test here, and a database comes and goes with each test.
+    with embedded_server(in_memory=True, max_connections=200, fsync=False, full_page_writes=False) as embedded:
         yield Server(
             host=embedded.host,
             port=embedded.port,

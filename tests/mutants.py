@@ -694,7 +694,9 @@ def main() -> int:
         copies = [
             Copy(
                 Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pycheckout-mutants-"))),
-                stack.enter_context(embedded_server(max_connections=200, fsync=False, full_page_writes=False)),
+                stack.enter_context(
+                    embedded_server(in_memory=True, max_connections=200, fsync=False, full_page_writes=False)
+                ),
             )
             for _ in range(args.workers)
         ]
