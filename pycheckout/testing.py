@@ -8,7 +8,8 @@ test that asks for `pycheckout_dsn` gets a clone of it, and `checkout_audit()` h
 find nothing in that clone when the test is over.
 
 The server is the one that PYCHECKOUT_TEST_DATABASE_URL names, by the URL or DSN of a
-role that may create databases, or else an embedded PostgreSQL that ends with the tests.
+role that may create databases, or else an embedded PostgreSQL that ends with the tests
+(its data are in /dev/shm where that has 4 GB to spare).
 Databases whose names begin with `pycheckout_service_` are made and dropped there, under
 names of the process's own, so that runs, and the workers of pytest-xdist, may share a
 server; what a killed run left behind, the next one drops.
