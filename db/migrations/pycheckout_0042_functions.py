@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "ffd264912a782aa6697fcecbbce47f2d48b365c226745ec4f663d16a3a5baf8e"
+FUNCTIONS_HASH = "64b195e65410c977b22cf5383ba89b2b8c55859ce5152163e294558650d0e739"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

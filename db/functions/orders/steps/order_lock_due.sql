@@ -19,7 +19,7 @@ declare
 begin
   v_ids := array(
     select due.id from vendor_orders as due
-     where due.status = 'created_pending' and due.expires_at is not null and due.expires_at <= v_now and due.promo_discount_cents is not null
+     where due.status = 'created_pending' and due.expires_at <= v_now and due.promo_discount_cents is not null
      order by due.expires_at, due.id
      limit order_lock_due.max_rows
        for update skip locked);
