@@ -15,8 +15,8 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from races import wait_until
 
-_OTHERS = """
-select from pg_stat_activity
+_END_OTHERS = """
+select pg_terminate_backend(pid) from pg_stat_activity
  where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
 """
 
@@ -36,8 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         test, _, stage = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")
         if stage == "(teardown)" and not self.is_template():
             with self.cursor(self.dbname) as cur:
-                # a session hands in what it counted when it ends
-                wait_until(lambda: not cur.execute(_OTHERS).fetchall(), "somebody stays connected")
+                # a session hands in what it counted when it ends, and some test leaves that to its pool
+                wait_until(lambda: not cur.execute(_END_OTHERS).fetchall(), "somebody stays connected")
                 names = cur.execute("select distinct funcname from pg_stat_user_functions order by 1").fetchall()
             line = json.dumps({"test": test, "functions": [name for (name,) in names]})
             with into.open("a", encoding="utf-8") as file:
