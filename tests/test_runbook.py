@@ -335,10 +335,8 @@ def test_24_the_primary_says_who_follows_it(follow):
 def contents(conn, schema):
     """Every row of every table of a schema but yoyo's, as text."""
     tables = values(conn, "select tablename::text from pg_tables where schemaname = %s and tablename !~ 'yoyo'", schema)
-    return {
-        name: values(conn, sql.SQL("select t::text as row from {} as t order by 1").format(sql.Identifier(schema, name)))
-        for name in sorted(tables)
-    }
+    query = "select t::text as row from {} as t order by 1"
+    return {name: values(conn, sql.SQL(query).format(sql.Identifier(schema, name))) for name in sorted(tables)}
 
 
 @pytest.mark.breaks_invariants  # as for 22
