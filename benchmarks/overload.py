@@ -16,6 +16,7 @@ import argparse
 import http.client
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -267,9 +268,10 @@ def measure(database: Database, way: Way, *, held: bool, callers: int, seconds: 
         for each in processes:
             each.join()
     _end_sessions(database)
-    counted = [call for call in calls if until - seconds <= call[0] + call[1] and call[0] < until]
+    since = 0 if held else until - seconds
+    counted = [call for call in calls if since <= call[0] + call[1] and call[0] < until]
     took = sorted(call[1] for call in counted)
-    percentiles = statistics.quantiles(took, n=100) if len(took) > 1 else took * 99
+    percentiles = statistics.quantiles(took, n=100)
     return {
         "way": way.title,
         "rate": sum(came == "ordered" and began + each < until for began, each, came in counted) / seconds,
@@ -336,6 +338,7 @@ def run(embedded: EmbeddedServer, names: list[str], callers: int, seconds: float
 
 
 def main() -> None:
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # of connections that a run ended
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=20, help="counted of each run")
     options.add_argument("--callers", type=int, default=200)

@@ -434,6 +434,8 @@ def test_the_page_names_each_metric_and_each_alert(db):
     known |= {"pycheckout_stock_waiters", "pycheckout_slot_retained_bytes"}
     known |= {"pycheckout_audit_findings", "pycheckout_audit_age_seconds"}
     assert {f"pycheckout_{name}" for name in named} == known
+    told = [line.strip("| ").split(" | ") for line in re.findall(r"^\| `.*$", metrics, re.M)]
+    assert [row for row in told if len(row) != 3] == [], "what to do"
 
     rules = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     assert re.findall(r"^\| `(\w+)` \|", alerts, re.M) == [rule["alert"] for rule in rules]
