@@ -160,9 +160,13 @@ def _by_http(port: int, ready: Any) -> Iterator[Callable[[], Callable[[int], str
             body = {"cart_id": str(ids.uuid(number, ids.CART)), "shipping_address": ADDRESS, "payment_method": "ach"}
             named = {"Content-Type": "application/json", "Idempotency-Key": f"k{number}"}
             named["X-Buyer"] = str(ids.uuid(number, ids.BUYER))
-            line.request("POST", "/checkout", json.dumps(body), named)
-            answer = line.getresponse()
-            said = json.loads(answer.read())
+            try:
+                line.request("POST", "/checkout", json.dumps(body), named)
+                answer = line.getresponse()
+                said = json.loads(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                line.close()
+                return f"cut {type(error).__name__}"
             if answer.status in (200, 201):
                 return "ordered"
             return f"{said['code']} {answer.status}, Retry-After {answer.headers['Retry-After']}"
@@ -205,7 +209,8 @@ def _serve(dsn: str, port: int, way: Way) -> None:
         return store
 
     app.include_router(checkout_router(buyer=asks, pool=pool, timeout=way.timeout))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, backlog=512)
+    # kept alive for longer than a refused caller waits
+    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, backlog=512, timeout_keep_alive=60)
 
 
 @contextmanager
@@ -319,7 +324,7 @@ def write(text: str) -> None:
 
 
 def run(embedded: EmbeddedServer, names: list[str], callers: int, seconds: float) -> str:
-    tables = []
+    tables, busy = [], os.getloadavg()[0]
     for name in names:
         found = []
         for number, way in enumerate(WAYS):
@@ -332,7 +337,7 @@ def run(embedded: EmbeddedServer, names: list[str], callers: int, seconds: float
     figures = server.machine(embedded)
     told = (
         f"{callers} callers, {figures['cores']} cores ({figures['cpu']}), PostgreSQL {figures['server_version']}, "
-        f"{seconds:.0f} seconds each, {time.strftime('%Y-%m-%d', time.gmtime())}."
+        f"{seconds:.0f} seconds each; the load average was {busy:.1f} before it began."
     )
     return "\n\n".join([told, *tables])
 
