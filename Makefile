@@ -24,6 +24,7 @@ help:
 	@echo 'make failover        callers whose primary dies, 80 times; ARGS="--times 2"'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
 	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
+	@echo 'make overload        two hundred callers on this machine: a quarter of an hour; ARGS="--only hot", ARGS=--write'
 	@echo 'make release         build the sdist and the wheel of this commit into dist/, and run the demo from the wheel'
 	@echo 'make clean           remove .venv, caches and builds'
 
@@ -115,12 +116,15 @@ release:
 	@$(BIN)/python tests/release.py $(ARGS)
 
 # What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.
-.PHONY: bench bench-full
+.PHONY: bench bench-full overload
 bench: $(VENV)/bench
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-full: $(VENV)/bench
 	@$(BIN)/python -m benchmarks.run --full $(ARGS)
+
+overload: $(VENV)/bench
+	@$(BIN)/python -m benchmarks.overload $(ARGS)
 
 $(VENV)/bench: $(VENV)/made pyproject.toml requirements.lock
 	$(PIP) install --constraint requirements.lock --editable '.[bench]'

@@ -8,7 +8,7 @@ Triggers and foreign keys are off while this writes: what it writes is right, an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -203,16 +203,22 @@ def _product(shape: Shape) -> str:
     return ids.sql(number, ids.PRODUCT)
 
 
-def seed(conn: psycopg.Connection[Any], shape: Shape, first: int, count: int) -> None:
-    """Quote carts `first` and following."""
-    _in_batches(conn, first, count, _quotes(shape, converted=False))
+def seed(
+    conn: psycopg.Connection[Any], shape: Shape, first: int, count: int, *, into: Collection[str] | None = None
+) -> None:
+    """Quote carts `first` and following; of them, `into` names the tables to write, if not all."""
+    _in_batches(conn, first, count, _of(into, _quotes(shape, converted=False)))
 
 
-def preload(conn: psycopg.Connection[Any], shape: Shape, orders: int) -> int:
+def preload(conn: psycopg.Connection[Any], shape: Shape, orders: int, *, into: Collection[str] | None = None) -> int:
     """Carts that were checked out and fulfilled long ago, `orders` vendor orders of them; returns how many carts."""
     count = orders // shape.vendors
-    _in_batches(conn, 0, count, [*_quotes(shape, converted=True), *_orders(shape)])
+    _in_batches(conn, 0, count, _of(into, [*_quotes(shape, converted=True), *_orders(shape)]))
     return count
+
+
+def _of(tables: Collection[str] | None, statements: list[str]) -> list[str]:
+    return statements if tables is None else [each for each in statements if each.split()[2] in tables]
 
 
 def _in_batches(conn: psycopg.Connection[Any], first: int, count: int, statements: list[str]) -> None:

@@ -49,8 +49,8 @@ class Work:
 
 
 @contextmanager
-def started() -> Iterator[EmbeddedServer]:
-    with embedded_server(**SETTINGS) as server:
+def started(**other: str | int | bool) -> Iterator[EmbeddedServer]:
+    with embedded_server(**(SETTINGS | other)) as server:
         with admin(server) as conn:
             conn.execute("create extension pg_stat_statements")
             conn.execute(f"create database {TEMPLATE}")

@@ -103,17 +103,17 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     waiting = found["sessions_waiting"]
     longest = f", the longest for {_seconds(found['session_wait_seconds'])}" if waiting else ""
     yield "waits", f"{waiting} sessions for a lock{longest}", found["session_wait_seconds"] > 5
-    yield "quotes", f"{_count(found['carts_open'])} open", False
-    pending = f", the oldest {_seconds(found['orders_pending_seconds'])}" if found["orders_pending"] else ""
+    yield "quotes", f"{_count(found.get('carts_open'))} open", False
+    pending = f", the oldest {_seconds(found['orders_pending_seconds'])}" if found.get("orders_pending") else ""
     overdue = ""
-    if found["orders_overdue"]:
-        overdue = f"; {_count(found['orders_overdue'])} overdue by {_seconds(found['orders_overdue_seconds'])}"
+    if found["orders_overdue_seconds"]:
+        overdue = f"; {_count(found.get('orders_overdue'))} overdue by {_seconds(found['orders_overdue_seconds'])}"
     late = found["orders_overdue_seconds"] > 300
-    yield "orders", f"{_count(found['orders_pending'])} to be paid in time{pending}{overdue}", late
+    yield "orders", f"{_count(found.get('orders_pending'))} to be paid in time{pending}{overdue}", late
     due = f", one is due for {_seconds(found['outbox_due_seconds'])}" if found["outbox_due_seconds"] else ""
     parked = f"; {_count(found['outbox_parked_events'])} parked" if found["outbox_parked_events"] else ""
     behind = found["outbox_due_seconds"] > 300 or found["outbox_parked_events"] > 0
-    yield "events", f"{_count(found['outbox_events'])} to be published{due}{parked}", behind
+    yield "events", f"{_count(found.get('outbox_events'))} to be published{due}{parked}", behind
     holder, age = max(found["snapshots"].items(), key=lambda item: item[1])
     seconds = found.get("oldest_snapshot_seconds", 0)
     since = f", for {_seconds(seconds)}" if holder == "session" and seconds else ""
@@ -129,7 +129,9 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
         yield "hidden", f"times of {found['sessions_hidden']} sessions (grant pg_read_all_stats to the owner)", False
 
 
-def _count(number: int) -> str:
+def _count(number: int | None) -> str:
+    if number is None:
+        return "uncounted"  # while a snapshot is held
     return "more than 10,000" if number > 10_000 else f"{number:,}"
 
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
+from functools import partial
 from http.client import responses as phrases
 from inspect import isawaitable, iscoroutinefunction
 from typing import Annotated, Any, TypeAlias, TypeGuard
@@ -106,6 +107,7 @@ def checkout_router(
     on_checkout: Hook | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
+    timeout: float | None = None,
 ) -> APIRouter:
     """A router with `POST /checkout` and `GET /checkout/{cart_id}`.
 
@@ -137,6 +139,9 @@ def checkout_router(
     and the error's code; the host's other routes stay as they are, and so does an
     exception that the host has a handler of its own for. A body above `max_body_bytes`
     is a 413. The header X-Request-ID goes into the log record of the call.
+
+    `timeout`: seconds that a call may take altogether, waiting for a connection of the pool and for locks included;
+    after them the answer is a 503 with Retry-After. None: as long as the pool and the server allow.
     """
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["checkout"])
@@ -180,6 +185,7 @@ def checkout_router(
             "metadata": body.metadata,
             "expires_in": expires_in,
             "request_id": _request_id(request),
+            "timeout": timeout,
         }
         if on_checkout is None:
             answer = await _made(calls.execute, **arguments)
@@ -203,8 +209,8 @@ def checkout_router(
     )
     async def read_checkout(request: Request, store: Buyer, calls: Calls, cart_id: UUID) -> Response:
         """The cart's orders, or its status while it is not converted."""
-        request_id = _request_id(request)
-        answer: CheckoutResult | ActiveCart = await _made(calls.result, store, cart_id, request_id=request_id)
+        options = {"request_id": _request_id(request), "timeout": timeout}
+        answer: CheckoutResult | ActiveCart = await _made(calls.result, store, cart_id, **options)
         return _json(200, answer, {})
 
     return router
@@ -300,6 +306,7 @@ def order_router(
     market: Callable[..., Any] | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
+    timeout: float | None = None,
 ) -> APIRouter:
     """A router to read orders and to change them.
 
@@ -310,8 +317,10 @@ def order_router(
     An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
     by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
     changes nothing. `pool`, `market`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    `timeout` too, for each call: a change reads the order first, which is another one.
     """
     problems = _Problems(problem_base)
+    made = partial(_made, timeout=timeout)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
 
     async def the_party(asks: Annotated[Any, Depends(party)]) -> Party:
@@ -361,7 +370,7 @@ def order_router(
             "purchase_order": purchase_order,
             "request_id": _request_id(request),
         }
-        return _json(200, await _made(calls.orders.list, **asdict(asks), **given), {})
+        return _json(200, await made(calls.orders.list, **asdict(asks), **given), {})
 
     @router.get(
         "/orders/{order_id}",
@@ -372,7 +381,7 @@ def order_router(
     )
     async def read_order(request: Request, asks: Asks, calls: Calls, order_id: OrderId) -> Response:
         """Where it stands now."""
-        found = await _made(calls.orders.get, order_id, **asdict(asks), request_id=_request_id(request))
+        found = await made(calls.orders.get, order_id, **asdict(asks), request_id=_request_id(request))
         return _json(200, found, {})
 
     @router.post(
@@ -385,12 +394,12 @@ def order_router(
         request: Request, asks: Asks, calls: Calls, order_id: OrderId, body: ChangeRequest
     ) -> Response:
         """Cancels an order that nobody has begun to deliver."""
-        await _made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
+        await made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
         request_id = _request_id(request)
-        return _json(200, await _made(calls.orders.cancel, order_id, reason=body.reason, request_id=request_id), {})
+        return _json(200, await made(calls.orders.cancel, order_id, reason=body.reason, request_id=request_id), {})
 
     async def of_vendor(calls: Any, asks: Party, order_id: UUID, line_id: UUID) -> None:
-        order = await _made(calls.orders.get, order_id, **asdict(asks))
+        order = await made(calls.orders.get, order_id, **asdict(asks))
         if all(line.line_item_id != line_id for line in order.items):
             raise OrderNotFound("this order has no such line")
 
@@ -413,7 +422,7 @@ def order_router(
         """Turns down units of a line that were not delivered."""
         await of_vendor(calls, asks, order_id, line_id)
         given = _given(body) | {"request_id": _request_id(request)}
-        return _json(200, await _made(calls.orders.release, line_id, **given), {})
+        return _json(200, await made(calls.orders.release, line_id, **given), {})
 
     @router.post(
         f"{path}/fulfil",
@@ -432,7 +441,7 @@ def order_router(
         """Marks units of a line as delivered, all that it holds without a body."""
         await of_vendor(calls, asks, order_id, line_id)
         given = _given(body or FulfilRequest()) | {"request_id": _request_id(request)}
-        return _json(200, await _made(calls.orders.fulfil, line_id, **given), {})
+        return _json(200, await made(calls.orders.fulfil, line_id, **given), {})
 
     @router.post(
         f"{path}/return",
@@ -451,7 +460,7 @@ def order_router(
         """Takes shipped units of a line back."""
         await of_vendor(calls, asks, order_id, line_id)
         given = _given(body) | {"request_id": _request_id(request)}
-        return _json(200, await _made(calls.orders.return_, line_id, **given), {})
+        return _json(200, await made(calls.orders.return_, line_id, **given), {})
 
     @router.post(
         "/orders/{order_id}/decide",
@@ -467,9 +476,9 @@ def order_router(
         body: DecideRequest | None = None,
     ) -> Response:
         """A vendor's answer to an order: accepts it, whole without a body."""
-        await _made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
+        await made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
         given = _given(body or DecideRequest()) | {"request_id": _request_id(request)}
-        return _json(200, await _made(calls.orders.decide, order_id, **given), {})
+        return _json(200, await made(calls.orders.decide, order_id, **given), {})
 
     return router
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, neworder, report
+from benchmarks import delay, ids, instructions, loads, neworder, report, watching
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.rules import Refused, Request
 from checks import values
@@ -202,6 +202,28 @@ def test_preloaded_orders_pass_the_audit(db):
     assert loads.preload(db, loads.Shape(), 30) == 10
     assert db.execute("select count(*) from vendor_orders").fetchone() == (30,)
     assert db.execute("select * from checkout_audit()").fetchall() == []
+
+
+@pytest.mark.breaks_invariants  # it fills what a monitor reads, and no more
+def test_what_a_monitor_asks_is_told_statement_by_statement(db, dsn):
+    carts = watching.fill(db, 300)
+    watching.make_due(db, carts, 30)
+    db.execute("vacuum analyze")
+
+    cost = watching.look(dsn, "due", times=1)
+
+    nodes = {node for each in cost.statements for node in each.nodes}
+    assert {
+        "Index Scan idx_vendor_orders_expires_at_id",
+        "Index Scan idx_cart_records_converted_at_valid_until",
+        "Index Only Scan idx_outbox_events_waiting",
+        "Index Only Scan idx_outbox_events_due",
+    } <= nodes
+    assert not cost.whole & {*watching.LARGE}
+    assert f"{cost.pages:,} pages" in watching.text(cost)
+    found = dict(db.execute("select name, value from checkout_metrics() where labels = '{}'").fetchall())
+    names = ("orders_overdue", "outbox_events", "carts_open")
+    assert [found[f"pycheckout_{name}"] for name in names] == [30, 30, 30]
 
 
 def test_a_new_order_writes_what_the_specification_says(db):

@@ -14,8 +14,9 @@ from psycopg.conninfo import make_conninfo
 from upgrade import ROOT, connect, load_legacy, value
 
 import pycheckout
+from pycheckout._embedded import embedded_server
 
-[COMMANDS] = [
+COMMANDS, BY_JOBS = [
     block
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
     if "--data-only" in block
@@ -59,8 +60,8 @@ def rows(conn):
     }
 
 
-def run(program, commands, folder, **databases):
-    """The documented commands, in a shell, for these databases."""
+def run(program, commands, folder, other="", **databases):
+    """The documented commands, in a shell, for these databases; `other` is a URL."""
     for name, url in databases.items():
         parts = psycopg.conninfo.conninfo_to_dict(url)
         commands = re.sub(rf"\b{name}\b", parts["dbname"], commands)
@@ -73,6 +74,7 @@ def run(program, commands, folder, **databases):
     env = os.environ | {
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "OTHER": other,
         "PGHOST": parts["host"],
         "PGPORT": str(parts["port"]),
         "PGUSER": parts["user"],
@@ -105,6 +107,33 @@ def test_documented_way_loads_every_row_for_an_owner_who_is_no_superuser(
         assert value(conn, asleep) == 0
         with pytest.raises(psycopg.DatabaseError, match="is converted and cannot be changed"):
             conn.execute("delete from cart_items")
+
+
+def test_rows_go_to_another_server_by_several_sessions_at_once(owner, program, tmp_path, add_cart, checkout_sql):
+    """Each table by itself, in any order: nothing that one of them brings is refused for want of another."""
+    shop = owner("shop")
+    pycheckout.migrate(shop)
+    with connect(shop) as conn:
+        carts = [add_cart(conn=conn) for _ in range(40)]
+        conn.execute("select inventory_split(%s, 4)", (carts[0].items[0].product_id,))
+        for cart in carts:
+            checkout_sql(conn, cart)
+        conn.execute("select vendor_order_cancel(id, 'The buyer called.') from vendor_orders limit 9")
+        expected = rows(conn)
+
+    with embedded_server(fsync=False) as server:
+        other = server.dsn()
+        done = run(program, BY_JOBS, tmp_path, other=other, shop=shop)
+
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        with connect(other) as conn:
+            assert rows(conn) == expected
+            assert (len(expected["cart_records"]), len(expected["inventory_slots"])) == (40, 4)
+            assert conn.execute("select * from checkout_audit()").fetchall() == []
+            asleep = "select count(*) from pg_trigger where tgenabled <> 'O' and not tgisinternal"
+            assert value(conn, asleep) == 0
+            assert checkout_sql(conn, add_cart(conn=conn), key="next")["outcome"] == "complete"
 
 
 def test_load_that_fails_halfway_changes_nothing(owner, program, tmp_path, add_cart, checkout_sql):

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import yaml
 from command import ROOT, run_command
-from many import add_orders
+from many import add_orders, order_id
 from outbox import claim, fail
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
@@ -222,6 +222,65 @@ def test_counts_end_and_cost_little_beside_many_orders(db, connect, emit):
     assert cost[36_000] < 1.05 * cost[24_000] < 25_000, cost
 
 
+COUNTED = {
+    "pycheckout_carts_open", "pycheckout_orders_pending", "pycheckout_orders_pending_seconds",
+    "pycheckout_orders_overdue", "pycheckout_outbox_events",
+}  # fmt: skip
+
+
+@pytest.mark.breaks_invariants
+def test_what_a_held_snapshot_keeps_is_not_walked_over(db, dsn, connect):
+    """24,000 orders and events were late within the last hour and are not any more, and nobody may take them away."""
+    add_orders(db, 24_000, analyzed=False)
+    hour = "now() - random() * interval '1 hour'"
+    db.execute("set session_replication_role = replica")
+    db.execute(f"update vendor_orders set expires_at = {hour}")
+    db.execute(f"update outbox_events set published_at = null, next_attempt_at = {hour}")
+    db.execute("update cart_records set status = 'active', converted_at = null, valid_until = now() + interval '1 day'")
+    db.execute("vacuum analyze")
+    every = {each["name"] for each in rows(db, "select * from checkout_metrics()")}
+    assert every >= COUNTED
+    holder = connect(options="-c statement_timeout=0")
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from vendor_orders")
+    db.execute("update vendor_orders set status = 'expired'")
+    db.execute("update outbox_events set published_at = now()")
+    db.execute("update cart_records set valid_until = now() - interval '1 day'")
+    db.execute("update cart_records set valid_until = now() - interval '2 days'")
+    # each block with a handler is a transaction of its own to the server
+    db.execute("create temp table burnt (n integer)")
+    db.execute("""
+        do $$ begin
+          for v_step in 1 .. 10001 loop
+            begin
+              insert into burnt values (v_step);
+            exception when division_by_zero then null;
+            end;
+          end loop;
+        end $$
+    """)
+    db.execute("select pg_stat_force_next_flush()")
+    db.execute(
+        "update vendor_orders set status = 'created_pending', expires_at = now() - interval '2 seconds' where id = %s",
+        (order_id(7, 1),),
+    )
+
+    conn = connect()
+    found = {each["name"]: each["value"] for each in rows(conn, "select * from checkout_metrics()")}
+    assert every - found.keys() == COUNTED
+    assert 2 <= found["pycheckout_orders_overdue_seconds"] < 10
+    assert found["pycheckout_outbox_due_seconds"] == 0
+    assert pages(conn, "count(*) from checkout_metrics()") < 25_000  # not 75,000
+    conn.rollback()
+    shown = run_command("top", "--once", "--database", dsn, env={"COLUMNS": "80"})
+    assert shown.stdout.count("uncounted") == 4, shown.stdout + shown.stderr
+
+    holder.rollback()
+    db.execute("vacuum")
+    found = {each["name"]: each["value"] for each in rows(db, "select * from checkout_metrics()")}
+    assert {found[name] for name in COUNTED} >= {0, 1}
+
+
 def test_no_table_is_read_whole_while_it_is_empty(db, connect):
     conn = connect(autocommit=True)
     conn.execute("select count(*) from checkout_metrics()")
@@ -375,6 +434,8 @@ def test_the_page_names_each_metric_and_each_alert(db):
     known |= {"pycheckout_stock_waiters", "pycheckout_slot_retained_bytes"}
     known |= {"pycheckout_audit_findings", "pycheckout_audit_age_seconds"}
     assert {f"pycheckout_{name}" for name in named} == known
+    told = [line.strip("| ").split(" | ") for line in re.findall(r"^\| `.*$", metrics, re.M)]
+    assert [row for row in told if len(row) != 3] == [], "what to do"
 
     rules = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     assert re.findall(r"^\| `(\w+)` \|", alerts, re.M) == [rule["alert"] for rule in rules]

@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from checks import rows, values
+from pycheckout._embedded import embedded_server
 from races import blocked, wait_until_gone
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -329,3 +330,46 @@ def test_24_the_primary_says_who_follows_it(follow):
 
     assert found.startswith("application_name,sync_state,bytes_behind\n")
     assert found.endswith("waiting_for_a_standby\n0\nis_a_standby\nf\n")
+
+
+def contents(conn, schema):
+    """Every row of every table of a schema but yoyo's, as text."""
+    tables = values(conn, "select tablename::text from pg_tables where schemaname = %s and tablename !~ 'yoyo'", schema)
+    query = "select t::text as row from {} as t order by 1"
+    return {name: values(conn, sql.SQL(query).format(sql.Identifier(schema, name))) for name in sorted(tables)}
+
+
+@pytest.mark.breaks_invariants  # as for 22
+def test_25_one_schema_is_copied_to_another_server_under_another_name(
+    follow, db, dsn, cart, add_cart, checkout_sql, new_role, request
+):
+    """Beside it stands a schema that stays where it is."""
+    role = new_role()
+    db.execute("select checkout_grant(%s)", (role,))
+    request.getfixturevalue("postgresql").close()
+    follow(22)
+    with closing(psycopg.connect(dsn, autocommit=True)) as moved, embedded_server(fsync=False) as other:
+        moved.execute("create table public.left_alone ()")
+        with psycopg.connect(other.dsn(), autocommit=True) as conn:
+            conn.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+
+        *_, verified, doctor = follow(25, env={"OTHER": other.dsn()})
+
+        assert verified.splitlines()[-1] == "invariant,id,expected,found"
+        assert doctor == "nothing is wrong\n"
+        expected = contents(moved, "market_eu")
+        with psycopg.connect(other.dsn(), autocommit=True) as copy:
+            assert values(copy, "select to_regclass('public.left_alone') is null") == [True]
+            granted = "has_function_privilege(%s, 'market_eu_copy.checkout_result(uuid, uuid)', 'execute')"
+            assert values(copy, f"select {granted}", role) == [True]
+            found = contents(copy, "market_eu_copy")
+            of_the_server = {"checkout_roles"}  # which knows roles by oid
+            assert {name for name in expected if found.get(name) != expected[name]} <= of_the_server
+            assert len(expected["order_line_items"]) == 4
+            copy.execute("set search_path = market_eu_copy")
+            assert checkout_sql(copy, cart, key="order-button-7f3a")["replayed"] is True
+            another = add_cart(conn=copy)
+            assert checkout_sql(copy, another)["outcome"] == "complete"
+            assert rows(copy, "select * from checkout_audit()") == []
+            with pytest.raises(psycopg.DatabaseError, match="is converted and cannot be changed"):
+                copy.execute("delete from cart_records where id = %s", (another.id,))

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "64b195e65410c977b22cf5383ba89b2b8c55859ce5152163e294558650d0e739"
+FUNCTIONS_HASH = "9fe15690f43400288923c020b256376be5e0a11cc0a5bf2546636d956b75898f"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
