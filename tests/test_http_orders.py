@@ -1,5 +1,6 @@
 """Orders over HTTP: who may see them, who may change them, and what a second call answers."""
 
+from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -20,21 +21,33 @@ def party(
     return Party(buyer_store_id=buyer, vendor_store_id=vendor) if buyer or vendor else None
 
 
+def routes(kind, dsn, **options):
+    """A host with the routes; its pool closes when it ends."""
+    opened = ConnectionPool(dsn, open=False) if kind == "sync" else AsyncConnectionPool(dsn, open=False)
+
+    @asynccontextmanager
+    async def lifespan(host):
+        if isinstance(opened, ConnectionPool):
+            with opened:
+                yield
+        else:
+            async with opened:
+                yield
+
+    host = FastAPI(lifespan=lifespan)
+    host.include_router(order_router(party=party, pool=lambda: opened, **options))
+    return host
+
+
 @pytest.fixture(params=["async", "sync"])
-def client(request, dsn):
-    opened = ConnectionPool(dsn, open=True) if request.param == "sync" else AsyncConnectionPool(dsn, open=False)
+def kind(request):
+    return request.param
 
-    async def pool():
-        if request.param == "async":
-            await opened.open()
-        return opened
 
-    host = FastAPI()
-    host.include_router(order_router(party=party, pool=pool))
-    with serving(host) as url, httpx.Client(base_url=url, timeout=30) as client:
+@pytest.fixture
+def client(kind, dsn):
+    with serving(routes(kind, dsn)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
-    if request.param == "sync":
-        opened.close()
 
 
 @pytest.fixture
@@ -124,6 +137,30 @@ def test_cancel_is_told_once_and_answered_again(client, db, order, buyer):
     refused(client.post(path, headers=buyer, json={}), 422, "invalid_request")
     refused(client.post(path, headers=buyer, json={"reason": " "}), 422, "invalid_request")
     refused(client.post(path, headers=buyer, content="{"), 415, "unsupported_media_type")
+
+
+def test_a_call_takes_no_longer_than_its_timeout(kind, dsn, connect, order, buyer, vendor):
+    """Somebody holds the order: without the bound, these would wait until the client gives up."""
+    holder = connect()
+    holder.execute("select from vendor_orders for update")
+    path, line = f"/orders/{order.order_id}", order.items[0].line_item_id
+    with serving(routes(kind, dsn, timeout=0.5)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        for asks, call, body in (
+            (buyer, f"{path}/cancel", {"reason": "ordered twice"}),
+            (vendor, f"{path}/decide", None),
+            (vendor, f"{path}/lines/{line}/fulfil", None),
+            (vendor, f"{path}/lines/{line}/release", {"reason": "broken"}),
+            (vendor, f"{path}/lines/{line}/return", {"reason": "broken", "qty": 1, "restock": True, "change_key": "k"}),
+        ):
+            answer = client.post(call, headers=asks, json=body)
+            refused(answer, 503, "unavailable")
+            assert answer.headers["Retry-After"] == "5"
+
+        holder.rollback()
+        assert (
+            client.post(f"{path}/cancel", headers=buyer, json={"reason": "ordered twice"}).json()["status"]
+            == "canceled"
+        )
 
 
 def test_lines_are_their_vendors(client, order, buyer, vendor):
