@@ -186,7 +186,7 @@ class Client:
         else:
             if what < 0.15:
                 self.decide(entry, order.order_id, lines)
-            if what < 0.2:
+            if what < 0.2 and self.cents > 0:
                 self.record_payment(entry, order.order_id, self.cents)
             for _ in range(self.random.randint(1, 4)):
                 self.change_a_part(entry, lines)
