@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "9fe15690f43400288923c020b256376be5e0a11cc0a5bf2546636d956b75898f"
+FUNCTIONS_HASH = "475ababeccd0c289377e189cf705db4593283eed3c95aa73ca94fd86939da4d3"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
