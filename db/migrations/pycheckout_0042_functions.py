@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "b16219ee5a848f7f1a2d197647475fb03b4d48389f6d2a1230127e1ef0cd26c6"
+FUNCTIONS_HASH = "2bdd6fa4d146ac76538bfadce92fce3d0c57e83de60ec98b0d1cfa86dedce6e8"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
