@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2bdd6fa4d146ac76538bfadce92fce3d0c57e83de60ec98b0d1cfa86dedce6e8"
+FUNCTIONS_HASH = "3969adc970f9692cf25930bf9764cfe223a580a66744dd2031a72ed582a2a7cd"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -3,7 +3,7 @@
 -- The market is sold in as before. A second move of it is refused, and so are deployments, migrations and grants of new
 -- functions until it ended: what is copied is what is here now.
 
-create or replace function market_leave(server text)
+create or replace function market_leave(server text, home text)
 returns bigint
 language plpgsql
 as $$
@@ -22,13 +22,13 @@ begin
       using errcode = 'object_not_in_prerequisite_state', hint = 'End that move first, or take it back.';
   end if;
   update checkout_market
-     set state = 'leaving', epoch = v_here.epoch + 1, server = market_leave.server, home = v_here.server, standbys = '{}', vacuumed = '{}',
+     set state = 'leaving', epoch = v_here.epoch + 1, server = market_leave.server, home = market_leave.home, standbys = '{}', vacuumed = '{}',
          changed_at = v_now;
   return v_here.epoch + 1;
 end;
 $$;
 
-revoke execute on function market_leave(text) from public;
+revoke execute on function market_leave(text, text) from public;
 
-comment on function market_leave(text) is
+comment on function market_leave(text, text) is
   'Step of a move, at the source: begins it, or finds it under way to the same server; answers its number.';

@@ -5,7 +5,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_first constant text := E'\nbegin\n  perform market_refuse();\n';
+  v_first constant text := E'\nbegin\n  perform market_refuse();   -- while the market moves\n';
   v_last constant text := E'end;\n';
   v_call record;
 begin
@@ -13,11 +13,11 @@ begin
     select pg_get_functiondef(routine.oid) as definition, routine.prosrc as body
       from checkout_functions as deployed
       join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
-     where starts_with(routine.prosrc, v_first)
+     where position(v_first in routine.prosrc) > 0
      order by deployed.name
   loop
     execute replace(v_call.definition, v_call.body,
-                    substr(v_call.body, length(v_first) + 1, length(v_call.body) - length(v_first) - length(v_last)));
+                    replace(left(v_call.body, -length(v_last)), v_first, ''));
   end loop;
 end;
 $$;
