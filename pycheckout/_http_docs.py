@@ -338,7 +338,10 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     415: ("The body is not JSON by its Content-Type", ("unsupported_media_type",)),
     422: ("Correct the request", ("invalid_request", "idempotency_key_reused", "ad_token_invalid")),
     500: ("Not the request's fault", ("internal_error", "not_installed", "pooler_conflict")),
-    503: ("The same call again, with the same key", ("busy", "unavailable", "read_only_server", "market_moving", "market_moved")),
+    503: (
+        "The same call again, with the same key",
+        ("busy", "unavailable", "read_only_server", "market_moving", "market_moved"),
+    ),
 }
 
 _ABOUT_CART: dict[str, Any] = {"cart_id": _CART}

@@ -68,6 +68,12 @@ class MoveRefused(CheckoutError):
     code = "move_refused"
 
 
+class MoveDoubtful(CheckoutError):
+    """The move came through, and a look at both servers found what should not be: `message` says what."""
+
+    code = "move_doubtful"
+
+
 class MoveUnfinished(CheckoutError):
     """The move stands where it stood: the same command goes on, `--abort` takes it back."""
 
@@ -301,13 +307,26 @@ class Move:
             self.told("leave")
             epoch = self._leave()
         here, there = self.source.status(), self.target.status()
+        if there.state == "closed" and here.state in ("leaving", "moving"):
+            self._take_back()  # a command that did so died
+            return self._go()
+        opened = (there.state, there.epoch) == ("selling", epoch)
+        if here.state == "moving" and not opened and (there.state, there.epoch) != ("arriving", epoch):
+            raise self._unknown(here, there)
 
+        if here.state == "leaving" and opened:
+            self._freeze(epoch)
+            self.source.call("market_close", epoch)
+            raise MoveDoubtful(
+                f"{self.source_place.name} has lost its gate, and sold beside {self.target_place.name} since that was opened",
+                hint="It was promoted from a standby that lacked the gate. It is shut now: compare the orders of both.",
+            )
         if here.state == "leaving":
             self._prepare(epoch, there)
             self.told("freeze")
             self._freeze(epoch)
             here = self.source.status()
-        if not (there.state == "selling" and there.epoch == epoch):
+        if not opened:
             if here.state == "moving":
                 try:
                     self._arrive(epoch)
@@ -378,7 +397,7 @@ class Move:
         if self.options.prove:
             self._snapshot = self._stack.enter_context(self.target.connect())
             self._snapshot.execute("begin isolation level repeatable read read only")
-            self._snapshot.execute("select from checkout_moves limit 1")
+            self._snapshot.execute("select pg_current_snapshot()")  # no table: its lock would outlast the opening
         self.told("open")
         self.target.call("market_open", epoch)
         if self._frozen_at is not None:
@@ -798,10 +817,7 @@ class Move:
             ("arriving", here.epoch),
             ("closed", here.epoch),
         ):
-            raise MoveRefused(
-                f"{self.target_place.name} does not say what became of move {here.epoch}: its schema is {there.state or 'gone'}",
-                hint="If it never sold, open the source yourself: docs/runbook.md says how.",
-            )
+            raise self._unknown(here, there)
         if there.state in ("arriving", "closed"):
             self.target.call("market_shut", there.epoch)
         if here.state in ("leaving", "moving"):
@@ -816,6 +832,13 @@ class Move:
                 self._briefly(self.source, "select market_drop_gate(%s::text::regclass)", table)
         self.source.call("market_unguard")
         self._vacuum_again()
+
+    def _unknown(self, here: Status, there: Status) -> MoveRefused:
+        gone = there.state or "gone"
+        return MoveRefused(
+            f"{self.target_place.name} does not say what became of move {here.epoch}: its schema is {gone}",
+            hint="If it never sold, open the source yourself: docs/runbook.md says how.",
+        )
 
     def _drop_source(self, dump: str) -> None:
         leads = self.source.rows(_LEADS_OUT, {"schema": self.schema})
@@ -845,7 +868,7 @@ class Move:
                 sums.append(found)
             here, there = sums
             if other := [table for table in here if here[table] != there[table]]:
-                raise MoveUnfinished(
+                raise MoveDoubtful(
                     f"{self.target_place.name} had other rows than {self.source_place.name} when it was opened: {', '.join(other)}",
                     hint="Both schemas are as they were: compare them before anything is dropped.",
                 )
