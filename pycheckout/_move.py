@@ -425,8 +425,6 @@ class Move:
                     problem("pooler", f"there is a pooler before {side.place.name}", "Name the server itself.")
         if problems:
             return MovePlan(tables=0, size_bytes=0, problems=tuple(problems), notes=())
-        if source.value(_SYSTEM) == target.value(_SYSTEM):
-            problem("same_server", f"{a} and {b} are one server", "A move is between two; in one, rename the schema.")
         if source.major > target.major:
             problem(
                 "version",
@@ -554,7 +552,7 @@ class Move:
         role = sql.Identifier(name)
         with self.source.conn.transaction():
             self.source.rows("set local log_statement = 'none'")
-            verb = "alter" if self.source.rows("select from pg_roles where rolname = %s", name) else "create"
+            verb = "alter" if self.source.rows("select 1 from pg_roles where rolname = %s", name) else "create"
             query = sql.SQL(verb + " role {} login replication password {}")
             self.source.rows(query.format(role, sql.Literal(password)))
             schema = sql.Identifier(self.schema)
@@ -775,7 +773,7 @@ class Move:
     def _unpublish(self, name: str) -> None:
         self._drop_slot(name)
         self.source.rows(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
-        if self.source.rows("select from pg_roles where rolname = %s", name):
+        if self.source.rows("select 1 from pg_roles where rolname = %s", name):
             self._briefly(self.source, sql.SQL("drop owned by {}").format(sql.Identifier(name)))
             self.source.rows(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
 
@@ -895,6 +893,11 @@ class Move:
                 stack.callback(side.conn.close)
                 sides.append(side)
             self.source, self.target = sides
+            if self.source.value(_SYSTEM) == self.target.value(_SYSTEM):
+                raise MoveRefused(
+                    f"{self.source_place.name} and {self.target_place.name} are one server",
+                    hint="A move is between two servers; within one, rename the schema.",
+                )
             if locks:
                 ends = time.monotonic() + 5  # the session of a command that was killed takes a moment to end
                 for side in sides:
@@ -1099,7 +1102,7 @@ select slot.slot_name::text, coalesce(coalesce(sender.flush_lsn, slot.restart_ls
 _SEQUENCES = (
     f"select oid::regclass::text as name from pg_class where relnamespace = {_HERE} and relkind = 'S' order by 1"
 )
-_GATED = "select from pg_trigger where tgrelid = %s::text::regclass and tgname = 'market_gate'"
+_GATED = "select 1 from pg_trigger where tgrelid = %s::text::regclass and tgname = 'market_gate'"
 _ALIKE = """
 select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
        set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -36,8 +36,10 @@ SETTINGS: dict[str, Any] = {
     "max_slot_wal_keep_size": "4GB",
     "max_connections": 80,
     "shared_buffers": "32MB",
-    "max_worker_processes": 16,
-    "wal_receiver_status_interval": "1s",
+    "max_worker_processes": 20,
+    "wal_retrieve_retry_interval": "100ms",
+    "max_logical_replication_workers": 12,
+    "max_sync_workers_per_subscription": 4,
 }
 
 
@@ -102,7 +104,39 @@ def database_of_each(servers: dict[str, str], name: str) -> Iterator[Fleet]:
             query = "create database {} template {}"
             admin.execute(sql.SQL(query).format(sql.Identifier(name), sql.Identifier(template)))
         databases[server] = f"{url.rpartition('/')[0]}/{name}"
-    yield Fleet(databases)
+    fleet = Fleet(databases)
+    try:
+        yield fleet
+    finally:
+        _dropped(fleet, name)
+
+
+def _dropped(fleet: Fleet, name: str) -> None:
+    """Without the subscriptions and slots of moves that were left where they were: a server has few workers for them."""
+    for url in fleet.databases.values():
+        with psycopg.connect(url, autocommit=True) as conn:
+            here = "select oid from pg_database where datname = current_database()"
+            for (each,) in conn.execute(f"select subname from pg_subscription where subdbid = ({here})").fetchall():
+                subscription = sql.Identifier(each)
+                conn.execute(sql.SQL("alter subscription {} disable").format(subscription))
+                conn.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(subscription))
+                conn.execute(sql.SQL("drop subscription {}").format(subscription))
+    for url in fleet.databases.values():
+        with psycopg.connect(url.rpartition("/")[0] + "/template1", autocommit=True) as admin:
+            slots = "select slot_name, active_pid from pg_replication_slots where database = %s"
+
+            def freed(admin: psycopg.Connection[Any] = admin) -> bool:
+                for slot, pid in (found := admin.execute(slots, (name,)).fetchall()):
+                    admin.execute("select pg_terminate_backend(%s)", (pid,))
+                    with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+                        admin.execute("select pg_drop_replication_slot(%s)", (slot,))
+                return not found
+
+            wait_until(freed, "a slot stays in use", 30)
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            roles = "select rolname from pg_roles where rolname like 'pycheckout_move_%'"
+            for (role,) in admin.execute(roles).fetchall():
+                admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
 @dataclass
