@@ -57,7 +57,8 @@ begin
 
   if exists (select from checkout_market where state <> 'selling') then
     raise exception 'the market moves, or has moved, and its functions stay as they are'
-      using errcode = 'object_not_in_prerequisite_state', hint = 'End the move first, or take it back: pycheckout market status.';
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'End the move first, or take it back: pycheckout market status.';
   end if;
 
   select version into v_deployed from checkout_releases order by id desc limit 1;

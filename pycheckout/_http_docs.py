@@ -55,7 +55,7 @@ DETAILS = {
     "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
     "unknown_market": "There is no such market.",
     "market_moving": "The market is being moved to another server. Make the same call again, with the same key.",
-    "market_moved": "The market is on a server that this service does not know yet. Make the same call again, with the same key.",
+    "market_moved": "The market is on another server, which this service has to be told. Make the same call later.",
     "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
     "unsupported_media_type": "The body must be application/json.",
 }

@@ -54,7 +54,7 @@ STEPS = (
     "clear",
     "prove",
 )
-"""In their order. The market is frozen from the end of `freeze` to the end of `open`, which is the point of no return."""
+"""In their order. The market is frozen from the end of `freeze` to the end of `open`, the point of no return."""
 
 _PATIENCE = 30.0  # seconds that a server may be away in the middle of a move
 _ALONE = "select pg_try_advisory_lock(hashtext('pycheckout move'), hashtext(%s)) as got"
@@ -96,7 +96,7 @@ class Options:
     pg_dump: str | None = None
     """The program; by default that of the PATH."""
     source_address: str = ""
-    """How the target reaches the source, where that is not how we do: libpq's parameters, laid over those of the map."""
+    """How the target reaches the source, if not as we do: libpq's parameters, laid over those of the map."""
     tries: int = 20
     """Attempts to freeze."""
     pause: tuple[float, float] = (1.0, 5.0)
@@ -278,8 +278,9 @@ class Move:
         with self._both():
             here, there = self.source.status(), self.target.status()
             if here.state != "moved" or there.state != "selling" or there.epoch < here.epoch:
+                a, b = self.source_place.name, self.target_place.name
                 raise MoveRefused(
-                    f"the market is {here.state} at {self.source_place.name} and {there.state} at {self.target_place.name}",
+                    f"the market is {here.state} at {a}, and {there.state or 'not'} at {b}",
                     hint="`pycheckout market move` ends the move first.",
                 )
             self._clear(here.epoch)
@@ -318,7 +319,7 @@ class Move:
             self._freeze(epoch)
             self.source.call("market_close", epoch)
             raise MoveDoubtful(
-                f"{self.source_place.name} has lost its gate, and sold beside {self.target_place.name} since that was opened",
+                f"{self.source_place.name} has lost its gate, and sold beside {self.target_place.name} since",
                 hint="It was promoted from a standby that lacked the gate. It is shut now: compare the orders of both.",
             )
         if here.state == "leaving":
@@ -384,7 +385,7 @@ class Move:
         self._compare()
 
     def _arrive(self, epoch: int) -> None:
-        """All that was written at the source is at the target, and whoever could take the source's place has its gate."""
+        """All that was written is at the target, and whoever could take the source's place has the gate."""
         self.told("standbys")
         self._standbys()
         self.told("mark")
@@ -694,11 +695,14 @@ class Move:
         return str(self.source.value("select pg_current_wal_insert_lsn()::text"))
 
     def _note_standbys(self) -> None:
-        """Remember who follows: one that is away when it matters is not forgotten."""
-        seen = [row["name"] for row in self.source.rows(_STANDBYS, {"lsn": "0/0"})]
-        noted = self.source.value("select standbys from checkout_market")
-        wanted = Counter(noted) | Counter(seen)
-        self.source.rows("update checkout_market set standbys = %s", sorted(wanted.elements()))
+        """Remember who follows: one that is away when it matters is not forgotten.
+
+        Behind a failover those count that follow the new primary, which was one of the others.
+        """
+        seen = Counter(row["name"] for row in self.source.rows(_STANDBYS, {"lsn": "0/0"}))
+        [noted] = self.source.rows(f"select standbys, timeline = {_TIMELINE} as same from checkout_market")
+        wanted = Counter(noted["standbys"]) | seen if noted["same"] else seen
+        self.source.rows(f"update checkout_market set standbys = %s, timeline = {_TIMELINE}", sorted(wanted.elements()))
 
     def _behind(self, lsn: str) -> list[str]:
         """Standbys that have not flushed this."""
@@ -808,7 +812,8 @@ class Move:
             there.state == "selling" and there.epoch == here.epoch and here.state != "selling"
         ):
             raise MoveRefused(
-                f"the market is sold in at {self.target_place.name} since move {here.epoch}: there is no way back but another move",
+                f"the market is sold in at {self.target_place.name} since move {here.epoch}: "
+                "there is no way back but another move",
                 hint="`pycheckout market move` ends this one.",
             )
         if here.state == "moving" and (there.state, there.epoch) not in (
@@ -852,7 +857,7 @@ class Move:
     # Proof
 
     def _prove(self) -> tuple[bool | None, int]:
-        """All rows of the source, which is frozen, against those that the target had when it was opened; and the audit."""
+        """All rows of the source, which is frozen, against those that the target had when it opened; and the audit."""
         proven = None
         if self._snapshot is not None:
             sums: list[dict[str, Any]] = []
@@ -867,7 +872,8 @@ class Move:
             here, there = sums
             if other := [table for table in here if here[table] != there[table]]:
                 raise MoveDoubtful(
-                    f"{self.target_place.name} had other rows than {self.source_place.name} when it was opened: {', '.join(other)}",
+                    f"{self.target_place.name} had other rows than {self.source_place.name} when it was opened: "
+                    + ", ".join(other),
                     hint="Both schemas are as they were: compare them before anything is dropped.",
                 )
             proven = True
@@ -953,6 +959,8 @@ def _list(names: Sequence[str]) -> sql.Composed:
 
 _HERE: LiteralString = "quote_ident(current_schema())::regnamespace"
 
+_TIMELINE: LiteralString = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
 _LOOK_SERVER = """
 select pg_is_in_recovery() as recovering, pg_backend_pid() as pid,
        (select rolsuper from pg_roles where rolname = current_user) as superuser
@@ -972,7 +980,9 @@ select exists (select from pg_index as index join pg_class as class on class.oid
                 cross join unnest(index.indcollation::oid[]) as used (id)
                 where class.relnamespace = {_HERE} and used.id = 100)
 """
-_COLLATION = "select datcollate || ' ' || datctype || ' ' || datlocprovider::text from pg_database where datname = current_database()"
+_COLLATION = """
+select concat_ws(' ', datcollate, datctype, datlocprovider) from pg_database where datname = current_database()
+"""
 _ROLES = f"""
 with acls (acl) as (
   select relacl from pg_class where relnamespace = {_HERE}
@@ -992,7 +1002,8 @@ select class.oid::regclass::text as name,
        case when class.relpersistence <> 'p' then 'is unlogged' else 'has no key' end as why
   from pg_class as class
  where class.relnamespace = {_HERE} and class.relkind in ('r', 'p')
-   and (class.relpersistence <> 'p' or not exists (select from pg_index where indrelid = class.oid and (indisprimary or indisreplident)))
+   and (class.relpersistence <> 'p'
+        or not exists (select from pg_index where indrelid = class.oid and (indisprimary or indisreplident)))
  order by 1
 """
 # What a sub-object belongs to counts as the one: a constraint's table, a rule's view.
@@ -1003,9 +1014,11 @@ with placed (classid, objid, schema, name) as (
    union all select 'pg_type'::regclass, oid, typnamespace, oid::regtype::text from pg_type
    union all select 'pg_rewrite'::regclass, rule.oid, relnamespace, ev_class::regclass::text
                from pg_rewrite as rule join pg_class on pg_class.oid = ev_class
-   union all select 'pg_trigger'::regclass, trigger.oid, relnamespace, 'trigger ' || tgname || ' of ' || tgrelid::regclass::text
+   union all select 'pg_trigger'::regclass, trigger.oid, relnamespace,
+                    format('trigger %%s of %%s', tgname, tgrelid::regclass)
                from pg_trigger as trigger join pg_class on pg_class.oid = tgrelid
-   union all select 'pg_constraint'::regclass, con.oid, connamespace, 'constraint ' || conname || ' of ' || conrelid::regclass::text
+   union all select 'pg_constraint'::regclass, con.oid, connamespace,
+                    format('constraint %%s of %%s', conname, conrelid::regclass)
                from pg_constraint as con where conrelid <> 0
    union all select 'pg_attrdef'::regclass, def.oid, relnamespace, 'a default of ' || adrelid::regclass::text
                from pg_attrdef as def join pg_class on pg_class.oid = adrelid)
@@ -1032,7 +1045,9 @@ select count(*) as tables, coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
 """
 _PUBLISHED = """
 select format('%%I', class.relname) as name
-  from pg_publication join pg_publication_rel on prpubid = pg_publication.oid join pg_class as class on class.oid = prrelid
+  from pg_publication
+  join pg_publication_rel on prpubid = pg_publication.oid
+  join pg_class as class on class.oid = prrelid
  where pubname = %s
 """
 _SUBSCRIPTION = """
@@ -1047,10 +1062,12 @@ select distinct subname::text as name
  where subname like 'pycheckout_move_%%' and relnamespace = (select oid from pg_namespace where nspname = %s)
 """
 _NOT_READY = """
-select count(*) from pg_subscription_rel join pg_subscription on pg_subscription.oid = srsubid where subname = %s and srsubstate <> 'r'
+select count(*) from pg_subscription_rel join pg_subscription on pg_subscription.oid = srsubid
+ where subname = %s and srsubstate <> 'r'
 """
 _SLOT = """
-select coalesce(wal_status, '') = 'lost' as lost, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint as kept
+select coalesce(wal_status, '') = 'lost' as lost,
+       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint as kept
   from pg_replication_slots where slot_name = %s
 """
 _OUR_SLOTS = """
@@ -1072,11 +1089,13 @@ select activity.pid
   from pg_stat_activity as activity
   join pg_locks as held on held.pid = activity.pid and held.locktype = 'relation'
   join pg_class as class on class.oid = held.relation
- where activity.backend_type = 'autovacuum worker' and activity.datname = current_database() and class.relnamespace = {_HERE}
+ where activity.backend_type = 'autovacuum worker' and activity.datname = current_database()
+   and class.relnamespace = {_HERE}
 """
 _STOP_VACUUMING = f"select pg_cancel_backend(pid) from ({_VACUUMING}) as found"
 _HOLDERS = f"""
-select distinct activity.pid, extract(epoch from clock_timestamp() - activity.xact_start)::float8 as seconds, left(activity.query, 100) as query
+select distinct activity.pid, extract(epoch from clock_timestamp() - activity.xact_start)::float8 as seconds,
+       left(activity.query, 100) as query
   from pg_stat_activity as activity
   join pg_locks as held on held.pid = activity.pid and held.locktype = 'relation' and held.granted
   join pg_class as class on class.oid = held.relation
@@ -1087,7 +1106,8 @@ select distinct activity.pid, extract(epoch from clock_timestamp() - activity.xa
 # By its slot, if it has one: that is there too while the standby is not.
 _STANDBYS = """
 with senders as (
-  select sender.application_name || coalesce('@' || sender.client_addr::text, '') as name, sender.flush_lsn, slot.slot_name
+  select sender.application_name || coalesce('@' || sender.client_addr::text, '') as name, sender.flush_lsn,
+         slot.slot_name
     from pg_stat_replication as sender
     left join pg_replication_slots as slot on slot.active_pid = sender.pid
    where slot.slot_type is distinct from 'logical' and sender.state <> 'backup'
@@ -1104,11 +1124,13 @@ _SEQUENCES = (
 )
 _GATED = "select 1 from pg_trigger where tgrelid = %s::text::regclass and tgname = 'market_gate'"
 _ALIKE = """
-select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
-       set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false)
+select set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false),
+       set_config('intervalstyle', 'postgres', false), set_config('extra_float_digits', '1', false),
+       set_config('bytea_output', 'hex', false)
 """
 _SUM: LiteralString = """
-select count(*) as rows, coalesce(sum(('x' || substr(md5(whole.*::text), 1, 16))::bit(64)::bigint::numeric), 0) as sum from {} as whole
+select count(*) as rows, coalesce(sum(('x' || substr(md5(whole.*::text), 1, 16))::bit(64)::bigint::numeric), 0) as sum
+  from {} as whole
 """
 # Names, types and rights, which every release shows alike; the texts of functions, which every release keeps.
 _CONSISTS = """
@@ -1130,7 +1152,8 @@ acls (kind, name, owner, acl) as (
 select 'relation ' || relkind::text || ' ' || relname || ' of ' || relowner::regrole::text as line
   from pg_class where relnamespace = (select oid from here) and relkind in ('r', 'p', 'v', 'm', 'S', 'c', 'i', 'I')
  union all
-select 'column ' || relname || '.' || attname || ' ' || format_type(atttypid, atttypmod) || case when attnotnull then ' not null' else '' end
+select concat('column ', relname, '.', attname, ' ', format_type(atttypid, atttypmod),
+              case when attnotnull then ' not null' end)
   from pg_attribute join pg_class on pg_class.oid = attrelid
  where relnamespace = (select oid from here) and relkind in ('r', 'p', 'v') and attnum > 0 and not attisdropped
  union all
@@ -1141,14 +1164,17 @@ select 'trigger ' || tgname || ' of ' || tgrelid::regclass::text || ' ' || tgena
   from pg_trigger join pg_class on pg_class.oid = tgrelid
  where relnamespace = (select oid from here) and not tgisinternal and tgname <> 'market_gate'
  union all
-select 'function ' || oid::regprocedure::text || ' ' || md5(prosrc) || coalesce(' ' || proconfig::text, '') || ' ' || prosecdef::text
+select concat_ws(' ', 'function', oid::regprocedure, md5(prosrc), proconfig, prosecdef)
   from pg_proc where pronamespace = (select oid from here)
  union all
-select 'label ' || typname || ' ' || enumlabel from pg_enum join pg_type on pg_type.oid = enumtypid where typnamespace = (select oid from here)
+select concat_ws(' ', 'label', typname, enumlabel)
+  from pg_enum join pg_type on pg_type.oid = enumtypid
+ where typnamespace = (select oid from here)
  union all
 select concat_ws(' ', 'right', acls.kind, acls.name, role.name, entry.privilege_type, entry.is_grantable)
   from acls
  cross join aclexplode(acls.acl) as entry
- cross join lateral (select case entry.grantee when 0 then 'public' else entry.grantee::regrole::text end as name) as role
+ cross join lateral (
+   select case entry.grantee when 0 then 'public' else entry.grantee::regrole::text end as name) as role
  where entry.grantee <> acls.owner and entry.privilege_type <> 'MAINTAIN' and not role.name like %(move)s
 """

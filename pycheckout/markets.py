@@ -82,8 +82,8 @@ class _Map:
     def follow(self, name: str, error: MarketMoved, asked: Market) -> bool:
         """Whether a market that has moved is at another server of the map, where it is from now on.
 
-        `asked`: where it was asked. A market says so for as long as its old schema is there; moves are numbered, so what
-        an older one says changes nothing.
+        `asked`: where it was asked. A market says so as long as its old schema is there. Moves are numbered, so what an
+        older one says changes nothing.
         """
         server, epoch = error.detail.get("server"), error.detail.get("epoch")
         with self._lock:
@@ -121,7 +121,7 @@ class _Map:
 
 
 class _Way:
-    """The way to a market: a pool for `Checkout`, of the server that the market is on. It follows a market that moves."""
+    """The way to a market: a pool for `Checkout`, of the server that the market is on, also after it has moved."""
 
     def __init__(self, of: Markets, name: str) -> None:
         self._of = of

@@ -3,13 +3,14 @@
     python tests/moving.py [--times 30] [--rate 100]
 
 Moves a market back and forth under callers who hold one map all the time; the command dies once at each of its steps.
-The callers keep books, and at the end the server that has the market is counted against them. Prints how long the market
-was frozen, and the longest time in which no caller was answered. Exit status 1 if something is lost or doubled.
+The callers keep books, and at the end the server that has the market is counted against them. Prints how long the
+market was frozen, and the longest time in which no caller was answered. Exit status 1 if something is lost or doubled.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import threading
@@ -112,7 +113,7 @@ def database_of_each(servers: dict[str, str], name: str) -> Iterator[Fleet]:
 
 
 def _dropped(fleet: Fleet, name: str) -> None:
-    """Without the subscriptions and slots of moves that were left where they were: a server has few workers for them."""
+    """Without the subscriptions and slots of moves that stand still: a server has few workers for them."""
     for url in fleet.databases.values():
         with psycopg.connect(url, autocommit=True) as conn:
             here = "select oid from pg_database where datname = current_database()"
@@ -123,20 +124,21 @@ def _dropped(fleet: Fleet, name: str) -> None:
                 conn.execute(sql.SQL("drop subscription {}").format(subscription))
     for url in fleet.databases.values():
         with psycopg.connect(url.rpartition("/")[0] + "/template1", autocommit=True) as admin:
-            slots = "select slot_name, active_pid from pg_replication_slots where database = %s"
-
-            def freed(admin: psycopg.Connection[Any] = admin) -> bool:
-                for slot, pid in (found := admin.execute(slots, (name,)).fetchall()):
-                    admin.execute("select pg_terminate_backend(%s)", (pid,))
-                    with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
-                        admin.execute("select pg_drop_replication_slot(%s)", (slot,))
-                return not found
-
-            wait_until(freed, "a slot stays in use", 30)
+            wait_until(lambda admin=admin: _freed(admin, name), "a slot stays in use", 30)
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
             roles = "select rolname from pg_roles where rolname like 'pycheckout_move_%'"
             for (role,) in admin.execute(roles).fetchall():
                 admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def _freed(admin: psycopg.Connection[Any], database: str) -> bool:
+    slots = "select slot_name, active_pid from pg_replication_slots where database = %s"
+    found = admin.execute(slots, (database,)).fetchall()
+    for slot, pid in found:
+        admin.execute("select pg_terminate_backend(%s)", (pid,))
+        with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+            admin.execute("select pg_drop_replication_slot(%s)", (slot,))
+    return not found
 
 
 @dataclass
@@ -214,7 +216,7 @@ def main() -> int:
                     frozen.append(moved.frozen_seconds)
                     wait_until(lambda sold=sold: len(sellers.books.times) > sold + 10, "nobody sells", 60)
                     times = [began, *(each for each in sorted(sellers.books.times) if each > began)]
-                    gaps.append(max(later - earlier for earlier, later in zip(times, times[1:], strict=False)))
+                    gaps.append(max(later - earlier for earlier, later in itertools.pairwise(times)))
                 took = time.monotonic() - began
                 print(
                     f"move {moved.epoch} to {to}: {took:.1f} s, frozen {moved.frozen_seconds} s,"

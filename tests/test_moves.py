@@ -11,14 +11,14 @@ from itertools import count as counting
 import psycopg
 import pytest
 from command import PROGRAM, environment, run_command
-from failover import SCHEMA
-from moving import Died, Fleet, database_of_each, forget, judged, selling, two_servers
+from failover import SCHEMA, a_pair
+from moving import SETTINGS, Died, Fleet, database_of_each, forget, judged, selling, two_servers
 from quoted import quoted
 
 from checks import values
 from pycheckout import Checkout, MarketMoved, MarketMoving, MigrationError, migrate
 from pycheckout._move import STEPS, MoveDoubtful, MoveRefused, MoveUnfinished
-from races import blocked
+from races import blocked, wait_until
 
 _numbers = counting()
 
@@ -62,7 +62,8 @@ def left_behind(fleet: Fleet, at: str) -> list[str]:
              union all select 'trigger of ' || tgrelid::regclass from pg_trigger where tgname = 'market_gate'
              union all select 'function ' || proname from pg_proc where prosrc like '%%while the market moves%%'
                                                                     and proname not like 'market_%%'
-             union all select 'autovacuum of ' || relname from pg_class where reloptions::text like '%%autovacuum_enabled=off%%'
+             union all select 'autovacuum of ' || relname from pg_class
+                        where reloptions::text like '%%autovacuum_enabled=off%%'
             """,
         )
 
@@ -296,6 +297,42 @@ def test_a_gate_that_meets_somebody_gives_up_and_no_caller_does(fleet):
     assert fleet.move("b").run().proven
     with fleet.connect("b") as conn:
         assert values(conn, "select count(*) from checkout_audits where findings = 0 and since is null") >= [2]
+
+
+# Failover
+
+
+def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_place(servers):
+    """Else one that lacks it would be promoted, and sell beside the target."""
+    name = f"moved_{next(_numbers)}"
+    with a_pair(synchronous=False, **SETTINGS) as pair:
+        with psycopg.connect(servers["b"], autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+        with psycopg.connect(pair.dsn()) as standby:
+            [(way,)] = standby.execute("select setting from pg_settings where name = 'primary_conninfo'").fetchall()
+
+        # It stops following while the gate is put up.
+        late = fleet.move("b", frozen=0.5)
+        late.told = lambda step: pair.cut() if step == "standbys" else None
+        with pytest.raises(MoveRefused, match="did not get the gate: walreceiver"):
+            late.run()
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+        with psycopg.connect(pair.dsn(), autocommit=True) as standby, fleet.connect("a") as primary:
+            standby.execute(f"alter system set primary_conninfo = {psycopg.sql.quote(way)}")
+            standby.execute("select pg_reload_conf()")
+            query = "select state from pg_stat_replication where state = 'streaming'"
+            wait_until(lambda: values(primary, query), "the standby does not stream", 30)
+
+        with pytest.raises(Died):
+            fleet.move("b", dies_at="sequences").run()
+        pair.kill_primary()
+        pair.promote()
+
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
+        assert fleet.move("b").run().proven
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
 
 
 # What else

@@ -41,6 +41,7 @@ create table if not exists checkout_market (
   server text collate "C",
   home text collate "C",
   standbys text[] collate "C" not null default '{}',
+  timeline text collate "C",
   vacuumed text[] collate "C" not null default '{}',
   changed_at timestamptz not null default clock_timestamp()
 );
@@ -89,6 +90,7 @@ begin
      'Name, in the map of markets, of the server that it goes to or went to; of this one while it is sold in here. Null: nobody said.'),
     ('checkout_market.home', 'Name of this server, for a move that is taken back. Null: nobody said.'),
     ('checkout_market.standbys', 'Physical standbys that were seen since the move began: each must have the gate before the target opens.'),
+    ('checkout_market.timeline', 'The timeline of the WAL then. Null: no move looked yet. Another one: there was a failover.'),
     ('checkout_market.vacuumed', 'Tables whose autovacuum the move switched off, and switches on again.'),
     ('checkout_market.changed_at', 'When the state was last changed.'),
     ('checkout_moves', 'Moves of the market from server to server. Its row is the last that is written at the one and comes to the other.'),
