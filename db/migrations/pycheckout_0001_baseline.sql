@@ -14,7 +14,7 @@ declare
   v_tables constant text[] := '{cart_records,cart_vendor_groups,cart_items,vendor_orders,order_line_items,payment_intents,inventory_items,outbox_events}';
   v_relations constant text[] := '{checkout_ledger,checkout_objects,checkout_groups_changed,checkout_groups_archive,inventory_slots,'
     'inventory_holds,inventory_baseline,inventory_levels,checkout_requests,idx_checkout_requests_created_at,ad_signing_keys,cart_change_permits,'
-    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,checkout_audits,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
+    'inventory_changes,idx_inventory_changes_created_at,checkout_releases,checkout_functions,checkout_roles,checkout_audits,checkout_market,checkout_moves,outbox_dead_letters,outbox_purges,checkout_overview,outbox_backlog,order_changes,idx_order_changes_order_id_created_at_id,'
     'idx_order_changes_order_id_change_key,payment_events,order_history,order_money,checkout_order_number_seq}';
   v_types constant text[] := '{ad_placement,ad_target_type,ad_event_type}';
   -- of the tables above, in this file
