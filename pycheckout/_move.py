@@ -169,11 +169,6 @@ class _Side:
         conn.execute("select set_config('search_path', quote_ident(%s) || ', pg_temp', false)", (self.schema,))
         return conn
 
-    def again(self) -> None:
-        with suppress(psycopg.Error):
-            self.conn.close()
-        self.conn = self.connect()
-
     def rows(self, query: LiteralString | sql.Composed, *params: Any) -> list[dict[str, Any]]:
         by_name = params[0] if params and isinstance(params[0], dict) else None
         cursor = self.conn.execute(query, by_name or params or None)
@@ -664,11 +659,7 @@ class Move:
     def _freeze(self, epoch: int) -> None:
         deadlock = self.source.value("select extract(epoch from current_setting('deadlock_timeout')::interval) * 1000")
         limit = int(min(_FREEZE_MS, float(deadlock) / 2))
-        if missing := self._behind(self._position()):
-            raise MoveUnfinished(
-                f"standbys of the source do not follow: {', '.join(missing)}",
-                hint="Let them follow; or, if one will never be promoted, say so: --given-up NAME.",
-            )
+        self._followed(MoveUnfinished, "do not follow")
         for attempt in range(self.options.tries):
             if attempt:
                 time.sleep(random.uniform(*self.options.pause))
@@ -715,12 +706,16 @@ class Move:
 
     def _standbys(self) -> None:
         """A standby without the gate would sell, once it is promoted."""
+        self._followed(MoveRefused, "did not get the gate, and the move is taken back")
+
+    def _followed(self, error: type[CheckoutError], otherwise: str) -> None:
+        """Every standby has flushed what was written until now, and soon."""
         lsn = self._position()
         ends = time.monotonic() + self.options.frozen
         while missing := self._behind(lsn):
             if time.monotonic() > ends:
-                raise MoveRefused(
-                    f"standbys of the source did not get the gate: {', '.join(missing)}; the move is taken back",
+                raise error(
+                    f"standbys of the source {otherwise}: {', '.join(missing)}",
                     hint="Let them follow; or, if one will never be promoted, say so: --given-up NAME.",
                 )
             time.sleep(0.005)

@@ -315,7 +315,7 @@ def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_pl
         # It stops following while the gate is put up.
         late = fleet.move("b", frozen=0.5)
         late.told = lambda step: pair.cut() if step == "standbys" else None
-        with pytest.raises(MoveRefused, match="did not get the gate: walreceiver"):
+        with pytest.raises(MoveRefused, match="did not get the gate, and the move is taken back: walreceiver"):
             late.run()
         assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
 
@@ -477,7 +477,7 @@ def test_an_operator_plans_moves_and_finishes(fleet, tmp_path):
     early = market("finish", "ok", "--to", "b")
     assert (early.returncode, early.stderr.splitlines()[0]) == (
         1,
-        "pycheckout: market ok: the market is selling at a and None at b",
+        "pycheckout: market ok: the market is selling at a, and not at b",
     )
     moved = market("move", "ok", "--to", "b")
     assert moved.returncode == 0, moved.stderr
