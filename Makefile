@@ -108,7 +108,7 @@ soak: $(VENV)/dev
 failover: $(VENV)/dev
 	@$(BIN)/python tests/failover.py $(ARGS)
 
-# Ten minutes or so: a market moved back and forth under load, the command dead once at each step.
+# Ten minutes and more: a market moved back and forth under load, the command dead once at each step.
 .PHONY: moves
 moves: $(VENV)/dev
 	@$(BIN)/python tests/moving.py $(ARGS)

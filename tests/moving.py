@@ -1,6 +1,6 @@
 """Two servers, a market on one of them, and moves of it.
 
-    python tests/moving.py [--times 30] [--rate 100]
+    python tests/moving.py [--times 30] [--callers 4] [--rate 50]
 
 Moves a market back and forth under callers who hold one map all the time; the command dies once at each of its steps.
 The callers keep books, and at the end the server that has the market is counted against them. Prints how long the
@@ -152,8 +152,11 @@ class Sellers:
 
 
 @contextmanager
-def selling(fleet: Fleet, *, callers: int = CALLERS, at: str = "a") -> Iterator[Sellers]:
-    """Callers who sell as long as the block runs, with a map that says where the market was at its beginning."""
+def selling(fleet: Fleet, *, callers: int = CALLERS, at: str = "a", rate: float | None = None) -> Iterator[Sellers]:
+    """Callers who sell as long as the block runs, with a map that says where the market was at its beginning.
+
+    `rate`: orders a second at most, of all of them.
+    """
     ended = threading.Event()
     with fleet.markets(at, max_size=callers) as markets, ThreadPoolExecutor(callers) as threads:
         sellers = Sellers(markets)
@@ -161,8 +164,10 @@ def selling(fleet: Fleet, *, callers: int = CALLERS, at: str = "a") -> Iterator[
 
         def work() -> None:
             while not ended.is_set():
-                so_far = len(sellers.books.times)
+                so_far, began = len(sellers.books.times), time.monotonic()
                 sell(markets["ok"], sellers.products, sellers.books, so_far + 1, None, True)
+                if rate is not None:
+                    ended.wait(callers / rate - (time.monotonic() - began))
 
         working = [threads.submit(work) for _ in range(callers)]
         try:
@@ -202,10 +207,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--callers", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=50, help="orders a second")
     asked = parser.parse_args()
     frozen, gaps = [], []
     with two_servers() as servers, database_of_each(servers, "moving") as fleet:
-        with selling(fleet, callers=asked.callers) as sellers:
+        with selling(fleet, callers=asked.callers, rate=asked.rate) as sellers:
             at = "a"
             for number in range(asked.times):
                 to = "b" if at == "a" else "a"
