@@ -55,6 +55,12 @@ begin
             hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', current_schema());
   end if;
 
+  if exists (select from checkout_market where state <> 'selling') then
+    raise exception 'the market moves, or has moved, and its functions stay as they are'
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'End the move first, or take it back: pycheckout market status.';
+  end if;
+
   select version into v_deployed from checkout_releases order by id desc limit 1;
   if string_to_array(substring(v_deployed from '^[0-9.]*[0-9]'), '.')::int[]
      > string_to_array(substring('{release}' from '^[0-9.]*[0-9]'), '.')::int[] then

@@ -34,7 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from . import _audit, _conninfo, _doctor, _top
+from . import _audit, _conninfo, _doctor, _move, _top
 from ._checkout import (
     AdTokenPolicy,
     Checkout,
@@ -1197,6 +1197,170 @@ def _seconds(text: str) -> float:
     if seconds <= 0:
         raise typer.BadParameter("--every: a time above 0, such as 30s, 5m or 1h")
     return seconds
+
+
+# A market and its server
+
+market_group = _group("market", _INSTALL, "A market, and the server that it is on.")
+
+TheMarket = Annotated[str, typer.Argument(metavar="MARKET", help="Its name in the map.")]
+Leaves = Annotated[
+    str | None,
+    typer.Option("--from", metavar="SERVER", help="The server that it leaves, if the map has another by now."),
+]
+Comes = Annotated[
+    str, typer.Option("--to", metavar="SERVER", help="The server that it comes to, by its name in the map.")
+]
+
+
+def _moving(name: str, to: str, leaves: str | None, markets: str | None, **options: Any) -> _move.Move:
+    try:
+        known = Markets.load(markets)
+        market = known.where(name)
+    except (OSError, ValueError) as exc:
+        raise typer.BadParameter(str(exc), param_hint="--markets") from None
+    except CheckoutError as exc:
+        raise typer.BadParameter(str(exc), param_hint="MARKET") from None
+    leaves = leaves or market.server
+    for option, server in (("--to", to), ("--from", leaves)):
+        if server not in known.servers:
+            raise typer.BadParameter(f"there is no [server.{server}] in the map", param_hint=option)
+    if leaves == to:
+        hint = "the map has the market there: say --from, if it is on another server"
+        raise typer.BadParameter(hint, param_hint="--to")
+    source, target = (_move.Place(name=server, database=known.servers[server]) for server in (leaves, to))
+    return _move.Move(name, market.schema, source, target, _move.Options(**options))
+
+
+@market_group.command("move", cls=_Command)
+def market_move(
+    name: TheMarket,
+    to: Comes,
+    leaves: Leaves = None,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Only show what the move would meet.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Take a move back that was not opened yet.")] = False,
+    given_up: Annotated[
+        list[str] | None,
+        typer.Option("--given-up", metavar="STANDBY", help="A standby of the source that will never be promoted."),
+    ] = None,
+    pg_dump: Annotated[
+        str | None, typer.Option("--pg-dump", metavar="FILE", help="The program, if not of the PATH.")
+    ] = None,
+    source_address: Annotated[
+        str,
+        typer.Option(
+            "--source-address",
+            metavar="DSN",
+            help="How the target reaches the source, if not as the map says: 'host=10.0.0.1 port=5433'.",
+        ),
+    ] = "",
+    tries: Annotated[int, typer.Option("--tries", metavar="N", min=1, help="Attempts to freeze the market.")] = 20,
+    max_wal: Annotated[
+        float, typer.Option("--max-wal", metavar="GB", min=0.001, help="WAL that the source may keep for the move.")
+    ] = 10.0,
+    prove: Annotated[
+        bool, typer.Option("--prove/--no-proof", help="Compare all rows of both servers afterwards, and audit.")
+    ] = True,
+    markets: MarketsFile = None,
+    as_json: Json = False,
+) -> None:
+    """Move a market to another server while it sells. Run again, it goes on where it stood."""
+    if show_plan and abort:
+        raise typer.BadParameter("give --plan or --abort, and not both")
+    options = {"pg_dump": pg_dump, "source_address": source_address, "tries": tries, "prove": prove}
+    with _refusals(as_json, market=name):
+        move = _moving(
+            name, to, leaves, markets, max_wal=int(max_wal * 1024**3), given_up=tuple(given_up or ()), **options
+        )
+        if show_plan:
+            _show_move_plan(move.plan(), as_json)
+            return
+        if abort:
+            move.abort()
+            with _told():
+                said = {"market": name, "server": move.source_place.name}
+                typer.echo(json.dumps(said) if as_json else f"market {name} stays at {said['server']}")
+            return
+        with _progress("moving", alone=not as_json) as bar:
+            task = bar.add_task("", total=None)
+
+            def told(step: str) -> None:
+                with _told():
+                    typer.echo(json.dumps({"step": step}) if as_json else f"{datetime.now(UTC):%H:%M:%S} {step}")
+                    sys.stdout.flush()
+
+            move.told = told
+            move.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            moved = move.run()
+    with _told():
+        if as_json:
+            typer.echo(json.dumps({"market": name, **asdict(moved)}))
+        else:
+            frozen = "" if moved.frozen_seconds is None else f", frozen for {moved.frozen_seconds:.3f} s"
+            proof = {None: "not compared", True: "every row is the same", False: "rows differ"}[moved.proven]
+            typer.echo(f"market {name} is at {moved.server} (move {moved.epoch}{frozen}); {proof}")
+            typer.echo(
+                f'put server = "{moved.server}" into [market.{name}] of every map; then: pycheckout market finish'
+            )
+    if moved.findings:
+        raise typer.Exit(FOUND)
+
+
+def _show_move_plan(planned: _move.MovePlan, as_json: bool) -> None:
+    with _told():
+        if as_json:
+            typer.echo(json.dumps(asdict(planned)))
+        else:
+            typer.echo(f"would copy {planned.tables} tables, {planned.size_bytes:,} bytes with their indexes")
+            for note in planned.notes:
+                typer.echo(f"heed: {note}")
+            for each in planned.problems:
+                _errors.print(f"in the way: {each.message}", style="red")
+                _errors.print(f"hint: {each.hint}")
+    if planned.problems:
+        raise typer.Exit(FAILED)
+
+
+@market_group.command("status", cls=_Command)
+def market_status(
+    name: TheMarket, to: Comes, leaves: Leaves = None, markets: MarketsFile = None, as_json: Json = False
+) -> None:
+    """Show what both servers say of a move."""
+    with _refusals(as_json, market=name):
+        move = _moving(name, to, leaves, markets)
+        sides = zip((move.source_place, move.target_place), move.status(), strict=True)
+    with _told():
+        for place, status in sides:
+            said = {"market": name, "at": place.name, **asdict(status)}
+            typer.echo(
+                json.dumps(said) if as_json else f"{place.name}: {status.state or 'nothing'}, move {status.epoch}"
+            )
+
+
+@market_group.command("finish", cls=_Command)
+def market_finish(
+    name: TheMarket,
+    to: Comes,
+    leaves: Leaves = None,
+    drop_source: Annotated[
+        bool, typer.Option("--drop-source", help="Drop the schema that the market left, after a dump.")
+    ] = False,
+    dump: Annotated[str | None, typer.Option(metavar="FILE", help="Where that dump goes, for pg_restore.")] = None,
+    pg_dump: Annotated[
+        str | None, typer.Option("--pg-dump", metavar="FILE", help="The program, if not of the PATH.")
+    ] = None,
+    markets: MarketsFile = None,
+    as_json: Json = False,
+) -> None:
+    """End a move that came through. What it left at the source says where the market is, until it is dropped."""
+    if drop_source and dump is None:
+        raise typer.BadParameter("say where the dump goes: --dump FILE", param_hint="--drop-source")
+    with _refusals(as_json, market=name):
+        move = _moving(name, to, leaves, markets, pg_dump=pg_dump)
+        move.finish(drop_source=drop_source, dump=dump)
+    with _told():
+        said = {"market": name, "server": to, "dropped": drop_source}
+        typer.echo(json.dumps(said) if as_json else f"market {name} is at {to}")
 
 
 # The outbox

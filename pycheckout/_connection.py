@@ -46,6 +46,7 @@ from . import _frameworks
 from ._errors import (
     Busy,
     CheckoutError,
+    MarketMoved,
     ReadOnlyServer,
     Unavailable,
     failed_inside,
@@ -154,6 +155,16 @@ class Attempts:
             error.hint = _ROUTED
         return error
 
+    def follows(self, conn: Any, error: CheckoutError, asked: Any) -> bool:
+        """Whether the market has moved and `conn` knows where to: then the call, which did nothing, is made there."""
+        return (
+            isinstance(error, MarketMoved)
+            and asked is not None
+            and self.ours
+            and self.left != 0.0
+            and bool(conn.follow(error, asked))
+        )
+
     def delay(self, error: CheckoutError) -> float | None:
         """Seconds until the next attempt, or None if the error is final."""
         if not self.ours or self.count >= _MAX_ATTEMPTS or self.seconds >= _RETRY_WITHIN:
@@ -178,8 +189,10 @@ def run(
     `then` is called with it before the commit, in the same transaction, at each attempt.
     """
     _require(conn, psycopg.Connection)
+    where = getattr(conn, "where", None)
     while True:
         attempts.begin()
+        asked = None if where is None else where()
         try:
             with _translated(attempts), _borrowed(conn, attempts) as connection:
                 try:
@@ -197,6 +210,8 @@ def run(
                     version = _version(connection) if free else None
                     raise not_installed(exc, version, release(), asked=free) from exc
         except CheckoutError as error:
+            if attempts.follows(conn, error, asked):
+                continue
             delay = attempts.delay(error)
             if delay is None:
                 raise
@@ -218,8 +233,10 @@ async def run_async(
 ) -> Any:
     """Like `run`, for an async connection or pool."""
     _require(conn, psycopg.AsyncConnection)
+    where = getattr(conn, "where", None)
     while True:
         attempts.begin()
+        asked = None if where is None else where()
         try:
             with _translated(attempts):
                 async with _borrowed_async(conn, attempts) as connection:
@@ -241,6 +258,8 @@ async def run_async(
                         version = await _version_async(connection) if free else None
                         raise not_installed(exc, version, release(), asked=free) from exc
         except CheckoutError as error:
+            if attempts.follows(conn, error, asked):
+                continue
             delay = attempts.delay(error)
             if delay is None:
                 raise
@@ -338,6 +357,7 @@ async def _borrowed_async(conn: Any, attempts: Attempts) -> AsyncIterator[psycop
 def _waiting(pool: Any, attempts: Attempts) -> dict[str, float]:
     """How long psycopg_pool may wait for a connection. Another pool's connection() takes no argument."""
     left = attempts.left
+    pool = pool.pool if hasattr(pool, "follow") else pool
     if left is None or not any(each.__module__.startswith("psycopg_pool") for each in type(pool).__mro__):
         return {}
     return {"timeout": left}

@@ -157,6 +157,26 @@ class Busy(CheckoutError):
     retryable = True
 
 
+class MarketMoving(Busy):
+    """The market is being moved to another server, which takes a moment.
+
+    Nothing was done: make the same call again, with the same key. `Markets` finds the server that it went to.
+    """
+
+    code = "market_moving"
+
+
+class MarketMoved(CheckoutError):
+    """The market is on another server now: `detail` has its name, `server`.
+
+    Nothing was done: make the same call there, with the same key. `Markets` does so itself, unless its map lacks the
+    server: then put it there.
+    """
+
+    code = "market_moved"
+    http_status = 503
+
+
 class Unavailable(CheckoutError):
     """The database did not answer: time-out, shutdown, failover, lost connection, no connection, disk or memory left.
 
@@ -239,6 +259,8 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
     "OC010": InsufficientInventory,
     "OC011": OrderNotFound,
     "OC012": OrderStateConflict,
+    "OC014": MarketMoving,
+    "OC015": MarketMoved,
     # PostgreSQL refused an argument before our functions saw it.
     "22021": InvalidRequest,  # a character that the database's encoding lacks
     "22003": InvalidRequest,  # a number out of range
@@ -289,7 +311,7 @@ _REPLACED = (
 )
 
 _IN_A_FUNCTION_OF_OURS = re.compile(
-    r"\b(?:(?:checkout|outbox|inventory|order|orders|order_line|ad_signing_key|ad_token|cart|payment|vendor_order|vendor_orders)_\w+)\"?\("
+    r"\b(?:(?:checkout|outbox|inventory|market|order|orders|order_line|ad_signing_key|ad_token|cart|payment|vendor_order|vendor_orders)_\w+)\"?\("
 )
 
 

@@ -13,7 +13,7 @@ from ._types import CheckoutResult
 KEY = r'^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$'
 """Visible ASCII (RFC 5234 VCHAR) but for quote and backslash: bare, or an RFC 9651 string."""
 
-RETRY_AFTER = {"busy": "1", "unavailable": "5", "read_only_server": "5"}
+RETRY_AFTER = {"busy": "1", "market_moving": "1", "market_moved": "5", "unavailable": "5", "read_only_server": "5"}
 """Seconds. The routes have tried a busy call again themselves by then."""
 
 CONTEXT = (
@@ -54,6 +54,8 @@ DETAILS = {
     "pooler_conflict": "The service is not set up for checkouts.",
     "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
     "unknown_market": "There is no such market.",
+    "market_moving": "The market is being moved to another server. Make the same call again, with the same key.",
+    "market_moved": "The market is on another server, which this service has to be told. Make the same call later.",
     "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
     "unsupported_media_type": "The body must be application/json.",
 }
@@ -336,7 +338,10 @@ _CODES: dict[int, tuple[str, tuple[str, ...]]] = {
     415: ("The body is not JSON by its Content-Type", ("unsupported_media_type",)),
     422: ("Correct the request", ("invalid_request", "idempotency_key_reused", "ad_token_invalid")),
     500: ("Not the request's fault", ("internal_error", "not_installed", "pooler_conflict")),
-    503: ("The same call again, with the same key", ("busy", "unavailable", "read_only_server")),
+    503: (
+        "The same call again, with the same key",
+        ("busy", "unavailable", "read_only_server", "market_moving", "market_moved"),
+    ),
 }
 
 _ABOUT_CART: dict[str, Any] = {"cart_id": _CART}

@@ -10,8 +10,8 @@ import threading
 import tomllib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import psycopg
 
 from . import _conninfo
 from ._checkout import AsyncCheckout, Checkout
-from ._errors import UnknownMarket
+from ._errors import MarketMoved, UnknownMarket
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -59,12 +59,15 @@ class Pools:
 
 
 class _Map:
-    """What the file says, and the objects made of it so far."""
+    """What the file says, and where markets said that they had moved to since."""
 
-    def __init__(self, markets: Mapping[str, Market], pools: Pools) -> None:
+    def __init__(self, markets: Mapping[str, Market], pools: Pools, servers: Mapping[str, str]) -> None:
         self.markets = dict(sorted(markets.items()))
+        self.servers = {market.server: market.database for market in markets.values()} | dict(servers)
         self.pools = pools
         self._on = Counter(market.server for market in markets.values())
+        self._epochs: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Market:
         market = self.markets.get(name) if isinstance(name, str) else None
@@ -76,10 +79,27 @@ class _Map:
             )
         return market
 
+    def follow(self, name: str, error: MarketMoved, asked: Market) -> bool:
+        """Whether a market that has moved is at another server of the map, where it is from now on.
+
+        `asked`: where it was asked. A market says so as long as its old schema is there. Moves are numbered, so what an
+        older one says changes nothing.
+        """
+        server, epoch = error.detail.get("server"), error.detail.get("epoch")
+        with self._lock:
+            market = self.markets[name]
+            if market != asked:
+                return True  # somebody followed it meanwhile
+            if server not in self.servers or not isinstance(epoch, int) or epoch <= self._epochs.get(name, -1):
+                return False
+            self._epochs[name] = epoch
+            self.markets[name] = replace(market, server=str(server), database=self.servers[server])
+            return True
+
     def pool_of(self, market: Market) -> str:
         """What stands for the pool of a market: its server, or the market itself."""
         shared = self._on[market.server] <= self.pools.share_up_to
-        return f"server {market.server}" if shared else f"market {market.name}"
+        return f"server {market.server}" if shared else f"market {market.name} on {market.server}"
 
     def arguments(self, market: Market) -> dict[str, Any]:
         settings = self.pools
@@ -100,6 +120,68 @@ class _Map:
         }
 
 
+class _Way:
+    """The way to a market: a pool for `Checkout`, of the server that the market is on, also after it has moved."""
+
+    def __init__(self, of: Markets, name: str) -> None:
+        self._of = of
+        self._name = name
+
+    @property
+    def _market(self) -> Market:
+        return self._of._map[self._name]
+
+    @property
+    def pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
+        return self._of._pool(self._market)
+
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return self.pool.connection(timeout)
+
+    def check(self) -> None:
+        self.pool.check()
+
+    def drain(self) -> None:
+        self.pool.drain()
+
+    def where(self) -> Market:
+        return self._market
+
+    def follow(self, error: MarketMoved, asked: Market) -> bool:
+        return self._of._map.follow(self._name, error, asked)
+
+
+class _AsyncWay:
+    """`_Way`, for `await`."""
+
+    def __init__(self, of: AsyncMarkets, name: str) -> None:
+        self._of = of
+        self._name = name
+
+    @property
+    def _market(self) -> Market:
+        return self._of._map[self._name]
+
+    @property
+    def pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
+        return self._of._pool(self._market)
+
+    def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        return self.pool.connection(timeout)
+
+    async def check(self) -> None:
+        await self.pool.check()
+
+    async def drain(self) -> None:
+        await self.pool.drain()
+
+    def where(self) -> Market:
+        return self._market
+
+    def follow(self, error: MarketMoved, asked: Market) -> bool:
+        return self._of._map.follow(self._name, error, asked)
+
+
 class Markets(Mapping[str, Checkout]):
     """The markets of a map: `markets["ok"]` is a `Checkout`, `markets.async_["ok"]` an `AsyncCheckout`.
 
@@ -108,10 +190,15 @@ class Markets(Mapping[str, Checkout]):
     Needs the extra `pool`.
 
     A name that is not in the map is `UnknownMarket`, which is no KeyError.
+
+    A market that has moved says to which server. If the map has that, the call is made there, with the same key, and so
+    is every later one; `where` then tells it. Else it is `MarketMoved`.
     """
 
-    def __init__(self, markets: Mapping[str, Market], *, pools: Pools = Pools()) -> None:
-        self._map = _Map(markets, pools)
+    def __init__(
+        self, markets: Mapping[str, Market], *, pools: Pools = Pools(), servers: Mapping[str, str] = {}
+    ) -> None:
+        self._map = _Map(markets, pools, servers)
         self._lock = threading.Lock()
         self._pools: dict[str, ConnectionPool[psycopg.Connection[Any]]] = {}
         self._checkouts: dict[str, Checkout] = {}
@@ -131,7 +218,7 @@ class Markets(Mapping[str, Checkout]):
                 raise ValueError("name the file of the markets, or set PYCHECKOUT_MARKETS")
         try:
             found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(_markets(found), pools=_pools(found.get("pool", {})))
+            return cls(_markets(found), pools=_pools(found.get("pool", {})), servers=_servers(found))
         except ValueError as exc:  # of TOML and of UTF-8 too
             raise ValueError(f"{path}: {exc}") from None
 
@@ -140,8 +227,7 @@ class Markets(Mapping[str, Checkout]):
         checkout = self._checkouts.get(name)
         if checkout is None:
             market = self._map[name]
-            with self._lock:
-                checkout = self._checkouts[name] = Checkout(self._pool(market), schema=market.schema)
+            checkout = self._checkouts[name] = Checkout(_Way(self, name), schema=market.schema)
         return checkout
 
     def __iter__(self) -> Iterator[str]:
@@ -154,8 +240,13 @@ class Markets(Mapping[str, Checkout]):
         return name in self._map.markets
 
     def where(self, name: str) -> Market:
-        """Where a market is. Raises UnknownMarket."""
+        """Where a market is, as far as is known. Raises UnknownMarket."""
         return self._map[name]
+
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """The servers of the map, those without a market too: the URL or DSN of each."""
+        return self._map.servers
 
     def close(self) -> None:
         """Close the pools. Those of `async_` are closed by its `close()`."""
@@ -181,8 +272,12 @@ class Markets(Mapping[str, Checkout]):
             def configure(conn: psycopg.Connection[Any]) -> None:
                 conn.prepared_max = prepared
 
-            pool = self._pools[key] = ConnectionPool(configure=configure, **self._map.arguments(market))
-            pool.open()
+            with self._lock:
+                pool = self._pools.get(key)
+                if pool is None:
+                    pool = ConnectionPool(configure=configure, **self._map.arguments(market))
+                    pool.open()
+                    self._pools[key] = pool
         return pool
 
 
@@ -199,7 +294,7 @@ class AsyncMarkets(Mapping[str, AsyncCheckout]):
         checkout = self._checkouts.get(name)
         if checkout is None:
             market = self._map[name]
-            checkout = self._checkouts[name] = AsyncCheckout(self._pool(market), schema=market.schema)
+            checkout = self._checkouts[name] = AsyncCheckout(_AsyncWay(self, name), schema=market.schema)
         return checkout
 
     def __iter__(self) -> Iterator[str]:
@@ -256,15 +351,7 @@ def _opened_late() -> type[AsyncConnectionPool[psycopg.AsyncConnection[Any]]]:
 
 def _markets(found: Mapping[str, Any]) -> dict[str, Market]:
     _known("the file", found, {"pool", "server", "market"})
-    servers = {}
-    for name, given in _tables(found, "server"):
-        _known(f"[server.{name}]", given, {"database"})
-        database = _text(f"[server.{name}]", given, "database")
-        try:
-            _conninfo.parameters(database)
-        except psycopg.ProgrammingError:  # whose text repeats the password
-            raise ValueError(f"[server.{name}] database: not a libpq URL (postgresql://...) or DSN") from None
-        servers[name] = database
+    servers = _servers(found)
     markets: dict[str, Market] = {}
     for name, given in _tables(found, "market"):
         table = f"[market.{name}]"
@@ -279,6 +366,19 @@ def _markets(found: Mapping[str, Any]) -> dict[str, Market]:
     if not markets:
         raise ValueError("there is no [market.NAME]")
     return markets
+
+
+def _servers(found: Mapping[str, Any]) -> dict[str, str]:
+    servers = {}
+    for name, given in _tables(found, "server"):
+        _known(f"[server.{name}]", given, {"database"})
+        database = _text(f"[server.{name}]", given, "database")
+        try:
+            _conninfo.parameters(database)
+        except psycopg.ProgrammingError:  # whose text repeats the password
+            raise ValueError(f"[server.{name}] database: not a libpq URL (postgresql://...) or DSN") from None
+        servers[name] = database
+    return servers
 
 
 def _pools(given: Any) -> Pools:

@@ -66,6 +66,7 @@ _SAME_ON_EVERY_SERVER = {
     "test_legacy_columns_regression",
     "test_log_callers",
     "test_markets",
+    "test_moves",
     "test_overload",
     "test_packaging",
     "test_quote_classes",

@@ -143,7 +143,7 @@ class Pair:
             conn.execute("alter system set primary_conninfo = ''")
             conn.execute("select pg_reload_conf()")
         with psycopg.connect(self.primary.dsn(), autocommit=True) as conn:
-            query = "select count(*) from pg_stat_replication"
+            query = "select count(*) from pg_stat_replication where application_name = 'walreceiver'"
             wait_until(lambda: conn.execute(query).fetchone() == (0,), "the standby still receives", 30)
 
     def wait_until_replayed(self) -> None:
@@ -164,9 +164,9 @@ def _children(parent: int) -> list[int]:
 
 
 @contextmanager
-def a_pair(*, synchronous: bool) -> Iterator[Pair]:
+def a_pair(*, synchronous: bool, **settings: Any) -> Iterator[Pair]:
     """A primary with pycheckout in a schema of its own, and a standby that streams from it."""
-    with embedded_server(max_connections=60, shared_buffers="32MB") as primary:
+    with embedded_server(**{"max_connections": 60, "shared_buffers": "32MB"} | settings) as primary:
         migrate(primary.dsn(), schema=SCHEMA, create_schema=True)
         with psycopg.connect(primary.dsn(), autocommit=True) as conn:
             [[bindir]] = conn.execute("select setting from pg_config where name = 'BINDIR'").fetchall()

@@ -65,6 +65,7 @@ FOR_THE_OWNER = {
     "checkout_grant_quotes",
     "checkout_grant_relay",
     "checkout_revoke",
+    "market_status",
 }
 
 

@@ -683,6 +683,7 @@ COMMANDS = [
     "doctor",
     "grant",
     "revoke",
+    "market",
     "signing-key",
     "execute",
     "show",

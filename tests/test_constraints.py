@@ -20,6 +20,8 @@ DUPLICATES = {
     "cart_vendor_groups_pkey": ("cart_vendor_groups", {"vendor_store_id": OTHER_ID}),
     "checkout_functions_pkey": ("checkout_functions", {}),
     "checkout_ledger_pkey": ("checkout_ledger", {}),
+    "checkout_market_pkey": ("checkout_market", {}),
+    "checkout_moves_pkey": ("checkout_moves", {}),
     "checkout_releases_pkey": ("checkout_releases", {}),
     "checkout_requests_pkey": ("checkout_requests", {"cart_id": OTHER_ID}),
     "checkout_roles_pkey": ("checkout_roles", {}),
@@ -49,6 +51,8 @@ CHECKS = {
     "cart_items_gross_adds_up": "update cart_items set line_total_cents = line_subtotal_cents - 1",
     "cart_items_orderable_quantity": "update cart_items set quantity = 0",
     "cart_items_price_not_negative": "update cart_items set unit_price_cents = -1",
+    "checkout_market_one_row": "update checkout_market set place = 'there'",
+    "checkout_market_state_known": "update checkout_market set state = 'lost'",
     "checkout_roles_scope_known": "update checkout_roles set scope = 'everything'",
     "inventory_holds_qty_positive": "update inventory_holds set qty = 0",
     "inventory_items_available_not_negative": "update inventory_items set available_qty = -1 where slots = 1",
@@ -81,6 +85,8 @@ def filled(connect, add_cart, checkout_sql):
     conn.execute("insert into inventory_baseline values (%s, 1)", (cart.items[0].product_id,))
     conn.execute("select outbox_fail(claim_id, id, 'no route', 1) from outbox_claim(1)")
     conn.execute("insert into checkout_audits (began_at, ended_at, findings) values (now(), now(), 0)")
+    conn.execute("insert into checkout_market (state, epoch) values ('selling', 1)")
+    conn.execute("insert into checkout_moves (epoch, destination) values (1, 'b')")
     conn.execute("insert into outbox_purges (purged_before, deleted, purged_at) values (now(), 1, now())")
     return conn
 

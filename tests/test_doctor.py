@@ -564,6 +564,23 @@ def test_who_holds_a_snapshot(doctor, dsn, connect, db):
     wait_until(lambda: not impatient())
 
 
+def test_a_market_that_is_not_sold_in_here(doctor, db):
+    """Nothing else is said of it: its calls are not what was deployed while it moves."""
+    db.execute("insert into checkout_market (state, epoch, server) values ('leaving', 1, 'b')")
+    db.execute("select market_guard()")
+    [found] = doctor()
+    assert (found["check"], found["subject"], found["problem"]) == (
+        "market_away",
+        "market",
+        "is leaving, in move 1 (server b)",
+    )
+    db.execute("update checkout_market set state = 'moved'")
+    assert [(each["check"], each["remedy"]) for each in doctor()] == [("market_away", 'server = "b" in the map')]
+    db.execute("select market_unguard()")
+    db.execute("update checkout_market set state = 'selling'")
+    assert doctor() == []
+
+
 def test_a_pooler_in_the_way(command, server, postgresql):
     """The remedy is another address."""
     dbname = postgresql.info.dbname

@@ -137,9 +137,9 @@ def test_markets_of_a_server_share_a_pool_up_to_a_number(fleet, tmp_path):
         tmp_path / "markets.toml", fleet.databases, HOME, "share_up_to = 1\nmax_lifetime = 60\nprepared_max = 7"
     )
     with Markets.load(fleet.path) as together, Markets.load(apart) as alone:
-        assert together["ok"]._conn is together["tx"]._conn is not together["ca"]._conn
-        assert alone["ok"]._conn is not alone["tx"]._conn
-        assert (together["ok"]._conn.max_lifetime, alone["ok"]._conn.max_lifetime) == (1800, 60)
+        assert together["ok"]._conn.pool is together["tx"]._conn.pool is not together["ca"]._conn.pool
+        assert alone["ok"]._conn.pool is not alone["tx"]._conn.pool
+        assert (together["ok"]._conn.pool.max_lifetime, alone["ok"]._conn.pool.max_lifetime) == (1800, 60)
         with together["ok"]._conn.connection() as one, alone["ok"]._conn.connection() as other:
             assert (one.prepared_max, other.prepared_max) == (100, 7)
             assert one.info.get_parameters()["tcp_user_timeout"] == "25000"

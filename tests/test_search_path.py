@@ -64,6 +64,7 @@ CALLS = {
     "checkout_grant_relay": "(%(role)s)",
     "checkout_revoke": "(%(role)s)",
     "checkout_apply_grants": "(%(role)s, 'checkout')",
+    "market_status": "()",
     "cart_get": "(%(buyer)s, %(cart)s)",
     "cart_purge": "('1 day')",
     "cart_put": "(%(quote)s)",

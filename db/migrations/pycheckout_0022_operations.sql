@@ -1,8 +1,8 @@
 -- depends: pycheckout_0021_converted_carts_immutable
 -- cost: none
 --
--- What deployments remember: the releases, the functions that are ours, and the roles that were granted something; and what
--- audits found.
+-- What deployments remember: the releases, the functions that are ours, and the roles that were granted something; what
+-- audits found; and which server the market is on, if it ever moved.
 
 do $$ begin perform checkout_migration_open(); end $$;
 
@@ -33,6 +33,26 @@ create table if not exists checkout_audits (
   findings bigint not null
 );
 
+create table if not exists checkout_market (
+  place text collate "C" primary key default 'here' constraint checkout_market_one_row check (place = 'here'),
+  state text collate "C" not null
+    constraint checkout_market_state_known check (state in ('selling', 'leaving', 'moving', 'moved', 'arriving', 'closed')),
+  epoch bigint not null,
+  server text collate "C",
+  home text collate "C",
+  standbys text[] collate "C" not null default '{}',
+  timeline text collate "C",
+  vacuumed text[] collate "C" not null default '{}',
+  changed_at timestamptz not null default clock_timestamp()
+);
+
+create table if not exists checkout_moves (
+  epoch bigint primary key,
+  origin text collate "C",
+  destination text collate "C" not null,
+  frozen_at timestamptz not null default clock_timestamp()
+);
+
 do $$
 begin
   perform checkout_migration_close('pycheckout_0022_operations');
@@ -58,7 +78,26 @@ begin
     ('checkout_audits.since', 'Orders and carts from then on were looked at. Null: all.'),
     ('checkout_audits.began_at', 'When the run began.'),
     ('checkout_audits.ended_at', 'When it ended.'),
-    ('checkout_audits.findings', 'How many broken invariants it found.')
+    ('checkout_audits.findings', 'How many broken invariants it found.'),
+    ('checkout_market',
+     'Where this market is in a move to another server. No row: it never moved, and is sold in here. Each server has its own; a move does not copy it.'),
+    ('checkout_market.place', 'Always here: there is one row.'),
+    ('checkout_market.state',
+     'selling: here. leaving: here, while it is copied. moving: nowhere, for a moment. moved: at the server. arriving: not here yet. closed: never here, '
+     'since the move was taken back.'),
+    ('checkout_market.epoch', 'Number of the move, one more with each.'),
+    ('checkout_market.server',
+     'Name, in the map of markets, of the server that it goes to or went to; of this one while it is sold in here. Null: nobody said.'),
+    ('checkout_market.home', 'Name of this server, for a move that is taken back. Null: nobody said.'),
+    ('checkout_market.standbys', 'Physical standbys that were seen since the move began: each must have the gate before the target opens.'),
+    ('checkout_market.timeline', 'The timeline of the WAL then. Null: no move looked yet. Another one: there was a failover.'),
+    ('checkout_market.vacuumed', 'Tables whose autovacuum the move switched off, and switches on again.'),
+    ('checkout_market.changed_at', 'When the state was last changed.'),
+    ('checkout_moves', 'Moves of the market from server to server. Its row is the last that is written at the one and comes to the other.'),
+    ('checkout_moves.epoch', 'Number of the move.'),
+    ('checkout_moves.origin', 'Name of the server that it left. Null: nobody said.'),
+    ('checkout_moves.destination', 'Name of the server that it came to.'),
+    ('checkout_moves.frozen_at', 'When nothing more was written at the first.')
   ) as said (name, comment);
   -- a record of what was deployed and granted, worth nothing without the functions: no loss
   update checkout_ledger set definition = 'false' where kind = 'table' and migration = 'pycheckout_0022_operations';

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "475ababeccd0c289377e189cf705db4593283eed3c95aa73ca94fd86939da4d3"
+FUNCTIONS_HASH = "eda8ea914783bc02b9416e9e7519b2308ceaf7c1e2a5208bf4560b14cd197456"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -1,0 +1,14 @@
+-- A market that moves, has moved, or was left with the gate of a move: whoever asks it here has a map that is not true any more,
+-- or waits for a command that died.
+select case here.state when 'moved' then 'map' else 'market' end as subject,
+       case here.state
+         when 'moved' then format('names this server, and the market is on %s since move %s', here.server, here.epoch)
+         when 'selling' then format('still has the gate of move %s, which costs every call a little', here.epoch)
+         else format('is %s, in move %s (server %s)', here.state, here.epoch, here.server) end as problem,
+       case here.state
+         when 'moved' then format('server = "%s" in the map', here.server)
+         else 'pycheckout market move, again, ends the move; with --abort it takes it back' end as remedy
+  from checkout_market as here
+ where here.state <> 'selling'
+    or exists (select from pg_trigger join pg_class on pg_class.oid = tgrelid
+                where tgname = 'market_gate' and relnamespace = quote_ident(current_schema())::regnamespace)

@@ -1,0 +1,495 @@
+"""A market that moves to another server while it sells: in no order of what may happen do both sell."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as counting
+
+import psycopg
+import pytest
+from command import PROGRAM, environment, run_command
+from failover import SCHEMA, a_pair
+from moving import SETTINGS, Died, Fleet, database_of_each, forget, judged, selling, two_servers
+from quoted import quoted
+
+from checks import values
+from pycheckout import Checkout, MarketMoved, MarketMoving, MigrationError, migrate
+from pycheckout._move import STEPS, MoveDoubtful, MoveRefused, MoveUnfinished
+from races import blocked, wait_until
+
+_numbers = counting()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, str]]:
+    with two_servers() as servers:
+        yield servers
+
+
+@pytest.fixture
+def fleet(servers) -> Iterator[Fleet]:
+    with database_of_each(servers, f"moved_{next(_numbers)}") as fleet:
+        yield fleet
+
+
+def sells(fleet: Fleet, at: str) -> bool:
+    """Whether somebody who asks this server is sold something."""
+    with fleet.connect(at) as conn:
+        if not values(conn, "select 1 from pg_namespace where nspname = %s", SCHEMA):
+            return False
+        try:
+            checkout = Checkout(conn, schema=SCHEMA)
+            checkout.execute(**quoted(checkout).request())
+        except (MarketMoving, MarketMoved):
+            return False
+        return True
+
+
+def left_behind(fleet: Fleet, at: str) -> list[str]:
+    """What of a move is left at a server."""
+    with fleet.connect(at) as conn:
+        return values(
+            conn,
+            """
+            select 'slot ' || slot_name from pg_replication_slots where database = current_database()
+             union all select 'publication ' || pubname from pg_publication
+             union all select 'subscription ' || subname from pg_subscription
+                        where subdbid = (select oid from pg_database where datname = current_database())
+             union all select 'role ' || rolname from pg_roles where rolname like 'pycheckout_move_%%'
+             union all select 'trigger of ' || tgrelid::regclass from pg_trigger where tgname = 'market_gate'
+             union all select 'function ' || proname from pg_proc where prosrc like '%%while the market moves%%'
+                                                                    and proname not like 'market_%%'
+             union all select 'autovacuum of ' || relname from pg_class
+                        where reloptions::text like '%%autovacuum_enabled=off%%'
+            """,
+        )
+
+
+# Under load
+
+
+def test_a_market_moves_and_moves_back_while_it_sells(fleet, tmp_path):
+    """Nothing that was answered is lost or doubled, and no caller needs another map."""
+    with selling(fleet, callers=4) as sellers:
+        there = fleet.move("b").run()
+        assert sellers.markets.where("ok").server in ("a", "b")
+        forget(fleet, "a")
+        back = fleet.move("a").run()
+
+    assert (there.epoch, there.proven, there.findings) == (1, True, 0)
+    assert (back.epoch, back.proven, back.findings) == (2, True, 0)
+    assert judged(fleet, "a", sellers) == []
+    assert [type(each) for each in sellers.books.troubles if not isinstance(each, MarketMoving)] == []
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+    assert left_behind(fleet, "a") == []
+
+
+@pytest.mark.parametrize("step", ["copy", "mark", "clear"])
+def test_a_command_that_is_killed_under_load_goes_on(fleet, tmp_path, step):
+    path = tmp_path / "markets.toml"
+    path.write_text(
+        "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
+        + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
+    )
+    command = ["market", "move", "ok", "--to", "b", "--markets", str(path), "--json"]
+    with selling(fleet, callers=4) as sellers:
+        with subprocess.Popen([PROGRAM, *command], env=environment(), text=True, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if json.loads(line) == {"step": step}:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        done = run_command(*command)
+        assert done.returncode == 0, done.stderr
+
+    moved = json.loads(done.stdout.splitlines()[-1])
+    assert (moved["market"], moved["epoch"], moved["server"], moved["findings"]) == ("ok", 1, "b", 0)
+    assert judged(fleet, "b", sellers) == []
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    assert left_behind(fleet, "b") == []
+
+
+# Every order
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_move_that_dies_at_a_step_goes_on_from_there(fleet, step):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at=step).run()
+    frozen = step in ("standbys", "mark", "sequences", "open")
+    opened = step in ("close", "clear", "prove")
+
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (not frozen and not opened, opened)
+    moved = fleet.move("b").run()
+
+    assert (moved.epoch, moved.server, moved.findings) == (1, "b", 0)
+    assert moved.proven is (None if opened else True)
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    assert left_behind(fleet, "b") == []
+
+
+@pytest.mark.parametrize("step", ["subscribe", "copy", "open"])
+def test_a_move_is_taken_back_until_the_target_is_opened(fleet, step):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at=step).run()
+
+    fleet.move("b").abort()
+
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+    assert [*left_behind(fleet, "a"), *left_behind(fleet, "b")] == []
+    with fleet.connect("b") as conn:
+        assert values(conn, "select 1 from pg_namespace where nspname = %s", SCHEMA) == []
+    assert fleet.move("b").run().epoch == 2
+
+
+def test_a_move_that_was_opened_is_not_taken_back(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="close").run()
+
+    with pytest.raises(MoveRefused, match="no way back"):
+        fleet.move("b").abort()
+
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
+def test_a_move_is_not_taken_back_while_nobody_knows_what_the_target_does(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="open").run()
+    away = Fleet(fleet.databases | {"b": fleet.databases["b"].rpartition("/")[0] + "/nowhere"})
+
+    with pytest.raises(psycopg.OperationalError):
+        away.move("b").abort()
+    assert not sells(fleet, "a")
+    forget(fleet, "b")
+    with pytest.raises(MoveRefused, match="does not say what became of move 1: its schema is gone"):
+        fleet.move("b").abort()
+    with pytest.raises(MoveRefused, match="does not say what became of move 1"):
+        fleet.move("b").run()
+    assert not sells(fleet, "a")
+
+
+def test_of_an_opening_and_a_taking_back_one_comes_first(fleet):
+    """Whoever is late finds another state under the lock of the row."""
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="open").run()
+
+    with fleet.connect("b") as watch, fleet.connect("b", autocommit=False) as first, fleet.connect("b") as second:
+        first.execute("select market_shut(1)")
+        with blocked(watch, psycopg.Connection.execute, second, "select market_open(1)") as late:
+            first.commit()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is closed in move 1"):
+            late.result(timeout=10)
+        assert not sells(fleet, "b")
+
+        first.execute("update checkout_market set state = 'arriving'")
+        first.commit()
+        first.execute("select market_open(1)")
+        with blocked(watch, psycopg.Connection.execute, second, "select market_shut(1)") as late:
+            first.commit()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is selling in move 1"):
+            late.result(timeout=10)
+
+
+def test_a_step_of_an_earlier_move_does_nothing(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+    fleet.move("b").abort()
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="open").run()
+
+    for at, step in (
+        ("a", "market_freeze(1)"),
+        ("a", "market_stay(1)"),
+        ("b", "market_open(1)"),
+        ("b", "market_shut(1)"),
+    ):
+        with fleet.connect(at) as conn, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            conn.execute(f"select {step}")
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
+
+
+def test_the_target_opens_only_behind_the_mark(fleet):
+    """That the source is shut is known there by the last row that was written at the source."""
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+
+    with (
+        fleet.connect("b") as conn,
+        pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has not arrived"),
+    ):
+        conn.execute("select market_open(1)")
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+
+# The gate
+
+
+def test_what_began_before_the_gate_ends_before_it_or_is_refused(fleet):
+    """A call that waits for a table meanwhile, and a snapshot from before: neither writes behind the mark."""
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+    with (
+        fleet.connect("a") as watch,
+        fleet.connect("a", autocommit=False) as gate,
+        fleet.connect("a") as caller,
+        fleet.connect("a", autocommit=False) as old,
+    ):
+        checkout = Checkout(caller, schema=SCHEMA)
+        cart, ordered = quoted(checkout), quoted(checkout)
+        answer = checkout.execute(**ordered.request())
+        old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        old.execute("select count(*) from checkout_market")
+
+        gate.execute("select market_freeze(1)")
+        with blocked(watch, lambda conn: Checkout(conn, schema=SCHEMA).execute(**cart.request()), caller) as waiting:
+            gate.commit()
+        with pytest.raises(MarketMoving):
+            waiting.result(timeout=20)
+        with pytest.raises(psycopg.errors.DatabaseError) as refused:
+            old.execute("update inventory_items set available_qty = available_qty")
+        assert refused.value.sqlstate == "OC014"
+
+        # What only reads still says what is so.
+        about = {"buyer_store_id": ordered.buyer_store_id, "cart_id": ordered.id}
+        assert checkout.result(**about).vendor_orders == answer.vendor_orders
+        assert checkout.orders.list(buyer_store_id=ordered.buyer_store_id).orders
+        with pytest.raises(psycopg.errors.DatabaseError) as refused:
+            caller.execute("select * from outbox_claim(1)")
+        assert refused.value.sqlstate == "OC014"
+        for table in values(caller, "select gated::text from market_tables() as gated"):
+            with pytest.raises(psycopg.errors.DatabaseError) as refused:
+                caller.execute(f"delete from {table} where false")
+            assert refused.value.sqlstate == "OC014", table
+            with pytest.raises(psycopg.errors.DatabaseError) as refused:
+                caller.execute(f"truncate {table} cascade")
+            assert refused.value.sqlstate in ("OC014", "OC009"), table
+
+
+def test_nobody_is_answered_by_the_target_before_it_is_opened(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="open").run()
+    with fleet.connect("b") as conn:
+        checkout = Checkout(conn, schema=SCHEMA)
+        for call in (
+            lambda: checkout.orders.list(buyer_store_id="b0000000-0000-4000-8000-00000000abcd"),
+            lambda: quoted(checkout),
+        ):
+            with pytest.raises(MarketMoving):
+                call()
+
+
+def test_a_gate_that_meets_somebody_gives_up_and_no_caller_does(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+    with fleet.connect("a", autocommit=False) as holder:
+        holder.execute("insert into checkout_audits (began_at, ended_at, findings) values (now(), now(), 0)")
+        with pytest.raises(
+            MoveUnfinished, match=rf"in 2 attempts; process {holder.info.backend_pid} .*checkout_audits"
+        ):
+            fleet.move("b", tries=2).run()
+        assert sells(fleet, "a")
+        holder.execute("insert into checkout_audits (began_at, ended_at, findings) values (now(), now(), 0)")
+        holder.commit()
+
+    assert fleet.move("b").run().proven
+    with fleet.connect("b") as conn:
+        assert values(conn, "select count(*) from checkout_audits where findings = 0 and since is null") >= [2]
+
+
+# Failover
+
+
+def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_place(servers):
+    """Else one that lacks it would be promoted, and sell beside the target."""
+    name = f"moved_{next(_numbers)}"
+    with a_pair(synchronous=False, **SETTINGS) as pair:
+        with psycopg.connect(servers["b"], autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+        with psycopg.connect(pair.dsn()) as standby:
+            [(way,)] = standby.execute("select setting from pg_settings where name = 'primary_conninfo'").fetchall()
+
+        # It stops following while the gate is put up.
+        late = fleet.move("b", frozen=0.5)
+        late.told = lambda step: pair.cut() if step == "standbys" else None
+        with pytest.raises(MoveRefused, match="did not get the gate, and the move is taken back: walreceiver"):
+            late.run()
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+        with psycopg.connect(pair.dsn(), autocommit=True) as standby, fleet.connect("a") as primary:
+            standby.execute(f"alter system set primary_conninfo = {psycopg.sql.quote(way)}")
+            standby.execute("select pg_reload_conf()")
+            query = "select state from pg_stat_replication where state = 'streaming'"
+            wait_until(lambda: values(primary, query), "the standby does not stream", 30)
+
+        with pytest.raises(Died):
+            fleet.move("b", dies_at="sequences").run()
+        pair.kill_primary()
+        pair.promote()
+
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
+        assert fleet.move("b").run().proven
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
+# What else
+
+
+def test_sequences_go_on_where_they_were(fleet):
+    with fleet.connect("a") as conn:
+        conn.execute("create sequence of_the_host start 100")
+        conn.execute("create sequence never_called start 7")
+        conn.execute("select nextval('of_the_host')")
+        [audits] = values(conn, "select nextval('checkout_audits_id_seq')")
+    fleet.move("b").run()
+    with fleet.connect("b") as conn:
+        named = ("checkout_audits_id_seq", "of_the_host", "never_called")
+        assert [values(conn, f"select nextval('{name}')") for name in named] == [[audits + 2], [101], [7]]
+
+
+def test_roles_are_the_targets_own_afterwards(fleet):
+    name = f"clerk_{next(_numbers)}"
+    for at in ("b", "a"):
+        with psycopg.connect(fleet.databases[at], autocommit=True) as conn:
+            if at == "b":
+                conn.execute("create role unlike")  # so that oids differ
+            conn.execute(f"create role {name} login password 'x'")
+    with fleet.connect("a") as conn:
+        conn.execute(f"select checkout_grant('{name}')")
+    fleet.move("b").run()
+    with fleet.connect("b") as conn:
+        [agree] = values(
+            conn, "select role_oid = (select oid from pg_roles where rolname = role_name) from checkout_roles"
+        )
+        assert agree
+        conn.execute(f"set role {name}")
+        checkout = Checkout(conn, schema=SCHEMA)
+        assert checkout.orders.list(buyer_store_id="b0000000-0000-4000-8000-00000000abcd").orders == ()
+
+
+def test_what_a_move_copies_is_not_changed_meanwhile(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+    with pytest.raises(MigrationError, match="the market moves"):
+        migrate(fleet.databases["a"], schema=SCHEMA)
+    with fleet.connect("a") as conn:
+        conn.execute("alter table cart_records add column of_the_host text")
+    with pytest.raises(MoveUnfinished, match="only a has column cart_records"):
+        fleet.move("b").run()
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+    fleet.move("b").abort()
+    assert fleet.move("b").run().proven
+
+
+def test_rows_that_pass_the_gate_are_found(fleet):
+    move = fleet.move("b")
+
+    def told(step: str) -> None:
+        if step == "prove":
+            with fleet.connect("a") as conn:
+                conn.execute("set session_replication_role = replica")
+                conn.execute("insert into checkout_audits (began_at, ended_at, findings) values (now(), now(), 0)")
+
+    move.told = told
+    with pytest.raises(MoveDoubtful, match="other rows than a when it was opened: checkout_audits"):
+        move.run()
+
+
+def test_a_second_move_of_the_market_is_refused(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+    other = Fleet({"a": fleet.databases["a"], "c": fleet.databases["b"]})
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="leaving already, in move 1"):
+        other.move("c").run()
+    with ThreadPoolExecutor(1) as threads:
+        move = fleet.move("b")
+
+        def told(step: str) -> None:
+            if step == "open":
+                second = threads.submit(fleet.move("b").abort)
+                with pytest.raises(MoveRefused, match="another command moves this market"):
+                    second.result(timeout=20)
+
+        move.told = told
+        assert move.run().proven
+
+
+def test_what_would_break_a_move_is_said_before_it_begins(fleet):
+    with fleet.connect("a") as conn:
+        conn.execute("create table of_the_host (word text); create unlogged table quick (id int primary key)")
+        conn.execute("create view public.leads_in as select id from cart_records")
+        conn.execute("create role stranger; grant select on cart_items to stranger")
+    with fleet.connect("b") as conn:
+        conn.execute(f"create schema {SCHEMA}")
+
+    found = [each.problem for each in fleet.move("b").plan().problems]
+
+    assert found == ["roles", "table", "table", "leads_out", "taken"]
+    with pytest.raises(MoveRefused, match="stranger"):
+        fleet.move("b").run()
+    assert fleet.status()["a"].state == "selling"
+    same = Fleet(fleet.databases | {"b": fleet.databases["a"]})
+    with pytest.raises(MoveRefused, match="a and b are one server"):
+        same.move("b").plan()
+
+
+# Those who ask
+
+
+def test_callers_follow_a_market_and_one_without_the_way_is_told(fleet):
+    with fleet.markets() as plain, fleet.markets() as looped, fleet.markets(servers=()) as short:
+        cart = quoted(plain["ok"])
+        answer = plain["ok"].execute(**cart.request())
+        fleet.move("b").run()
+        with pytest.raises(MarketMoved) as told:
+            short["ok"].execute(**cart.request())
+        assert (told.value.detail, told.value.retryable) == ({"server": "b", "epoch": 1}, False)
+
+        assert plain["ok"].execute(**cart.request()).vendor_orders == answer.vendor_orders
+        assert plain.where("ok").server == "b"
+
+        async def read():
+            async with looped.async_ as markets:
+                both = [markets["ok"].orders.list(buyer_store_id=cart.buyer_store_id, timeout=20) for _ in range(3)]
+                return [len(page.orders) for page in await asyncio.gather(*both)]
+
+        assert asyncio.run(read()) == [2, 2, 2]
+        with psycopg.connect(fleet.databases["a"], autocommit=True) as conn, pytest.raises(MarketMoved):
+            Checkout(conn, schema=SCHEMA).result(buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
+
+
+def test_an_operator_plans_moves_and_finishes(fleet, tmp_path):
+    path, dump = tmp_path / "markets.toml", tmp_path / "source.dump"
+    path.write_text(
+        "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
+        + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
+    )
+
+    def market(*command: str) -> subprocess.CompletedProcess[str]:
+        return run_command("market", *command, "--markets", str(path))
+
+    planned = market("move", "ok", "--to", "b", "--plan")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert planned.stdout.startswith("would copy ")
+    early = market("finish", "ok", "--to", "b")
+    assert (early.returncode, early.stderr.splitlines()[0]) == (
+        1,
+        "pycheckout: market ok: the market is selling at a, and not at b",
+    )
+    moved = market("move", "ok", "--to", "b")
+    assert moved.returncode == 0, moved.stderr
+    assert [line.split()[1] for line in moved.stdout.splitlines()[:-2]] == list(STEPS)
+    assert "every row is the same" in moved.stdout
+    assert market("status", "ok", "--to", "b").stdout.splitlines() == ["a: moved, move 1", "b: selling, move 1"]
+    stale = run_command("doctor", "--market", "ok", "--markets", str(path), "--json")
+    assert [
+        each["remedy"] for each in map(json.loads, stale.stdout.splitlines()) if each["check"] == "market_away"
+    ] == ['server = "b" in the map']
+    done = market("finish", "ok", "--to", "b", "--drop-source", "--dump", str(dump))
+    assert (done.returncode, done.stdout) == (0, "market ok is at b\n"), done.stderr
+    assert dump.read_bytes()[:5] == b"PGDMP"
+    assert left_behind(fleet, "a") == left_behind(fleet, "b") == []
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
