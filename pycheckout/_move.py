@@ -591,10 +591,10 @@ class Move:
         why = None
         if not subscribed:
             why = "there is no subscription any more"
+        elif not slot or slot[0]["lost"]:  # which stops the subscription too
+            why = "the source has lost the slot of the move, as it does by a failover"
         elif not subscribed[0]["enabled"]:
             why = "the subscription met an error and stopped, which the log of the target tells"
-        elif not slot or slot[0]["lost"]:
-            why = "the source has lost the slot of the move, as it does by a failover"
         elif slot[0]["kept"] > self.options.max_wal:
             why = f"the source keeps {slot[0]['kept']:,} bytes of WAL for the move"
         if why is not None:

@@ -335,6 +335,32 @@ def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_pl
         assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("step", "is_taken_back"),
+    [pytest.param("calm", True, id="before the gate"), pytest.param("sequences", False, id="behind the mark")],
+)
+def test_a_failover_to_a_synchronous_standby_ends_with_one_server_that_sells(servers, step, is_taken_back):
+    """A slot of logical replication does not come along: a copy that was not whole by then is worth nothing."""
+    name = f"moved_{next(_numbers)}"
+    with a_pair(synchronous=True, **SETTINGS) as pair:
+        with psycopg.connect(servers["b"], autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+        with pytest.raises(Died):
+            fleet.move("b", dies_at=step).run()
+        pair.kill_primary()
+        pair.promote()
+
+        if is_taken_back:
+            with pytest.raises(MoveRefused, match="lost the slot of the move, as it does by a failover"):
+                fleet.move("b").run()
+            assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+        else:
+            assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
+        assert fleet.move("b").run().proven
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
 # What else
 
 
