@@ -11,12 +11,14 @@ from itertools import count as counting
 import psycopg
 import pytest
 from command import PROGRAM, environment, run_command
+from crash import CrashServer
 from failover import SCHEMA, a_pair
 from moving import SETTINGS, Died, Fleet, database_of_each, forget, judged, selling, two_servers
 from quoted import quoted
 
 from checks import values
 from pycheckout import Checkout, MarketMoved, MarketMoving, MigrationError, migrate
+from pycheckout._embedded import embedded_server
 from pycheckout._move import STEPS, MoveDoubtful, MoveRefused, MoveUnfinished
 from races import blocked, wait_until
 
@@ -359,6 +361,37 @@ def test_a_failover_to_a_synchronous_standby_ends_with_one_server_that_sells(ser
             assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
         assert fleet.move("b").run().proven
         assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
+@pytest.mark.parametrize("victim", ["source", "target"])
+def test_a_server_that_is_killed_at_a_step_leaves_one_that_sells(victim):
+    """Its sessions are gone, and the subscription may stop: the move goes on, or is taken back and begins again."""
+    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
+        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
+        fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
+        machines = {"a": CrashServer.of(a), "b": CrashServer.of(b)}
+        here, there = "a", "b"
+        for step in ("copy", "mark", "open", "close"):
+            machine = machines[here if victim == "source" else there]
+            dying = {step}
+
+            def told(now: str, machine: CrashServer = machine, dying: set[str] = dying) -> None:
+                if now in dying:
+                    dying.remove(now)
+                    machine.kill()
+                    machine.start()
+
+            move = fleet.move(there, frozen=60.0)
+            move.told = told
+            try:
+                move.run()
+            except (MoveRefused, MoveUnfinished):
+                assert not (sells(fleet, "a") and sells(fleet, "b")), step
+                fleet.move(there).run()
+            assert not dying
+            assert (sells(fleet, here), sells(fleet, there)) == (False, True), step
+            forget(fleet, here)
+            here, there = there, here
 
 
 # What else
