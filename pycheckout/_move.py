@@ -1101,7 +1101,7 @@ select distinct activity.pid, extract(epoch from clock_timestamp() - activity.xa
 # By its slot, if it has one: that is there too while the standby is not.
 _STANDBYS = """
 with senders as (
-  select sender.application_name || coalesce('@' || sender.client_addr::text, '') as name, sender.flush_lsn,
+  select sender.application_name || coalesce('@' || host(sender.client_addr), '') as name, sender.flush_lsn,
          slot.slot_name
     from pg_stat_replication as sender
     left join pg_replication_slots as slot on slot.active_pid = sender.pid

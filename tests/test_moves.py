@@ -363,6 +363,33 @@ def test_a_failover_to_a_synchronous_standby_ends_with_one_server_that_sells(ser
         assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
 
 
+def test_a_standby_that_was_given_up_and_is_promoted_all_the_same_is_shut_and_told(servers):
+    """Both sold for a while, by the operator's word: the command says so, and ends it."""
+    name = f"moved_{next(_numbers)}"
+    with a_pair(synchronous=False, **SETTINGS) as pair:
+        with psycopg.connect(servers["b"], autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+        move = fleet.move("b", given_up=("walreceiver@127.0.0.1",))
+
+        def told(step: str) -> None:
+            if step == "freeze":
+                pair.cut()
+            elif step == "close":
+                raise Died
+
+        move.told = told
+        with pytest.raises(Died):
+            move.run()
+        pair.kill_primary()
+        pair.promote()
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (True, True)
+
+        with pytest.raises(MoveDoubtful, match="a has lost its gate, and sold beside b"):
+            fleet.move("b").run()
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
 @pytest.mark.parametrize("victim", ["source", "target"])
 def test_a_server_that_is_killed_at_a_step_leaves_one_that_sells(victim):
     """Its sessions are gone, and the subscription may stop: the move goes on, or is taken back and begins again."""
