@@ -436,6 +436,31 @@ def test_sequences_go_on_where_they_were(fleet):
         assert [values(conn, f"select nextval('{name}')") for name in named] == [[audits + 2], [101], [7]]
 
 
+def test_each_event_is_published_by_the_relay_of_one_server_or_the_other(fleet):
+    """What the source's had confirmed before the gate is marked at the target, and the rest is sent there."""
+    assert sells(fleet, "a")
+    assert sells(fleet, "a")
+    with fleet.connect("a") as conn:
+        every = set(values(conn, "select id from outbox_events"))
+        [claim] = values(conn, "select distinct claim_id from outbox_claim(1, '1 ms')")
+        [confirmed] = values(conn, "select id from outbox_events where claim_id = %s", claim)
+        values(conn, "select outbox_ack(%s, array[%s::uuid])", claim, confirmed)
+        [late] = values(conn, "select distinct claim_id from outbox_claim(1, '1 ms')")
+        [sent] = values(conn, "select id from outbox_events where claim_id = %s", late)
+
+    fleet.move("b").run()
+
+    with fleet.connect("a") as conn, pytest.raises(psycopg.DatabaseError, match="has moved to server b"):
+        values(conn, "select outbox_ack(%s, array[%s::uuid])", late, sent)
+    published = set()
+    with fleet.connect("b") as conn:
+        while claimed := conn.execute("select id, claim_id from outbox_claim(100)").fetchall():
+            for event, claim in claimed:
+                published.add(event)
+                values(conn, "select outbox_ack(%s, array[%s::uuid])", claim, event)
+    assert published == every - {confirmed}
+
+
 def test_roles_are_the_targets_own_afterwards(fleet):
     name = f"clerk_{next(_numbers)}"
     for at in ("b", "a"):
