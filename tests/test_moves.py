@@ -509,6 +509,36 @@ def test_rows_that_pass_the_gate_are_found(fleet):
         move.run()
 
 
+def taken_back(fleet):
+    return (sells(fleet, "a"), sells(fleet, "b"), left_behind(fleet, "a")) == (True, False, [])
+
+
+def test_a_move_for_which_the_source_keeps_too_much_is_taken_back(fleet):
+    with pytest.raises(MoveRefused, match=r"the source keeps [\d,]+ bytes of WAL for the move: the move is taken back"):
+        fleet.move("b", max_wal=-1).run()
+    assert taken_back(fleet)
+
+
+def test_a_move_whose_subscription_meets_an_error_is_taken_back(fleet):
+    """Somebody who passes the gate wrote into the target, and a row of the source does not fit there."""
+    stocked = (
+        "insert into inventory_items (product_id, available_qty) values (gen_random_uuid(), 1) returning product_id"
+    )
+
+    def told(step):
+        if step == "calm":
+            with fleet.connect("b") as target, fleet.connect("a") as source:
+                target.execute("set session_replication_role = replica")
+                [product] = values(target, stocked)
+                source.execute("select inventory_set(%s, 5)", (product,))
+
+    move = fleet.move("b")
+    move.told = told
+    with pytest.raises(MoveRefused, match="the subscription met an error and stopped"):
+        move.run()
+    assert taken_back(fleet)
+
+
 def test_a_second_move_of_the_market_is_refused(fleet):
     with pytest.raises(Died):
         fleet.move("b", dies_at="freeze").run()
