@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "eda8ea914783bc02b9416e9e7519b2308ceaf7c1e2a5208bf4560b14cd197456"
+FUNCTIONS_HASH = "69c5d2f49f7c17f152c4be8fd7156155d15e6fba20962fc9d2336a956ef7b61a"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
