@@ -187,7 +187,6 @@ begin
       from (select each.id
               from payment_intents as each
              where each.order_id = v_order.id and each.status::text in ('unpaid', 'failed', 'rejected')
-             order by each.id
                for update) as intent;
     update payment_intents as intent
        set amount_cents = case when intent.amount_cents = v_before.balance_due_cents then v_order.balance_due_cents else v_order.total_cents end,
