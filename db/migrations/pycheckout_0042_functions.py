@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "69c5d2f49f7c17f152c4be8fd7156155d15e6fba20962fc9d2336a956ef7b61a"
+FUNCTIONS_HASH = "2173dd9248ead0932b0060ecabc9f637325771ef1e3dda545b530721faa7992d"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
