@@ -205,9 +205,10 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
     ours = _ours(cursor)
     known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in {function.name for function in ours} else None
     callers = {function.name: execute(_CALLERS, (function.oid,)).fetchall() for function in ours}
+    on_citus = _on_citus(cursor)
     deployed: dict[str, _Function] = {}
     for file in function_files():
-        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []))
+        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []), on_citus=on_citus)
     signatures = {function.signature for function in deployed.values()}
     for function in ours:
         if function.signature not in signatures:
@@ -263,11 +264,16 @@ def _ours(cursor: psycopg.Cursor[Any]) -> list[_Function]:
 
 
 def _create(
-    cursor: psycopg.Cursor[Any], file: Path, ours: Iterable[_Function], callers: Iterable[tuple[str, bool]]
+    cursor: psycopg.Cursor[Any],
+    file: Path,
+    ours: Iterable[_Function],
+    callers: Iterable[tuple[str, bool]],
+    *,
+    on_citus: bool,
 ) -> _Function:
     """Run one function file and return its function; earlier ones of its name are dropped, and `callers` kept."""
     text = file.read_text(encoding="utf-8")
-    if _on_citus(cursor):
+    if on_citus:
         text = _GENERIC.sub("", text)
     before = _named(cursor, file.stem)
     if foreign := before - set(ours):
