@@ -40,6 +40,19 @@ select set_config('quote_all_identifiers', 'off', true),
 """
 _PIN = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
+# A coordinator of Citus sends each node what is created, and names in it without their schema. What SET LOCAL says goes
+# along then, what set_config() does stays behind. Nor does it distribute a plan that may not look at its parameters.
+_ON_CITUS = "select exists (select from pg_extension where extname = 'citus')"
+_PIN_NODES = """
+do $$
+begin
+  set local citus.propagate_set_commands = 'local';
+  execute format('set local search_path = %I, pg_temp', current_schema());
+end
+$$
+"""
+_GENERIC = re.compile(r"^set plan_cache_mode = force_generic_plan\n", re.M)
+
 # In SQL, so that the HINT reaches every client. An overload that PUBLIC made in the schema and that matches a call
 # better than pg_catalog's function would run as the owner.
 _REFUSE = """
@@ -76,6 +89,7 @@ $$
 _SHUT = """
 do $$
 declare
+  v_made constant text[] := array(select name from checkout_ledger where kind = 'function');   -- Citus joins no catalog
   v_open record;
 begin
   for v_open in
@@ -102,8 +116,7 @@ begin
      cross join lateral (
        select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
      where routine.pronamespace = quote_ident(current_schema())::regnamespace and acl.grantee <> routine.proowner
-       and exists (select from checkout_ledger as ledger
-                    where ledger.kind = 'function' and ledger.name = routine.oid::regprocedure::text)
+       and routine.oid::regprocedure::text = any (v_made)
   loop
     execute format('revoke %s from %s cascade', v_open.rights, v_open.name);
     raise warning '% had what only the owner may have: %', v_open.name, v_open.rights;
@@ -112,11 +125,12 @@ end
 $$
 """
 
+_DEPLOYED = "select array(select signature from checkout_functions)"
 _OURS = """
 select routine.oid::bigint as oid, routine.proname::text as name, routine.oid::regprocedure::text as signature
-  from checkout_functions as deployed
-  join pg_proc as routine on routine.oid::regprocedure::text = deployed.signature
+  from pg_proc as routine
  where routine.pronamespace = quote_ident(current_schema())::regnamespace
+   and routine.oid::regprocedure::text = any (%s)
 """
 
 _NAMED = """
@@ -137,9 +151,10 @@ _PRIVILEGES = "select scope, privilege, kind, object, columns from checkout_priv
 # Whom a release gives what it brings anew: roles that still hold something of their scope. So a row that somebody else
 # wrote into checkout_roles gives its role nothing, and a role whose rights were all revoked by hand gets none. Where no
 # function was there yet, there is nothing to hold.
+_REMEMBERED = "select array_agg(role_name), array_agg(role_oid), array_agg(scope) from checkout_roles"
 _HOLDERS = """
 select remembered.role_name, remembered.scope
-  from checkout_roles as remembered
+  from unnest(%s::text[], %s::oid[], %s::text[]) as remembered (role_name, role_oid, scope)
   join pg_roles as role on role.rolname = remembered.role_name and role.oid = remembered.role_oid
  where %s or exists (
    select from checkout_privileges() as given
@@ -187,12 +202,13 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
     execute(_REFUSE.replace("{release}", RELEASE))
     execute(_SHUT)
 
-    ours = [_Function(*row) for row in execute(_OURS).fetchall()]
+    ours = _ours(cursor)
     known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in {function.name for function in ours} else None
     callers = {function.name: execute(_CALLERS, (function.oid,)).fetchall() for function in ours}
+    on_citus = _on_citus(cursor)
     deployed: dict[str, _Function] = {}
     for file in function_files():
-        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []))
+        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []), on_citus=on_citus)
     signatures = {function.signature for function in deployed.values()}
     for function in ours:
         if function.signature not in signatures:
@@ -214,8 +230,8 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
 def undeploy(conn: psycopg.Connection[Any]) -> None:
     """Drop every function that a deployment created, inside the transaction that `conn` is in."""
     cursor = _prepare(conn)
-    for _, _, signature in cursor.execute(_OURS).fetchall():
-        cursor.execute(sql.SQL("drop function if exists {}").format(sql.SQL(signature)))
+    for function in _ours(cursor):
+        cursor.execute(sql.SQL("drop function if exists {}").format(sql.SQL(function.signature)))
     cursor.execute("delete from checkout_functions")
     cursor.execute("delete from checkout_releases")
 
@@ -231,14 +247,34 @@ def _prepare(conn: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
     cursor = psycopg.Cursor(conn, row_factory=tuple_row)
     for statement in (_LOCK, _SETTINGS, _PIN):
         cursor.execute(statement)
+    if _on_citus(cursor):
+        cursor.execute(_PIN_NODES)
     return cursor
 
 
+def _on_citus(cursor: psycopg.Cursor[Any]) -> bool:
+    [(found,)] = cursor.execute(_ON_CITUS).fetchall()
+    return bool(found)
+
+
+def _ours(cursor: psycopg.Cursor[Any]) -> list[_Function]:
+    """What the last deployment created. In two statements: Citus joins none of our tables with a catalog."""
+    [signatures] = cursor.execute(_DEPLOYED).fetchall()
+    return [_Function(*row) for row in cursor.execute(_OURS, signatures).fetchall()]
+
+
 def _create(
-    cursor: psycopg.Cursor[Any], file: Path, ours: Iterable[_Function], callers: Iterable[tuple[str, bool]]
+    cursor: psycopg.Cursor[Any],
+    file: Path,
+    ours: Iterable[_Function],
+    callers: Iterable[tuple[str, bool]],
+    *,
+    on_citus: bool,
 ) -> _Function:
     """Run one function file and return its function; earlier ones of its name are dropped, and `callers` kept."""
     text = file.read_text(encoding="utf-8")
+    if on_citus:
+        text = _GENERIC.sub("", text)
     before = _named(cursor, file.stem)
     if foreign := before - set(ours):
         names = ", ".join(sorted(function.signature for function in foreign))
@@ -285,7 +321,8 @@ def _grant_what_is_new(
         made = kind == "function" and target.partition("(")[0] in names
         if made or (known is not None and privilege not in known):
             new.setdefault(scope, []).append(target)
-    for role, scope in cursor.execute(_HOLDERS, (first,)).fetchall():
+    [remembered] = cursor.execute(_REMEMBERED).fetchall()
+    for role, scope in cursor.execute(_HOLDERS, (*remembered, first)).fetchall():
         if scope in new:
             cursor.execute("select checkout_apply_grants(%s, %s, %s)", (role, scope, new[scope]))
 

@@ -14,6 +14,8 @@ MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB /
 
 TRIGGERS = {"cart_part_refuse_change", "cart_refuse_change", "cart_refuse_taken_id", "cart_refuse_truncate"}
 TRIGGERS |= {"market_gate"}  # which stands on no table but while a market moves
+# It writes nothing but the row that it was called for, with the rights of whoever writes that.
+STAMPS = {"cart_permit_take_transaction"}
 # They watch checkout_groups, where somebody writes to it.
 ON_AN_EXISTING_DATABASE = {"checkout_group_note_change", "checkout_groups_catch_up", "vendor_order_take_cart"}
 SIGNING_KEYS = {"ad_signing_key_put", "ad_signing_key_retire"}
@@ -96,7 +98,7 @@ def test_lists_of_entry_points_are_complete(functions):
 
 def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
     schema = row(db, "select current_schema()")["current_schema"]
-    for name in ENTRY_POINTS | TRIGGERS | FOR_THE_OWNER:
+    for name in ENTRY_POINTS | TRIGGERS | STAMPS | FOR_THE_OWNER:
         assert f"search_path={schema}, pg_temp" in (functions[name]["settings"] or []), name
 
 
@@ -362,11 +364,60 @@ def test_an_update_asks_for_nothing_volatile(functions):
     assert {name for name, statement in found if _VOLATILE.search(statement)} == set()
 
 
-def test_an_update_adds_no_interval_in_a_case(functions):
-    """Citus refuses what is not immutable in CASE and COALESCE, and timestamptz + interval is only stable."""
-    case = re.compile(r"\b(case|coalesce)\b.*(\binterval\b|\bmake_interval\b)", re.S)
+def test_an_update_has_only_immutable_parts_in_a_case(functions):
+    """Citus refuses others in CASE and COALESCE: now(), and timestamptz + interval, which is only stable."""
+    case = re.compile(r"\b(case|coalesce)\b.*(\binterval\b|\bmake_interval\b)|\b(case|coalesce)\b[^;]*\bnow\s*\(", re.S)
 
     assert {name for name, statement in statements(functions, "update") if case.search(statement)} == set()
+
+
+def test_an_update_has_no_case_of_a_value(functions):
+    """CASE x WHEN y is sent to a shard as text that is not SQL any more; CASE WHEN x = y is."""
+    case = re.compile(r"\bcase\s+(?!\s|when\b)", re.I)
+
+    assert {name for name, statement in statements(functions, "update") if case.search(statement)} == set()
+
+
+def test_an_update_makes_no_text_of_its_enums(functions, db):
+    """The cast is stable, and Citus takes no such function of a column: the rows are found before, by their ids."""
+    enums = values(
+        db,
+        """
+        select distinct attname::text
+          from pg_attribute join pg_class on pg_class.oid = attrelid join pg_type on pg_type.oid = atttypid
+         where typtype = 'e' and relkind = 'r' and relnamespace = current_schema()::regnamespace
+        """,
+    )
+    cast = re.compile(rf"\b(?!v_)\w+\.({'|'.join(enums)})::text\b")
+    assert any(cast.search(functions[name]["body"]) for name in FILES), "the pattern finds them"
+
+    assert {name for name, statement in statements(functions, "update") if cast.search(statement)} == set()
+
+
+def test_a_sql_function_calls_none_of_ours(functions):
+    """Folded into a statement that goes to a shard, its body is read there, where no search_path leads to ours."""
+    ours = re.compile(rf"\b({'|'.join(FILES)})\s*\(")
+    of_sql = {name for name in FILES if functions[name]["language"] == "sql"}
+
+    assert {name for name in of_sql if ours.search(code(functions[name]["body"]))} == set()
+
+
+def test_no_whole_row_of_a_table_is_used_in_a_statement(functions, tables):
+    """On a shard its type is the shard's, which no argument has, and no other row: row(line.*)::lines is ours."""
+    found = set()
+    for name in FILES:
+        body = code(functions[name]["body"])
+        aliases = set(re.findall(rf"\b(?:from|join|update)\s+(?:{'|'.join(tables)})\s+as\s+(\w+)", body))
+        for alias in aliases:
+            if re.search(rf"(?:\bselect\s+|,\s*|\()\b{alias}\b\s*(?=,|\)|\bfrom\b|\bas\b)", body):
+                found.add((name, alias))
+
+    found -= {
+        ("orders_list", "own"),  # by itself, and becomes ours by an assignment
+        ("checkout_audit_slice", "line"),  # also what an element of JSON is called
+        ("checkout_audit_rest", "slot"),  # also a column
+    }
+    assert found == set()
 
 
 def test_insert_select_casts_literals_alone_to_enums(functions, db):
@@ -377,6 +428,14 @@ def test_insert_select_casts_literals_alone_to_enums(functions, db):
     cast = re.compile(rf"(?<!')::({'|'.join(enums)})\b")
 
     assert {key for key, (_, rest) in insert_selects(functions).items() if cast.search(rest)} == set()
+
+
+def test_insert_select_adds_no_interval_to_a_timestamptz(functions):
+    """It is a stable function too; in UTC, of a timestamp, it is not."""
+    added = re.compile(r"(?<!at time zone ''\))\s\+\s*(make_interval|interval)\b")
+    assert any("make_interval" in rest for _, rest in insert_selects(functions).values())
+
+    assert {key for key, (_, rest) in insert_selects(functions).items() if added.search(rest)} == set()
 
 
 def test_no_identity_column(db):

@@ -627,3 +627,43 @@ def test_migrate_deploys_what_changed_although_nothing_is_pending(conn, url, fun
     write(functions, "checkout_probe")
     assert pycheckout.migrate(url).migrations == ()
     assert signatures(conn, "checkout_probe") == ["checkout_probe()"]
+
+
+# Citus: what holds of it on a plain server
+
+
+def test_no_statement_reads_our_tables_beside_a_catalog():
+    """A coordinator of Citus has no plan for that."""
+    statements = [
+        statement
+        for text in vars(deployment()).values()
+        if isinstance(text, str)
+        for statement in re.sub(r"--[^\n]*", "", text).split(";")
+    ]
+    catalog = re.compile(r"\b(from|join)\s+pg_\w+")
+    ours = re.compile(r"\b(from|join)\s+checkout_\w+\b(?!\()")
+    assert [statement for statement in statements if catalog.search(statement)]
+    assert [statement for statement in statements if ours.search(statement)]
+
+    assert [each for each in statements if catalog.search(each) and ours.search(each)] == []
+
+
+def test_the_nodes_are_told_the_path_that_the_deployment_has(conn):
+    """On a plain server the setting of Citus is a name without a meaning."""
+    with conn.transaction():
+        conn.execute(deployment()._PIN)
+        pinned = value(conn, "select current_setting('search_path')")
+        conn.execute(deployment()._PIN_NODES)
+        assert value(conn, "select current_setting('search_path')") == pinned
+        assert value(conn, "select current_setting('citus.propagate_set_commands')") == "local"
+
+
+def test_a_plan_that_must_not_look_at_its_parameters_can_be_left_out():
+    """Citus distributes none: the line goes, and nothing else does."""
+    texts = [file.read_text(encoding="utf-8") for file in deployment().function_files()]
+    forced = [text for text in texts if "force_generic_plan" in text]
+    assert len(forced) > 5
+    for text in forced:
+        left = deployment()._GENERIC.sub("", text)
+        assert len(text.splitlines()) - len(left.splitlines()) == 1
+        assert "force_generic_plan" not in left

@@ -204,3 +204,16 @@ def test_a_permit_of_another_transaction_opens_nothing(db, connect, converted):
         with refused("OC009"):
             db.execute(statement)
     db.execute("delete from cart_change_permits")
+
+
+def test_a_permit_is_of_the_transaction_that_writes_it(connect, converted):
+    """On the node that has the carts: a coordinator of Citus sends the number of a transaction of its own along."""
+    with connect() as owner:
+        for write in (
+            "insert into cart_change_permits values (%s, '3')",
+            "update cart_change_permits set cart_id = %s, transaction_id = '3'",
+        ):
+            owner.execute(write, (converted.id,))
+            [mine] = values(owner, "select transaction_id = pg_current_xact_id() from cart_change_permits")
+            assert mine
+        owner.rollback()

@@ -23,37 +23,37 @@ declare
   v_functions constant text[] := '{ad_base64url_decode, ad_epoch_ns, ad_hmac_pad, ad_json_object, ad_signing_key_put, ad_signing_key_retire, ad_token_check,'
     'ad_token_public, ad_token_verify, cart_below_minimum, cart_check_amounts, cart_check_figures, cart_check_shape, cart_check_values,'
     'cart_get, cart_group_discounts, cart_line_discount_cents, cart_lines_below_minimum, cart_open, cart_owed_beside,'
-    'cart_part_refuse_change, cart_promo_cents, cart_purge, cart_put, cart_raise_inconsistent, cart_raise_not_found, cart_read,'
-    'cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups,'
-    'cart_tax_lines_cents, cart_terms_are_right, cart_value_problem, cart_write, checkout_address, checkout_apply_grants,'
-    'checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits,'
-    'checkout_build_result, checkout_canonical, checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment,'
-    'checkout_convert, checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents,'
-    'checkout_create_reckoned_orders, checkout_cutoff, checkout_describe_orders, checkout_describe_whole, checkout_details,'
-    'checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant,'
-    'checkout_grant_operators, checkout_grant_orders, checkout_grant_payments, checkout_grant_quotes, checkout_grant_relay,'
-    'checkout_group_note_change, checkout_groups_catch_up, checkout_index_confirm, checkout_index_prepare, checkout_is_blank,'
-    'checkout_is_ours, checkout_json_join, checkout_lock_cart, checkout_metrics, checkout_migration_check, checkout_migration_close,'
-    'checkout_migration_dependants, checkout_migration_lock, checkout_migration_open, checkout_migration_pin, checkout_migration_undo,'
-    'checkout_migration_wait, checkout_order_number, checkout_place_orders, checkout_privileges, checkout_raise_invalid,'
-    'checkout_raise_nothing_to_order, checkout_raise_rows, checkout_register_role, checkout_request_hash, checkout_requests_purge,'
-    'checkout_result, checkout_revoke, checkout_says_more, checkout_shipping_line, checkout_table_private, checkout_timestamp,'
-    'checkout_totals, checkout_uuid, checkout_validate_amounts, checkout_validate_cart, checkout_validate_more,'
-    'checkout_validate_quote, checkout_version, inventory_adjust, inventory_changes_purge, inventory_get, inventory_lock_available,'
-    'inventory_lock_lines, inventory_lock_product, inventory_raise_full, inventory_read_levels, inventory_reserve, inventory_restock,'
-    'inventory_return, inventory_set, inventory_set_many, inventory_split, inventory_spread, inventory_suffices, inventory_take,'
-    'inventory_take_slot, inventory_was_changed, inventory_write_available, market_arrive, market_close, market_drop_gate,'
-    'market_expect, market_freeze, market_gate, market_guard, market_leave, market_open, market_raise_moving, market_refuse,'
-    'market_set_gate, market_shut, market_status, market_stay, market_tables, market_unguard, order_adjust, order_change,'
-    'order_changes_list, order_check_details, order_check_key, order_check_reason, order_describe, order_describe_change,'
-    'order_emit_event, order_end_due, order_get, order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil,'
-    'order_line_release, order_line_return, order_lock, order_lock_due, order_lock_line, order_part_cents, order_place,'
-    'order_raise_state, order_raise_units, order_read_decisions, order_read_key, order_read_place, order_show, order_still_due,'
-    'order_units_fulfilled, order_units_left, orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail,'
-    'outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay,'
-    'outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read, payment_record, payment_settle, payment_sums,'
-    'payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide, vendor_order_extend, vendor_order_take_cart,'
-    'vendor_orders_expire}';
+    'cart_part_refuse_change, cart_permit_take_transaction, cart_promo_cents, cart_purge, cart_put, cart_raise_inconsistent,'
+    'cart_raise_not_found, cart_read, cart_read_groups, cart_read_items, cart_refuse_change, cart_refuse_taken_id,'
+    'cart_refuse_truncate, cart_show_groups, cart_tax_lines_cents, cart_terms_are_right, cart_value_problem, cart_write,'
+    'checkout_address, checkout_apply_grants, checkout_attribution, checkout_audit, checkout_audit_rest, checkout_audit_slice,'
+    'checkout_bind_key, checkout_bound_lock_waits, checkout_build_result, checkout_canonical, checkout_check_arguments,'
+    'checkout_check_key, checkout_column_type, checkout_comment, checkout_convert, checkout_create_line_items, checkout_create_orders,'
+    'checkout_create_payment_intents, checkout_create_reckoned_orders, checkout_cutoff, checkout_describe_orders,'
+    'checkout_describe_whole, checkout_details, checkout_emit_events, checkout_erase, checkout_execute, checkout_finalize_cart,'
+    'checkout_function_private, checkout_grant, checkout_grant_operators, checkout_grant_orders, checkout_grant_payments,'
+    'checkout_grant_quotes, checkout_grant_relay, checkout_group_note_change, checkout_groups_catch_up, checkout_index_confirm,'
+    'checkout_index_prepare, checkout_is_blank, checkout_is_ours, checkout_json_join, checkout_lock_cart, checkout_metrics,'
+    'checkout_migration_check, checkout_migration_close, checkout_migration_dependants, checkout_migration_lock,'
+    'checkout_migration_open, checkout_migration_pin, checkout_migration_undo, checkout_migration_wait, checkout_order_number,'
+    'checkout_place_orders, checkout_privileges, checkout_raise_invalid, checkout_raise_nothing_to_order, checkout_raise_rows,'
+    'checkout_register_role, checkout_request_hash, checkout_requests_purge, checkout_result, checkout_revoke, checkout_says_more,'
+    'checkout_shipping_line, checkout_table_private, checkout_timestamp, checkout_totals, checkout_uuid, checkout_validate_amounts,'
+    'checkout_validate_cart, checkout_validate_more, checkout_validate_quote, checkout_version, inventory_adjust,'
+    'inventory_changes_purge, inventory_get, inventory_lock_available, inventory_lock_lines, inventory_lock_product,'
+    'inventory_raise_full, inventory_read_levels, inventory_reserve, inventory_restock, inventory_return, inventory_set,'
+    'inventory_set_many, inventory_split, inventory_spread, inventory_suffices, inventory_take, inventory_take_slot,'
+    'inventory_was_changed, inventory_write_available, market_arrive, market_close, market_drop_gate, market_expect, market_freeze,'
+    'market_gate, market_guard, market_leave, market_open, market_raise_moving, market_refuse, market_set_gate, market_shut,'
+    'market_status, market_stay, market_tables, market_unguard, order_adjust, order_change, order_changes_list, order_check_details,'
+    'order_check_key, order_check_reason, order_describe, order_describe_change, order_emit_event, order_end_due, order_get,'
+    'order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil, order_line_release, order_line_return, order_lock,'
+    'order_lock_due, order_lock_line, order_part_cents, order_place, order_raise_state, order_raise_units, order_read_decisions,'
+    'order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack,'
+    'outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park,'
+    'outbox_purge, outbox_release, outbox_replay, outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read,'
+    'payment_record, payment_settle, payment_sums, payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide,'
+    'vendor_order_extend, vendor_order_take_cart, vendor_orders_expire}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;
@@ -562,7 +562,8 @@ begin
                where attribute.attrelid = to_regclass(quote_ident(object.table_name)) and attribute.attname = object.name)
            end
       from (select * from checkout_objects except select * from checkout_objects_before) as object
-     where object.table_name is null   -- what hangs on a new table goes with it
+     where object.table_name is null   -- what hangs on a new table goes with it; a trigger might be a host's, later
+        or object.kind = 'trigger'
         or exists (select from checkout_objects_before as before
                     where before.kind = 'table' and before.name = object.table_name)
      order by array_position('{type,table,column,constraint,index,function,trigger,view}', object.kind),

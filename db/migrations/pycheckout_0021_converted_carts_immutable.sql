@@ -23,6 +23,24 @@ create table if not exists cart_change_permits (
 
 do $$ begin perform checkout_table_private('cart_change_permits'); end $$;
 
+-- The transaction is asked for where the row is written, beside the carts: on a node that a coordinator of Citus sends
+-- the row to, the caller's is another one than the guards of the carts see.
+create or replace function cart_permit_take_transaction()
+returns trigger
+language plpgsql
+set search_path from current
+as $$
+begin
+  new.transaction_id := pg_current_xact_id();
+  return new;
+end;
+$$;
+
+create or replace trigger cart_change_permits_of_their_transaction
+before insert or update on cart_change_permits
+for each row
+execute function cart_permit_take_transaction('cart_change_permits');
+
 create or replace function cart_refuse_change()
 returns trigger
 language plpgsql
@@ -126,10 +144,12 @@ begin
 end;
 $$;
 
+revoke execute on function cart_permit_take_transaction() from public;
 revoke execute on function cart_refuse_taken_id() from public;
 revoke execute on function cart_refuse_change() from public;
 revoke execute on function cart_part_refuse_change() from public;
 revoke execute on function cart_refuse_truncate() from public;
+comment on function cart_permit_take_transaction() is 'Trigger: a permit is good for the transaction that writes it, whatever it says.';
 comment on function cart_refuse_change() is 'Trigger: raises OC009 when a converted cart is updated or deleted.';
 comment on function cart_part_refuse_change() is
   'Trigger: raises OC009 when a group or item of a converted cart is inserted, updated or deleted. Locks the cart row FOR KEY SHARE.';

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "eda8ea914783bc02b9416e9e7519b2308ceaf7c1e2a5208bf4560b14cd197456"
+FUNCTIONS_HASH = "2173dd9248ead0932b0060ecabc9f637325771ef1e3dda545b530721faa7992d"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

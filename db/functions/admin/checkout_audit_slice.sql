@@ -34,10 +34,10 @@ begin
            line.fulfilled_qty, line.released_qty, line.returned_qty, line.status, line.notes, line.name, line.category, line.unit, line.moq, line.max_qty,
            line.applied_volume_discount, line.attributed_token ->> 'token_id' as token_id, line.created_at,
            slice.vendor_store_id, slice.checkout_group_id, slice.cart_id,
-           order_units_fulfilled(line) as shipped, order_units_left(line) as units_left,
-           order_part_cents(line.total_cents, line.qty - order_units_left(line), line.qty) as off_total,
-           order_part_cents(line.discount_cents, line.qty - order_units_left(line), line.qty) as off_discount,
-           coalesce(order_part_cents(line.tax_cents, line.qty - order_units_left(line), line.qty), 0) as off_tax
+           order_units_fulfilled(row(line.*)::order_line_items) as shipped, order_units_left(row(line.*)::order_line_items) as units_left,
+           order_part_cents(line.total_cents, line.qty - order_units_left(row(line.*)::order_line_items), line.qty) as off_total,
+           order_part_cents(line.discount_cents, line.qty - order_units_left(row(line.*)::order_line_items), line.qty) as off_discount,
+           coalesce(order_part_cents(line.tax_cents, line.qty - order_units_left(row(line.*)::order_line_items), line.qty), 0) as off_tax
       from slice
       join order_line_items as line on line.order_id = slice.id
      where line.cart_item_id = line.id

@@ -87,7 +87,7 @@ begin
   update order_changes as change
      set reason = null, details = null,
          lines = (select coalesce(jsonb_agg(case when part.value ? 'reason' then part.value || '{"reason": null}' else part.value end order by part.place), '[]')
-                    from jsonb_array_elements(case jsonb_typeof(change.lines) when 'array' then change.lines else '[]' end) with ordinality as part (value, place))
+                    from jsonb_array_elements(case when jsonb_typeof(change.lines) = 'array' then change.lines else '[]' end) with ordinality as part (value, place))
    where change.order_id = any (v_order_ids)
      and (num_nonnulls(change.reason, change.details) > 0 or jsonb_path_exists(change.lines, '$[*].reason ? (@ != null)'));
   get diagnostics v_rows = row_count;

@@ -7,9 +7,11 @@ returns void
 language plpgsql
 set search_path from current
 as $$
+declare
+  v_now constant timestamptz := now();
 begin
   update ad_signing_keys as key
-     set active = false, retired_at = coalesce(key.retired_at, now())
+     set active = false, retired_at = coalesce(key.retired_at, v_now)
    where key.kid = ad_signing_key_retire.kid;
 
   if not found then

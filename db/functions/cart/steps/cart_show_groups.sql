@@ -35,11 +35,11 @@ begin
                coalesce(sum(part.tax_cents), 0) as tax_cents,
                coalesce(json_agg(part.item order by part.item_id) filter (where part.item_id is not null), '[]') as items
           from (
-            select own.vendor_store_id, own, null::uuid as item_id, null::json as item, null::bigint as tax_cents
+            select own.vendor_store_id, row(own.*)::cart_vendor_groups as own, null::uuid as item_id, null::json as item, null::bigint as tax_cents
               from cart_vendor_groups as own
              where own.cart_id = cart_show_groups.cart_id
              union all
-            select own.vendor_store_id, null, own.id, to_json(line), case own.status when 'ok' then own.tax_cents end
+            select own.vendor_store_id, null::cart_vendor_groups, own.id, to_json(line), case own.status when 'ok' then own.tax_cents end
               from cart_items as own
              cross join lateral (
                select own.id, own.product_id, own.title, own.category, own.unit, own.quantity, own.moq, own.max_qty, own.unit_price_cents,

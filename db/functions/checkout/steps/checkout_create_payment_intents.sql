@@ -19,7 +19,9 @@ begin
 
   insert into payment_intents (id, order_id, method, amount_cents, payment_terms, due_at, created_at, updated_at)
   select vendor_order.id, vendor_order.id, checkout_create_payment_intents.method, vendor_order.total_cents, nullif(vendor.own -> 'payment_terms', 'null'),
-         checkout_create_payment_intents.now + make_interval(hours => 24 * (vendor.own #>> '{payment_terms,net_days}')::numeric::integer), checkout_create_payment_intents.now, checkout_create_payment_intents.now
+         -- in UTC, where it is immutable: Citus distributes no INSERT ... SELECT that adds an interval to a timestamptz
+         ((checkout_create_payment_intents.now at time zone 'UTC') + make_interval(hours => 24 * (vendor.own #>> '{payment_terms,net_days}')::numeric::integer)) at time zone 'UTC',
+         checkout_create_payment_intents.now, checkout_create_payment_intents.now
     from vendor_orders as vendor_order
    cross join lateral (select checkout_create_payment_intents.vendors -> vendor_order.vendor_store_id::text as own) as vendor
    where vendor_order.checkout_group_id = checkout_create_payment_intents.checkout_group_id and vendor_order.cart_id = checkout_create_payment_intents.cart_id;

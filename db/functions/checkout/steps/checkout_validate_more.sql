@@ -20,10 +20,10 @@ declare
   v_more jsonb;
 begin
   with parts as materialized (   -- or the sum of tax lines would be taken again wherever it is named
-    select own.vendor_store_id, own as vendor, null::uuid as item_id, 0::bigint as total, null::bigint as tax, null::jsonb as tax_lines, null::numeric as listed
+    select own.vendor_store_id, row(own.*)::cart_vendor_groups as vendor, null::uuid as item_id, 0::bigint as total, null::bigint as tax, null::jsonb as tax_lines, null::numeric as listed
       from cart_vendor_groups as own where own.cart_id = v_cart.id and own.status = 'ok'
      union all
-    select own.vendor_store_id, null, own.id, coalesce(own.line_total_cents, own.line_subtotal_cents), own.tax_cents, nullif(own.tax_lines, 'null'),
+    select own.vendor_store_id, null::cart_vendor_groups, own.id, coalesce(own.line_total_cents, own.line_subtotal_cents), own.tax_cents, nullif(own.tax_lines, 'null'),
            case when own.tax_lines is not null then cart_tax_lines_cents(own.tax_lines) end
       from cart_items as own where own.cart_id = v_cart.id and own.status = 'ok'
   ), judged_parts as (

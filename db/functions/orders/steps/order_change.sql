@@ -46,14 +46,14 @@ declare
   v_discounts numeric;
   v_total numeric;
   v_paid numeric;
-  v_intents bigint;
+  v_intent_ids uuid[];
   v_rows bigint;
 begin
   -- not before the last change of the order: its events are sent in this order, whatever the clock does
   v_now := greatest(clock_timestamp(), v_order.updated_at + interval '1 microsecond');
 
   with parts as (
-    select line.id, part.qty as units, part.reason, line.total_cents, line.discount_cents, line.tax_cents, line.qty, line.qty - order_units_left(line) as off
+    select line.id, part.qty as units, part.reason, line.total_cents, line.discount_cents, line.tax_cents, line.qty, line.qty - order_units_left(row(line.*)::order_line_items) as off
       from unnest(order_change.line_ids, v_qtys, order_change.line_reasons) as part (line_id, qty, reason)
       join order_line_items as line on line.id = part.line_id
   ), amounts as (
@@ -80,14 +80,14 @@ begin
 
   update order_line_items as line
      set reserved_qty = line.reserved_qty - case when v_kind = 'returned' then 0 else part.qty end,
-         fulfilled_qty = nullif(order_units_fulfilled(line) + case when v_kind = 'fulfilled' then part.qty else 0 end, 0),
+         fulfilled_qty = nullif(order_units_fulfilled(row(line.*)::order_line_items) + case when v_kind = 'fulfilled' then part.qty else 0 end, 0),
          released_qty = case when v_is_off then nullif(coalesce(line.released_qty, 0) + part.qty, 0) else line.released_qty end,
          returned_qty = case when v_kind = 'returned' then coalesce(line.returned_qty, 0) + part.qty else line.returned_qty end,
          status = case when v_kind = 'returned' then line.status
                        when line.reserved_qty > part.qty then case when v_kind = 'decided' then 'accepted' else line.status end
-                       when v_kind = 'fulfilled' or order_units_fulfilled(line) > 0 then 'fulfilled'
+                       when v_kind = 'fulfilled' or order_units_fulfilled(row(line.*)::order_line_items) > 0 then 'fulfilled'
                        else 'rejected' end,
-         notes = case when v_is_off and line.reserved_qty <= part.qty and order_units_fulfilled(line) = 0 then coalesce(part.reason, order_change.reason)
+         notes = case when v_is_off and line.reserved_qty <= part.qty and order_units_fulfilled(row(line.*)::order_line_items) = 0 then coalesce(part.reason, order_change.reason)
                       else line.notes end,
          updated_at = v_now
     from unnest(order_change.line_ids, v_qtys, order_change.line_reasons) as part (line_id, qty, reason)
@@ -97,8 +97,8 @@ begin
     perform checkout_raise_rows(v_order.cart_id, 'order_line_items', cardinality(order_change.line_ids), v_rows);
   end if;
 
-  select sum(line.reserved_qty) as held, sum(order_units_fulfilled(line)) as fulfilled, sum(order_units_left(line)) as units,
-         sum(line.qty) - sum(line.reserved_qty) - sum(order_units_fulfilled(line)) as released
+  select sum(line.reserved_qty) as held, sum(order_units_fulfilled(row(line.*)::order_line_items)) as fulfilled, sum(order_units_left(row(line.*)::order_line_items)) as units,
+         sum(line.qty) - sum(line.reserved_qty) - sum(order_units_fulfilled(row(line.*)::order_line_items)) as released
     into v_left
     from order_line_items as line
    where line.order_id = v_order.id and line.cart_item_id = line.id;
@@ -183,15 +183,18 @@ begin
 
   -- Of an intent that is under way, or paid, the amount tells what was charged; of one that asks for the rest, the rest follows.
   if v_total <> v_before.total_cents then
-    select count(*) into v_intents
-      from payment_intents as intent where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected');
+    select array_agg(intent.id) into v_intent_ids
+      from (select each.id
+              from payment_intents as each
+             where each.order_id = v_order.id and each.status::text in ('unpaid', 'failed', 'rejected')
+               for update) as intent;
     update payment_intents as intent
        set amount_cents = case when intent.amount_cents = v_before.balance_due_cents then v_order.balance_due_cents else v_order.total_cents end,
            updated_at = v_now
-     where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected');
+     where intent.id = any (v_intent_ids);
     get diagnostics v_rows = row_count;
-    if v_rows <> v_intents then
-      perform checkout_raise_rows(v_before.cart_id, 'payment_intents', v_intents, v_rows);
+    if v_rows <> coalesce(cardinality(v_intent_ids), 0) then
+      perform checkout_raise_rows(v_before.cart_id, 'payment_intents', coalesce(cardinality(v_intent_ids), 0), v_rows);
     end if;
   end if;
 

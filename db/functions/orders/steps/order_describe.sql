@@ -35,11 +35,11 @@ begin
                  'qty', line.qty,
                  'total_cents', line.total_cents,
                  'reserved_qty', line.reserved_qty,
-                 'fulfilled_qty', order_units_fulfilled(line),
+                 'fulfilled_qty', order_units_fulfilled(row(line.*)::order_line_items),
                  'released_qty', coalesce(line.released_qty, 0),
                  'returned_qty', coalesce(line.returned_qty, 0),
-                 'left_qty', order_units_left(line),
-                 'left_cents', line.total_cents - order_part_cents(line.total_cents, line.qty - order_units_left(line), line.qty),
+                 'left_qty', order_units_left(row(line.*)::order_line_items),
+                 'left_cents', line.total_cents - order_part_cents(line.total_cents, line.qty - order_units_left(row(line.*)::order_line_items), line.qty),
                  'status', line.status) order by line.id), '[]')
           from order_line_items as line
          where line.order_id = (order_describe.vendor_order).id and line.id = any (order_describe.line_ids)))

@@ -44,9 +44,9 @@ begin
            from (
              select own.id as line_item_id, own.cart_item_id, own.product_id, own.qty, own.unit_price_cents, own.line_subtotal_cents,
                     own.discount_cents, own.total_cents, own.tax_cents, own.tax_lines, own.reserved_qty, own.fulfilled_qty, own.released_qty,
-                    own.returned_qty, case when own.cart_item_id = own.id then order_units_left(own) end as left_qty,
+                    own.returned_qty, case when own.cart_item_id = own.id then order_units_left(row(own.*)::order_line_items) end as left_qty,
                     case when own.cart_item_id = own.id
-                         then own.total_cents - order_part_cents(own.total_cents, own.qty - order_units_left(own), own.qty) end as left_cents, own.status, own.name, own.category, own.unit, own.notes,
+                         then own.total_cents - order_part_cents(own.total_cents, own.qty - order_units_left(row(own.*)::order_line_items), own.qty) end as left_cents, own.status, own.name, own.category, own.unit, own.notes,
                     coalesce(nullif(own.warnings, 'null'), '[]') as warnings, own.applied_volume_discount,
                     ad_token_public(own.attributed_token) as attributed_token
                from order_line_items as own
