@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from brokers import running
 from command import PROGRAM, ROOT, environment
+from failover import SCHEMA
+from moving import Died, Fleet, two_servers
 from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -373,3 +375,21 @@ def test_25_one_schema_is_copied_to_another_server_under_another_name(
             assert rows(copy, "select * from checkout_audit()") == []
             with pytest.raises(psycopg.DatabaseError, match="is converted and cannot be changed"):
                 copy.execute("delete from cart_records where id = %s", (another.id,))
+
+
+def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, tmp_path):
+    """Each way from each step is tried in test_moves.py."""
+    path = tmp_path / "markets.toml"
+    with two_servers() as servers:
+        path.write_text(
+            "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in servers.items())
+            + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
+        )
+        with pytest.raises(Died):
+            Fleet(servers).move("b", dies_at="freeze").run()
+
+        follow(26, env={"PYCHECKOUT_MARKETS": str(path)})
+
+        found = Fleet(servers).status()
+        assert (found["a"].state, found["b"].state) == ("moved", "selling")
+        assert found["b"].epoch == 2, "the first was taken back"
