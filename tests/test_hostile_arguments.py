@@ -578,7 +578,7 @@ def test_each_edge_of_each_other_argument(api, calls, attempt, nothing_changes):
         "vendor_order_extend": {"order_id": calls["vendor_order_cancel"]["order_id"], "until": "2026-01-01T00:00:00Z"},
         "vendor_orders_expire": {"max_rows": 9},
     }
-    without_arguments = {"checkout_metrics", "checkout_version"}
+    without_arguments = {"checkout_metrics", "checkout_version", "market_status"}
     assert api.keys() - {"checkout_apply_grants"} - without_arguments == calls.keys() | others.keys()
 
     for name, arguments in (calls | others).items():
