@@ -103,9 +103,9 @@ def router(primary, standby):
         def router(*ports: int) -> ConnectionPool:
             made = Router([*ports])
             stack.callback(made.close)
-            # Encryption is not there, and would be passed on like all else.
+            # Encryption is not there, and would be passed on like all else. Of two connections either may be the first.
             dsn = make_conninfo(primary.dsn(), port=made.port, sslmode="disable", gssencmode="disable")
-            return stack.enter_context(ConnectionPool(dsn, min_size=1, max_size=2, timeout=10, open=True))
+            return stack.enter_context(ConnectionPool(dsn, min_size=1, max_size=1, timeout=10, open=True))
 
         yield router
 

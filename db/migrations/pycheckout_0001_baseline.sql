@@ -141,9 +141,9 @@ begin
              union all
             select 'trigger', format('%I on %s', tgname, tgrelid::regclass)
               from pg_trigger
-             where not v_is_fresh and tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups}'::text[]) as name))
+             where not v_is_fresh and tgrelid = any (array(select to_regclass(name) from unnest(v_tables || '{checkout_groups,cart_change_permits}'::text[]) as name))
                and (tgname ~ '^cart_(records|vendor_groups|items)_(converted_immutable|no_truncate)$'
-                    or tgname in ('cart_records_id_not_taken', 'checkout_groups_note_change', 'vendor_orders_take_cart'))
+                    or tgname in ('cart_records_id_not_taken', 'cart_change_permits_of_their_transaction', 'checkout_groups_note_change', 'vendor_orders_take_cart'))
              union all
             select 'constraint', format('%I on %s', conname, conrelid::regclass)
               from pg_constraint
