@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2173dd9248ead0932b0060ecabc9f637325771ef1e3dda545b530721faa7992d"
+FUNCTIONS_HASH = "fb586da51579f6f44575c34a3be862fe80333053d28c259c8811b66c4237f099"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

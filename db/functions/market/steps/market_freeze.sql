@@ -9,14 +9,13 @@ language plpgsql
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();
-  v_here checkout_market;
   v_cart constant text := 'cart_records';
 begin
   perform market_expect(market_freeze.epoch, 'leaving');
   execute format('lock table %I in exclusive mode', v_cart);
   execute format('lock table %s in share row exclusive mode', (select string_agg(gated::text, ', ') from market_tables() as gated));
-  select * into v_here from checkout_market;
-  insert into checkout_moves (epoch, origin, destination, frozen_at) values (v_here.epoch, v_here.home, v_here.server, v_now);
+  insert into checkout_moves (epoch, origin, destination, frozen_at)
+  select here.epoch, here.home, here.server, v_now from checkout_market as here;
   perform market_set_gate(market_freeze.epoch);
   update checkout_market set state = 'moving', changed_at = v_now;
 end;

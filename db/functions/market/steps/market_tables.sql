@@ -14,7 +14,7 @@ begin
   select class.oid::regclass
     from pg_class as class
     left join unnest('{cart_records,cart_vendor_groups,cart_items,checkout_requests,inventory_items,inventory_slots,inventory_holds,vendor_orders,
-                       order_line_items,payment_intents,order_changes,payment_changes,outbox_events}'::text[]) with ordinality as known (name, place)
+                       order_line_items,payment_intents,order_changes,payment_events,outbox_events}'::text[]) with ordinality as known (name, place)
       on known.name = class.relname
    where class.relnamespace = quote_ident(current_schema())::regnamespace
      and class.relkind in ('r', 'p') and class.relpersistence = 'p' and class.relname <> 'checkout_market'
