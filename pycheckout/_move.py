@@ -755,12 +755,16 @@ class Move:
         """What only the move needed. The source keeps its gate and its word; the target has the calls as deployed."""
         name = self._name(epoch)
         self._unsubscribe(name)
-        for table in self.target.tables():
-            if self.target.rows(_GATED, table):
-                self._briefly(self.target, "select market_drop_gate(%s::text::regclass)", table)
-        self.target.call("market_unguard")
+        self._as_deployed(self.target)
         self._unpublish(name)
         self._vacuum_again()
+
+    def _as_deployed(self, side: _Side) -> None:
+        """No table has a gate there, and no call a guard."""
+        for table in side.tables():
+            if side.rows(_GATED, table):
+                self._briefly(side, "select market_drop_gate(%s::text::regclass)", table)
+        side.call("market_unguard")
 
     def _unsubscribe(self, name: str) -> None:
         if self.target.rows(_SUBSCRIPTION, name):
@@ -797,9 +801,12 @@ class Move:
         self.target.call("market_shut", there.epoch)
         for row in self.target.rows(_SUBSCRIPTIONS_OF, self.schema):
             self._unsubscribe(row["name"])
-        self.target.rows("set client_min_messages = warning")
-        self.target.rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(self.schema)))
-        self.target.rows("reset client_min_messages")
+        self._drop_schema(self.target)
+
+    def _drop_schema(self, side: _Side) -> None:
+        side.rows("set client_min_messages = warning")
+        side.rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(self.schema)))
+        side.rows("reset client_min_messages")
 
     def _take_back(self) -> None:
         here, there = self.source.status(), self.target.status()
@@ -825,10 +832,7 @@ class Move:
         if here.state in (None, "foreign"):
             return
         self._unpublish(self._name(here.epoch))
-        for table in self.source.tables():
-            if self.source.rows(_GATED, table):
-                self._briefly(self.source, "select market_drop_gate(%s::text::regclass)", table)
-        self.source.call("market_unguard")
+        self._as_deployed(self.source)
         self._vacuum_again()
 
     def _unknown(self, here: Status, there: Status) -> MoveRefused:
@@ -846,8 +850,7 @@ class Move:
             )
         Path(dump).touch(mode=0o600)
         self._dumped("--format=custom", f"--file={Path(dump).resolve()}")
-        self.source.rows("set client_min_messages = warning")
-        self.source.rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(self.schema)))
+        self._drop_schema(self.source)
 
     # Proof
 

@@ -6,13 +6,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count as counting
 
 import psycopg
 import pytest
 from command import PROGRAM, environment, run_command
 from crash import CrashServer
-from failover import SCHEMA, a_pair
+from failover import SCHEMA, Pair, a_pair
 from moving import SETTINGS, Died, Fleet, database_of_each, forget, judged, selling, two_servers
 from quoted import quoted
 
@@ -35,6 +36,16 @@ def servers() -> Iterator[dict[str, str]]:
 def fleet(servers) -> Iterator[Fleet]:
     with database_of_each(servers, f"moved_{next(_numbers)}") as fleet:
         yield fleet
+
+
+@contextmanager
+def a_fleet_of_a_pair(servers: dict[str, str], *, synchronous: bool) -> Iterator[tuple[Fleet, Pair]]:
+    """Its source is a primary with a standby, its target an empty database of server b."""
+    name = f"moved_{next(_numbers)}"
+    with a_pair(synchronous=synchronous, **SETTINGS) as pair:
+        with psycopg.connect(servers["b"], autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+        yield Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"}), pair
 
 
 def sells(fleet: Fleet, at: str) -> bool:
@@ -306,11 +317,7 @@ def test_a_gate_that_meets_somebody_gives_up_and_no_caller_does(fleet):
 
 def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_place(servers):
     """Else one that lacks it would be promoted, and sell beside the target."""
-    name = f"moved_{next(_numbers)}"
-    with a_pair(synchronous=False, **SETTINGS) as pair:
-        with psycopg.connect(servers["b"], autocommit=True) as admin:
-            admin.execute(f"create database {name}")
-        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+    with a_fleet_of_a_pair(servers, synchronous=False) as (fleet, pair):
         with psycopg.connect(pair.dsn()) as standby:
             [(way,)] = standby.execute("select setting from pg_settings where name = 'primary_conninfo'").fetchall()
 
@@ -343,11 +350,7 @@ def test_a_standby_has_the_gate_before_the_target_opens_and_takes_the_sources_pl
 )
 def test_a_failover_to_a_synchronous_standby_ends_with_one_server_that_sells(servers, step, is_taken_back):
     """A slot of logical replication does not come along: a copy that was not whole by then is worth nothing."""
-    name = f"moved_{next(_numbers)}"
-    with a_pair(synchronous=True, **SETTINGS) as pair:
-        with psycopg.connect(servers["b"], autocommit=True) as admin:
-            admin.execute(f"create database {name}")
-        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+    with a_fleet_of_a_pair(servers, synchronous=True) as (fleet, pair):
         with pytest.raises(Died):
             fleet.move("b", dies_at=step).run()
         pair.kill_primary()
@@ -365,11 +368,7 @@ def test_a_failover_to_a_synchronous_standby_ends_with_one_server_that_sells(ser
 
 def test_a_standby_that_was_given_up_and_is_promoted_all_the_same_is_shut_and_told(servers):
     """Both sold for a while, by the operator's word: the command says so, and ends it."""
-    name = f"moved_{next(_numbers)}"
-    with a_pair(synchronous=False, **SETTINGS) as pair:
-        with psycopg.connect(servers["b"], autocommit=True) as admin:
-            admin.execute(f"create database {name}")
-        fleet = Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+    with a_fleet_of_a_pair(servers, synchronous=False) as (fleet, pair):
         move = fleet.move("b", given_up=("walreceiver@127.0.0.1",))
 
         def told(step: str) -> None:
