@@ -10,7 +10,7 @@ import threading
 import tomllib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,62 +121,30 @@ class _Map:
 
 
 class _Way:
-    """The way to a market: a pool for `Checkout`, of the server that the market is on, also after it has moved."""
+    """The way to a market: a pool for `Checkout`, of the server that the market is on, also after it has moved.
 
-    def __init__(self, of: Markets, name: str) -> None:
+    Of `AsyncMarkets` it is one for `AsyncCheckout`: what the pool answers is awaited by whoever asked.
+    """
+
+    def __init__(self, of: Markets | AsyncMarkets, name: str) -> None:
         self._of = of
         self._name = name
 
     @property
-    def _market(self) -> Market:
-        return self._of._map[self._name]
+    def pool(self) -> Any:
+        return self._of._pool(self.where())
 
-    @property
-    def pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
-        return self._of._pool(self._market)
-
-    def connection(self, timeout: float | None = None) -> AbstractContextManager[psycopg.Connection[Any]]:
+    def connection(self, timeout: float | None = None) -> Any:
         return self.pool.connection(timeout)
 
-    def check(self) -> None:
-        self.pool.check()
+    def check(self) -> Any:
+        return self.pool.check()
 
-    def drain(self) -> None:
-        self.pool.drain()
+    def drain(self) -> Any:
+        return self.pool.drain()
 
     def where(self) -> Market:
-        return self._market
-
-    def follow(self, error: MarketMoved, asked: Market) -> bool:
-        return self._of._map.follow(self._name, error, asked)
-
-
-class _AsyncWay:
-    """`_Way`, for `await`."""
-
-    def __init__(self, of: AsyncMarkets, name: str) -> None:
-        self._of = of
-        self._name = name
-
-    @property
-    def _market(self) -> Market:
         return self._of._map[self._name]
-
-    @property
-    def pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
-        return self._of._pool(self._market)
-
-    def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
-        return self.pool.connection(timeout)
-
-    async def check(self) -> None:
-        await self.pool.check()
-
-    async def drain(self) -> None:
-        await self.pool.drain()
-
-    def where(self) -> Market:
-        return self._market
 
     def follow(self, error: MarketMoved, asked: Market) -> bool:
         return self._of._map.follow(self._name, error, asked)
@@ -294,7 +262,7 @@ class AsyncMarkets(Mapping[str, AsyncCheckout]):
         checkout = self._checkouts.get(name)
         if checkout is None:
             market = self._map[name]
-            checkout = self._checkouts[name] = AsyncCheckout(_AsyncWay(self, name), schema=market.schema)
+            checkout = self._checkouts[name] = AsyncCheckout(_Way(self, name), schema=market.schema)
         return checkout
 
     def __iter__(self) -> Iterator[str]:
