@@ -68,10 +68,10 @@ begin
             hint = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', current_schema());
   end if;
 
-  if exists (select from checkout_market where state <> 'selling') then
-    raise exception 'the market moves, or has moved, and its functions stay as they are'
+  if exists (select from checkout_market where state <> 'selling' or followed_until is not null) then
+    raise exception 'the market moves, has moved, or has a server that follows, and its functions stay as they are'
       using errcode = 'object_not_in_prerequisite_state',
-            hint = 'End the move first, or take it back: pycheckout market status.';
+            hint = 'End the move first (pycheckout market finish), or take it back: pycheckout market status.';
   end if;
 
   select version into v_deployed from checkout_releases order by id desc limit 1;

@@ -1191,11 +1191,11 @@ def _expire_all(place: Place, batch: int, as_json: bool, stop: threading.Event, 
             sys.stdout.flush()
 
 
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)(s|m|h)?", text)
-    seconds = float(found[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+def _seconds(text: str, option: str = "--every") -> float:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)(s|m|h|d)?", text)
+    seconds = float(found[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0.0
     if seconds <= 0:
-        raise typer.BadParameter("--every: a time above 0, such as 30s, 5m or 1h")
+        raise typer.BadParameter(f"{option}: a time above 0, such as 30s, 5m or 1h")
     return seconds
 
 
@@ -1213,7 +1213,9 @@ Comes = Annotated[
 ]
 
 
-def _moving(name: str, to: str, leaves: str | None, markets: str | None, **options: Any) -> _move.Move:
+def _moving(
+    name: str, to: str, leaves: str | None, markets: str | None, options: _move.Options | None = None
+) -> _move.Move:
     try:
         known = Markets.load(markets)
         market = known.where(name)
@@ -1229,7 +1231,7 @@ def _moving(name: str, to: str, leaves: str | None, markets: str | None, **optio
         hint = "the map has the market there: say --from, if it is on another server"
         raise typer.BadParameter(hint, param_hint="--to")
     source, target = (_move.Place(name=server, database=known.servers[server]) for server in (leaves, to))
-    return _move.Move(name, market.schema, source, target, _move.Options(**options))
+    return _move.Move(name, market.schema, source, target, options or _move.Options())
 
 
 @market_group.command("move", cls=_Command)
@@ -1254,9 +1256,23 @@ def market_move(
             help="How the target reaches the source, if not as the map says: 'host=10.0.0.1 port=5433'.",
         ),
     ] = "",
+    target_address: Annotated[
+        str,
+        typer.Option(
+            "--target-address", metavar="DSN", help="How the source reaches the target afterwards, to follow it."
+        ),
+    ] = "",
+    way_back: Annotated[
+        str,
+        typer.Option(
+            "--way-back",
+            metavar="TIME",
+            help="How long the source is to follow the target afterwards, so that the market can come back; or `none`.",
+        ),
+    ] = "1d",
     tries: Annotated[int, typer.Option("--tries", metavar="N", min=1, help="Attempts to freeze the market.")] = 20,
     max_wal: Annotated[
-        float, typer.Option("--max-wal", metavar="GB", min=0.001, help="WAL that the source may keep for the move.")
+        float, typer.Option("--max-wal", metavar="GB", min=0.001, help="WAL that a server may keep for the move.")
     ] = 10.0,
     prove: Annotated[
         bool, typer.Option("--prove/--no-proof", help="Compare all rows of both servers afterwards, and audit.")
@@ -1267,11 +1283,19 @@ def market_move(
     """Move a market to another server while it sells. Run again, it goes on where it stood."""
     if show_plan and abort:
         raise typer.BadParameter("give --plan or --abort, and not both")
-    options = {"pg_dump": pg_dump, "source_address": source_address, "tries": tries, "prove": prove}
+    kept = None if way_back == "none" else timedelta(seconds=_seconds(way_back, "--way-back"))
+    options = _move.Options(
+        pg_dump=pg_dump,
+        source_address=source_address,
+        target_address=target_address,
+        way_back=kept,
+        tries=tries,
+        max_wal=int(max_wal * 1024**3),
+        given_up=tuple(given_up or ()),
+        prove=prove,
+    )
     with _refusals(as_json, market=name):
-        move = _moving(
-            name, to, leaves, markets, max_wal=int(max_wal * 1024**3), given_up=tuple(given_up or ()), **options
-        )
+        move = _moving(name, to, leaves, markets, options)
         if show_plan:
             _show_move_plan(move.plan(), as_json)
             return
@@ -1294,11 +1318,13 @@ def market_move(
             moved = move.run()
     with _told():
         if as_json:
-            typer.echo(json.dumps({"market": name, **asdict(moved)}))
+            typer.echo(json.dumps({"market": name, **asdict(moved)}, default=_iso))
         else:
             frozen = "" if moved.frozen_seconds is None else f", frozen for {moved.frozen_seconds:.3f} s"
             proof = {None: "not compared", True: "every row is the same", False: "rows differ"}[moved.proven]
             typer.echo(f"market {name} is at {moved.server} (move {moved.epoch}{frozen}); {proof}")
+            if moved.followed_until is not None:
+                typer.echo(f"{move.source_place.name} follows, as a way back, until {_iso(moved.followed_until)}")
             typer.echo(
                 f'put server = "{moved.server}" into [market.{name}] of every map; then: pycheckout market finish'
             )
@@ -1306,12 +1332,19 @@ def market_move(
         raise typer.Exit(FOUND)
 
 
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
 def _show_move_plan(planned: _move.MovePlan, as_json: bool) -> None:
     with _told():
         if as_json:
             typer.echo(json.dumps(asdict(planned)))
         else:
-            typer.echo(f"would copy {planned.tables} tables, {planned.size_bytes:,} bytes with their indexes")
+            what = f"{planned.tables} tables, {planned.size_bytes:,} bytes with their indexes"
+            typer.echo(
+                f"would copy nothing: the server has followed, {what}" if planned.follows else f"would copy {what}"
+            )
             for note in planned.notes:
                 typer.echo(f"heed: {note}")
             for each in planned.problems:
@@ -1332,8 +1365,11 @@ def market_status(
     with _told():
         for place, status in sides:
             said = {"market": name, "at": place.name, **asdict(status)}
+            followed = "" if status.followed_until is None else f", followed until {_iso(status.followed_until)}"
             typer.echo(
-                json.dumps(said) if as_json else f"{place.name}: {status.state or 'nothing'}, move {status.epoch}"
+                json.dumps(said, default=_iso)
+                if as_json
+                else f"{place.name}: {status.state or 'nothing'}, move {status.epoch}{followed}"
             )
 
 
@@ -1352,11 +1388,11 @@ def market_finish(
     markets: MarketsFile = None,
     as_json: Json = False,
 ) -> None:
-    """End a move that came through. What it left at the source says where the market is, until it is dropped."""
+    """End a move that came through, and its way back. What it left says where the market is, until it is dropped."""
     if drop_source and dump is None:
         raise typer.BadParameter("say where the dump goes: --dump FILE", param_hint="--drop-source")
     with _refusals(as_json, market=name):
-        move = _moving(name, to, leaves, markets, pg_dump=pg_dump)
+        move = _moving(name, to, leaves, markets, _move.Options(pg_dump=pg_dump))
         move.finish(drop_source=drop_source, dump=dump)
     with _told():
         said = {"market": name, "server": to, "dropped": drop_source}

@@ -2,7 +2,8 @@
 
     python tests/moving.py [--times 30] [--callers 4] [--rate 50]
 
-Moves a market back and forth under callers who hold one map all the time; the command dies once at each of its steps.
+Moves a market back and forth under callers who hold one map all the time: each second time it comes back to a server
+that has followed, without a copy. The command dies once at each of its steps.
 The callers keep books, and at the end the server that has the market is counted against them. Prints how long the
 market was frozen, and the longest time in which no caller was answered. Exit status 1 if something is lost or doubled.
 """
@@ -189,7 +190,12 @@ def judged(fleet: Fleet, at: str, sellers: Sellers) -> list[str]:
 
 
 def forget(fleet: Fleet, at: str) -> None:
-    """What a market that moved away left behind."""
+    """What a market that moved away left behind, its way back among it."""
+    fleet.move(next(name for name in fleet.databases if name != at)).finish()
+    drop(fleet, at)
+
+
+def drop(fleet: Fleet, at: str) -> None:
     with psycopg.connect(fleet.databases[at], autocommit=True) as conn:
         conn.execute(f"drop schema {SCHEMA} cascade")
 
@@ -205,7 +211,7 @@ def until_done(fleet: Fleet, to: str, dies_at: str | None, say: Callable[[str], 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--times", type=int, default=2 * len(STEPS))
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=50, help="orders a second")
     asked = parser.parse_args()
@@ -215,7 +221,8 @@ def main() -> int:
             at = "a"
             for number in range(asked.times):
                 to = "b" if at == "a" else "a"
-                dies_at = STEPS[number // 2 % len(STEPS)] if number % 2 else None
+                comes_back, dies = number % 2 == 1, number % 4 in (1, 2)
+                dies_at = STEPS[number // 2 % len(STEPS)] if dies else None
                 began, sold = time.monotonic(), len(sellers.books.times)
                 moved = until_done(fleet, to, dies_at, print)
                 if dies_at is None and moved.frozen_seconds is not None:
@@ -224,12 +231,15 @@ def main() -> int:
                     times = [began, *(each for each in sorted(sellers.books.times) if each > began)]
                     gaps.append(max(later - earlier for earlier, later in itertools.pairwise(times)))
                 took = time.monotonic() - began
+                way = "back to" if comes_back else "to"
                 print(
-                    f"move {moved.epoch} to {to}: {took:.1f} s, frozen {moved.frozen_seconds} s,"
-                    f" {moved.tries} tries, proven {moved.proven}, {len(sellers.books.times)} orders",
+                    f"move {moved.epoch} {way} {to}: {took:.1f} s,"
+                    f" frozen {moved.frozen_seconds} s, {moved.tries} tries, proven {moved.proven},"
+                    f" {len(sellers.books.times)} orders",
                     flush=True,
                 )
-                forget(fleet, at)
+                if comes_back:
+                    forget(fleet, at)
                 at = to
         wrong = judged(fleet, at, sellers)
     for name, found in (("frozen", frozen), ("longest gap", gaps)):

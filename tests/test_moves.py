@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import count as counting
 
 import psycopg
@@ -14,11 +16,11 @@ import pytest
 from command import PROGRAM, environment, run_command
 from crash import CrashServer
 from failover import SCHEMA, Pair, a_pair
-from moving import SETTINGS, Died, Fleet, database_of_each, forget, judged, selling, two_servers
+from moving import SETTINGS, Died, Fleet, database_of_each, drop, forget, judged, selling, two_servers
 from quoted import quoted
 
 from checks import values
-from pycheckout import Checkout, MarketMoved, MarketMoving, MigrationError, migrate
+from pycheckout import Checkout, MarketMoved, MarketMoving, MigrationError, _doctor, migrate
 from pycheckout._embedded import embedded_server
 from pycheckout._move import STEPS, MoveDoubtful, MoveRefused, MoveUnfinished
 from races import blocked, wait_until
@@ -89,15 +91,18 @@ def test_a_market_moves_and_moves_back_while_it_sells(fleet, tmp_path):
     with selling(fleet, callers=4) as sellers:
         there = fleet.move("b").run()
         assert sellers.markets.where("ok").server in ("a", "b")
-        forget(fleet, "a")
         back = fleet.move("a").run()
+        forget(fleet, "b")
+        again = fleet.move("b").run()
 
     assert (there.epoch, there.proven, there.findings) == (1, True, 0)
     assert (back.epoch, back.proven, back.findings) == (2, True, 0)
-    assert judged(fleet, "a", sellers) == []
+    assert (again.epoch, again.proven, again.findings) == (3, True, 0)
+    assert judged(fleet, "b", sellers) == []
     assert [type(each) for each in sellers.books.troubles if not isinstance(each, MarketMoving)] == []
-    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
-    assert left_behind(fleet, "a") == []
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    fleet.move("b").finish()
+    assert left_behind(fleet, "b") == []
 
 
 @pytest.mark.parametrize("step", ["copy", "mark", "clear"])
@@ -122,6 +127,7 @@ def test_a_command_that_is_killed_under_load_goes_on(fleet, tmp_path, step):
     assert (moved["market"], moved["epoch"], moved["server"], moved["findings"]) == ("ok", 1, "b", 0)
     assert judged(fleet, "b", sellers) == []
     assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    fleet.move("b").finish()
     assert left_behind(fleet, "b") == []
 
 
@@ -133,7 +139,7 @@ def test_a_move_that_dies_at_a_step_goes_on_from_there(fleet, step):
     with pytest.raises(Died):
         fleet.move("b", dies_at=step).run()
     frozen = step in ("standbys", "mark", "sequences", "open")
-    opened = step in ("close", "clear", "prove")
+    opened = step in ("close", "clear", "prove", "follow")
 
     assert (sells(fleet, "a"), sells(fleet, "b")) == (not frozen and not opened, opened)
     moved = fleet.move("b").run()
@@ -141,6 +147,7 @@ def test_a_move_that_dies_at_a_step_goes_on_from_there(fleet, step):
     assert (moved.epoch, moved.server, moved.findings) == (1, "b", 0)
     assert moved.proven is (None if opened else True)
     assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    fleet.move("b").finish()
     assert left_behind(fleet, "b") == []
 
 
@@ -162,7 +169,7 @@ def test_a_move_that_was_opened_is_not_taken_back(fleet):
     with pytest.raises(Died):
         fleet.move("b", dies_at="close").run()
 
-    with pytest.raises(MoveRefused, match="no way back"):
+    with pytest.raises(MoveRefused, match="since move 1, which is not taken back"):
         fleet.move("b").abort()
 
     assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
@@ -176,7 +183,7 @@ def test_a_move_is_not_taken_back_while_nobody_knows_what_the_target_does(fleet)
     with pytest.raises(psycopg.OperationalError):
         away.move("b").abort()
     assert not sells(fleet, "a")
-    forget(fleet, "b")
+    drop(fleet, "b")
     with pytest.raises(MoveRefused, match="does not say what became of move 1: its schema is gone"):
         fleet.move("b").abort()
     with pytest.raises(MoveRefused, match="does not say what became of move 1"):
@@ -397,7 +404,7 @@ def test_a_server_that_is_killed_at_a_step_leaves_one_that_sells(victim):
         fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
         machines = {"a": CrashServer.of(a), "b": CrashServer.of(b)}
         here, there = "a", "b"
-        for step in ("copy", "mark", "open", "close"):
+        for step, comes_back in (("copy", False), ("mark", True), ("open", False), ("close", True), ("follow", False)):
             machine = machines[here if victim == "source" else there]
             dying = {step}
 
@@ -416,8 +423,247 @@ def test_a_server_that_is_killed_at_a_step_leaves_one_that_sells(victim):
                 fleet.move(there).run()
             assert not dying
             assert (sells(fleet, here), sells(fleet, there)) == (False, True), step
-            forget(fleet, here)
+            if comes_back:
+                forget(fleet, here)
             here, there = there, here
+
+
+# The way back
+
+
+def came(fleet: Fleet, at: str) -> list[int]:
+    """How many rows each table has there."""
+    with fleet.connect(at) as conn:
+        tables = values(conn, "select gated::text from market_tables() as gated")
+        return [values(conn, f"select count(*) from {table}")[0] for table in tables]
+
+
+def caught_up(fleet: Fleet, at: str, behind: str) -> bool:
+    return came(fleet, at) == came(fleet, behind)
+
+
+def test_a_server_that_was_left_follows_and_the_market_comes_back_without_a_copy(fleet):
+    cart = []
+    with fleet.connect("a") as conn:
+        checkout = Checkout(conn, schema=SCHEMA)
+        cart.append(quoted(checkout))
+        answer = checkout.execute(**cart[0].request())
+    moved = fleet.move("b").run()
+    assert moved.followed_until is not None
+    assert sells(fleet, "b")
+    wait_until(lambda: caught_up(fleet, "b", "a"), "a does not follow b", 30)
+    with fleet.connect("a") as conn, pytest.raises(MarketMoved):
+        Checkout(conn, schema=SCHEMA).result(buyer_store_id=cart[0].buyer_store_id, cart_id=cart[0].id)
+    with fleet.connect("a") as conn:
+        born = values(conn, "select oid from pg_class where relname = 'vendor_orders'")
+
+    assert fleet.move("a").plan().follows
+    back = fleet.move("a").run()
+
+    assert (back.epoch, back.proven, back.findings) == (2, True, 0)
+    with fleet.connect("a") as conn:
+        assert values(conn, "select oid from pg_class where relname = 'vendor_orders'") == born
+        assert Checkout(conn, schema=SCHEMA).execute(**cart[0].request()).vendor_orders == answer.vendor_orders
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+    wait_until(lambda: caught_up(fleet, "a", "b"), "b does not follow a", 30)
+
+
+@pytest.mark.parametrize("step", ["leave", "retain", "freeze", "standbys", "mark", "open", "close", "clear", "follow"])
+def test_a_return_that_dies_at_a_step_goes_on_from_there(fleet, step):
+    fleet.move("b").run()
+    with pytest.raises(Died):
+        fleet.move("a", dies_at=step).run()
+    frozen = step in ("standbys", "mark", "open")
+    opened = step in ("close", "clear", "follow")
+
+    assert (sells(fleet, "b"), sells(fleet, "a")) == (not frozen and not opened, opened)
+    back = fleet.move("a").run()
+
+    assert (back.epoch, back.server, back.findings) == (2, "a", 0)
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+    forget(fleet, "b")
+    assert left_behind(fleet, "a") == []
+
+
+@pytest.mark.parametrize("step", ["retain", "open"])
+def test_a_return_is_taken_back_and_the_server_goes_on_following(fleet, step):
+    fleet.move("b").run()
+    with pytest.raises(Died):
+        fleet.move("a", dies_at=step).run()
+
+    fleet.move("a").abort()
+
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    wait_until(lambda: caught_up(fleet, "b", "a"), "a does not follow b", 30)
+    with fleet.connect("a") as conn, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        conn.execute("select market_open(2)")
+    back = fleet.move("a").run()
+    assert (back.epoch, back.proven, back.findings) == (3, True, 0)
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+
+def test_a_return_whose_taking_back_died_between_the_servers_is_taken_back(fleet):
+    fleet.move("b").run()
+    with pytest.raises(Died):
+        fleet.move("a", dies_at="open").run()
+    with fleet.connect("a") as conn:
+        conn.execute("select market_shut(2)")
+
+    back = fleet.move("a").run()
+
+    assert (back.epoch, back.proven, back.findings) == (3, True, 0)
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+
+def test_of_a_return_and_its_taking_back_one_comes_first(fleet):
+    fleet.move("b").run()
+    with pytest.raises(Died):
+        fleet.move("a", dies_at="open").run()
+
+    with fleet.connect("a") as watch, fleet.connect("a", autocommit=False) as first, fleet.connect("a") as second:
+        first.execute("select market_shut(2)")
+        with blocked(watch, psycopg.Connection.execute, second, "select market_open(2)") as late:
+            first.commit()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is moved in move 2"):
+            late.result(timeout=10)
+        assert not sells(fleet, "a")
+
+        first.execute("update checkout_market set epoch = 1")
+        first.commit()
+        first.execute("select market_open(2)")
+        with blocked(watch, psycopg.Connection.execute, second, "select market_shut(2)") as late:
+            first.commit()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is selling in move 2"):
+            late.result(timeout=10)
+
+
+def test_a_crash_before_the_follower_has_begun_sends_nothing_twice():
+    """Where a slot was set to is on disk with the next checkpoint: what the target had copied would come again."""
+    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
+        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
+        fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
+        move = fleet.move("b")
+
+        def told(step: str) -> None:
+            if step == "freeze":
+                assert sells(fleet, "a")  # comes to b behind the slot, and is none of what a is to be sent
+            elif step == "follow":
+                raise Died
+
+        move.told = told
+        with pytest.raises(Died):
+            move.run()
+        machine = CrashServer.of(b)
+        machine.kill()
+        machine.start()
+        assert sells(fleet, "b")
+        fleet.move("b").run()
+
+        wait_until(lambda: caught_up(fleet, "b", "a"), "a does not follow b", 30)
+        assert fleet.move("a").run().proven
+
+
+def test_a_move_that_is_long_over_is_not_ended_again(fleet):
+    """Its target sells by a later move: what belongs to that one, its sequences among it, stays as it is."""
+    fleet.move("b").run()
+    fleet.move("a").run()
+    fleet.move("b").run()
+    with fleet.connect("a") as conn:
+        conn.execute("update checkout_market set epoch = 1")
+    with fleet.connect("b") as conn:
+        numbered = values(conn, "select nextval('checkout_audits_id_seq')")
+
+    with pytest.raises(MoveRefused, match="move 1 is over, and the market is selling at b, in move 3"):
+        fleet.move("b").run()
+    fleet.move("b").finish()
+
+    with fleet.connect("b") as conn:
+        assert values(conn, "select nextval('checkout_audits_id_seq')") == [numbered[0] + 1]
+        assert values(conn, "select followed_until is not null from checkout_market") == [True]
+    assert sells(fleet, "b")
+
+
+def test_nothing_is_deployed_while_a_server_follows(fleet):
+    fleet.move("b").run()
+    with pytest.raises(MigrationError, match="has a server that follows"):
+        migrate(fleet.databases["b"], schema=SCHEMA)
+    other = Fleet({"b": fleet.databases["b"], "c": fleet.databases["a"]})
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="follows still, and c is another"):
+        other.move("c").run()
+
+    fleet.move("b").finish()
+
+    migrate(fleet.databases["b"], schema=SCHEMA)
+    assert [*left_behind(fleet, "b")] == []
+    assert [each.problem for each in fleet.move("a").plan().problems] == ["taken"]
+
+
+def test_a_way_back_that_is_not_wanted_is_not_kept(fleet):
+    moved = fleet.move("b", way_back=None).run()
+    assert moved.followed_until is None
+    assert left_behind(fleet, "b") == []
+    migrate(fleet.databases["b"], schema=SCHEMA)
+
+
+def lose_the_slot(fleet: Fleet) -> None:
+    with fleet.connect("b") as conn:
+        slots = "select slot_name from pg_replication_slots where database = current_database()"
+        ended = (
+            f"select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = any (array({slots}))"
+        )
+
+        def dropped() -> bool:
+            values(conn, ended)
+            try:
+                values(conn, f"select pg_drop_replication_slot(slot_name) from ({slots}) as ours")
+            except psycopg.errors.ObjectInUse:
+                return False
+            return values(conn, slots) == []
+
+        wait_until(dropped, "the slot stays in use", 30)
+
+
+def write_into_the_follower(fleet: Fleet) -> None:
+    """Whoever passes the gate there: the next order from the other server does not fit."""
+    wait_until(lambda: caught_up(fleet, "b", "a"), "a does not follow b", 30)
+    with fleet.connect("a") as follower, fleet.connect("b") as market:
+        follower.execute("set session_replication_role = replica")
+        stocked = "insert into inventory_items (product_id, available_qty) values (gen_random_uuid(), 1)"
+        [product] = values(follower, f"{stocked} returning product_id")
+        market.execute("select inventory_set(%s, 5)", (product,))
+        stopped = "select 1 from pg_subscription where subname like 'pycheckout_move_%%' and not subenabled"
+        wait_until(lambda: values(follower, stopped), "the subscription goes on", 30)
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [(lose_the_slot, "b has lost the slot"), (write_into_the_follower, "the subscription met an error and stopped")],
+)
+def test_a_way_back_that_is_broken_is_told_and_the_market_is_copied_anew(fleet, tmp_path, harm, why):
+    fleet.move("b").run()
+    harm(fleet)
+
+    [problem] = fleet.move("a").plan().problems
+    assert (problem.problem, problem.message.startswith(why)) == ("way_back", True)
+    with pytest.raises(MoveRefused, match=why):
+        fleet.move("a").run()
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+    fleet.move("b").finish(drop_source=True, dump=str(tmp_path / "a.dump"))
+    assert fleet.move("a").run().proven
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
+
+
+def test_a_way_back_that_outlives_its_time_is_named(fleet):
+    fleet.move("b").run()
+    with fleet.connect("b") as conn:
+        conn.row_factory = psycopg.rows.dict_row
+        assert [
+            each for each in _doctor.findings(conn, SCHEMA, timedelta(hours=1)) if each.check == "market_away"
+        ] == []
+        conn.execute("update checkout_market set followed_until = now() - interval '1 minute'")
+        [found] = [each for each in _doctor.findings(conn, SCHEMA, timedelta(hours=1)) if each.check == "market_away"]
+    assert (found.subject, found.remedy) == ("way back", "pycheckout market finish")
 
 
 # What else
@@ -513,7 +759,7 @@ def taken_back(fleet):
 
 
 def test_a_move_for_which_the_source_keeps_too_much_is_taken_back(fleet):
-    with pytest.raises(MoveRefused, match=r"the source keeps [\d,]+ bytes of WAL for the move: the move is taken back"):
+    with pytest.raises(MoveRefused, match=r"a keeps [\d,]+ bytes of WAL for the move: the move is taken back"):
         fleet.move("b", max_wal=-1).run()
     assert taken_back(fleet)
 
@@ -567,7 +813,7 @@ def test_what_would_break_a_move_is_said_before_it_begins(fleet):
 
     found = [each.problem for each in fleet.move("b").plan().problems]
 
-    assert found == ["roles", "table", "table", "leads_out", "taken"]
+    assert found == ["taken", "roles", "table", "table", "leads_out"]
     with pytest.raises(MoveRefused, match="stranger"):
         fleet.move("b").run()
     assert fleet.status()["a"].state == "selling"
@@ -621,9 +867,13 @@ def test_an_operator_plans_moves_and_finishes(fleet, tmp_path):
     )
     moved = market("move", "ok", "--to", "b")
     assert moved.returncode == 0, moved.stderr
-    assert [line.split()[1] for line in moved.stdout.splitlines()[:-2]] == list(STEPS)
+    assert [line.split()[1] for line in moved.stdout.splitlines()[:-3]] == list(STEPS)
     assert "every row is the same" in moved.stdout
-    assert market("status", "ok", "--to", "b").stdout.splitlines() == ["a: moved, move 1", "b: selling, move 1"]
+    assert re.search(r"^a follows, as a way back, until 20\d\d-", moved.stdout, re.MULTILINE)
+    gone, sold = market("status", "ok", "--to", "b").stdout.splitlines()
+    assert (gone, sold.partition(", followed until ")[0]) == ("a: moved, move 1", "b: selling, move 1")
+    back = market("move", "ok", "--to", "a", "--from", "b", "--plan")
+    assert (back.returncode, back.stdout.partition(",")[0]) == (0, "would copy nothing: the server has followed")
     stale = run_command("doctor", "--market", "ok", "--markets", str(path), "--json")
     assert [
         each["remedy"] for each in map(json.loads, stale.stdout.splitlines()) if each["check"] == "market_away"

@@ -10,15 +10,17 @@ import psycopg
 import pytest
 from brokers import running
 from command import PROGRAM, ROOT, environment
+from crash import CrashServer
 from failover import SCHEMA
-from moving import Died, Fleet, two_servers
+from moving import SETTINGS, Died, Fleet, two_servers
 from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from checks import rows, values
+from pycheckout import migrate
 from pycheckout._embedded import embedded_server
-from races import blocked, wait_until_gone
+from races import blocked, wait_until, wait_until_gone
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 INTRO, *_SECTIONS = re.split(r"^## (?=\d+\. )", PAGE, flags=re.MULTILINE)
@@ -393,3 +395,47 @@ def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, tmp_path):
         found = Fleet(servers).status()
         assert (found["a"].state, found["b"].state) == ("moved", "selling")
         assert found["b"].epoch == 2, "the first was taken back"
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A market that moved to b, which a follows; both servers, and what names the market to a shell and to psql."""
+    path = tmp_path / "markets.toml"
+    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
+        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
+        fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
+        path.write_text(
+            "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
+            + f'[market.ok]\nserver = "b"\nschema = "{SCHEMA}"\n'
+        )
+        assert fleet.move("b").run().followed_until
+        libpq = {"PGHOST": b.host, "PGPORT": str(b.port), "PGUSER": b.user, "PGPASSWORD": b.password}
+        libpq |= {"PGDATABASE": "postgres", "PGOPTIONS": f"-c search_path={SCHEMA}"}
+        yield fleet, a, libpq | {"PYCHECKOUT_MARKETS": str(path)}
+
+
+def left_of_a_way_back(fleet):
+    with fleet.connect("b") as conn:
+        return values(
+            conn,
+            "select slot_name::text from pg_replication_slots union all select pubname from pg_publication"
+            " union all select rolname from pg_roles where rolname like 'pycheckout_move_%%'"
+            " union all select 'settled' from checkout_market where followed_until is null",
+        )
+
+
+def test_27_a_way_back_is_ended(follow, moved):
+    fleet, _, env = moved
+    follow(27, env=env)
+    assert left_of_a_way_back(fleet) == ["settled"]
+
+
+def test_28_a_way_back_is_ended_without_the_server_that_followed(follow, moved):
+    fleet, a, env = moved
+    CrashServer.of(a).kill()
+    with fleet.connect("b") as market:
+        still = "select 1 from pg_replication_slots where active"
+        wait_until(lambda: not values(market, still), "the dead server is still followed", 30)
+    follow(28, env=env)
+    assert left_of_a_way_back(fleet) == ["settled"]
+    migrate(fleet.databases["b"], schema=SCHEMA)

@@ -44,16 +44,16 @@ declare
     'inventory_raise_full, inventory_read_levels, inventory_reserve, inventory_restock, inventory_return, inventory_set,'
     'inventory_set_many, inventory_split, inventory_spread, inventory_suffices, inventory_take, inventory_take_slot,'
     'inventory_was_changed, inventory_write_available, market_arrive, market_close, market_drop_gate, market_expect, market_freeze,'
-    'market_gate, market_guard, market_leave, market_open, market_raise_moving, market_refuse, market_set_gate, market_shut,'
-    'market_status, market_stay, market_tables, market_unguard, order_adjust, order_change, order_changes_list, order_check_details,'
-    'order_check_key, order_check_reason, order_describe, order_describe_change, order_emit_event, order_end_due, order_get,'
-    'order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil, order_line_release, order_line_return, order_lock,'
-    'order_lock_due, order_lock_line, order_part_cents, order_place, order_raise_state, order_raise_units, order_read_decisions,'
-    'order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack,'
-    'outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park,'
-    'outbox_purge, outbox_release, outbox_replay, outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read,'
-    'payment_record, payment_settle, payment_sums, payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide,'
-    'vendor_order_extend, vendor_order_take_cart, vendor_orders_expire}';
+    'market_gate, market_guard, market_leave, market_open, market_raise_moving, market_refuse, market_set_gate, market_settle,'
+    'market_shut, market_status, market_stay, market_tables, market_unguard, order_adjust, order_change, order_changes_list,'
+    'order_check_details, order_check_key, order_check_reason, order_describe, order_describe_change, order_emit_event, order_end_due,'
+    'order_get, order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil, order_line_release, order_line_return,'
+    'order_lock, order_lock_due, order_lock_line, order_part_cents, order_place, order_raise_state, order_raise_units,'
+    'order_read_decisions, order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left,'
+    'orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed,'
+    'outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, payment_describe,'
+    'payment_emit_event, payment_lock, payment_read, payment_record, payment_settle, payment_sums, payment_was_recorded, payment_write,'
+    'vendor_order_cancel, vendor_order_decide, vendor_order_extend, vendor_order_take_cart, vendor_orders_expire}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;
@@ -533,10 +533,10 @@ begin
   perform checkout_migration_pin();
   -- what a move to another server has copied would not have it
   if to_regclass('checkout_market') is not null then
-    execute 'select exists (select from checkout_market where state <> ''selling'')' into v_moves;
+    execute 'select exists (select from checkout_market where state <> ''selling'' or followed_until is not null)' into v_moves;
     if v_moves then
-      raise exception 'the market moves, or has moved, and nothing in its schema may change'
-        using errcode = 'object_not_in_prerequisite_state', hint = 'End the move first, or take it back: pycheckout market status.';
+      raise exception 'the market moves, has moved, or has a server that follows, and nothing in its schema may change'
+        using errcode = 'object_not_in_prerequisite_state', hint = 'End the move first (pycheckout market finish), or take it back: pycheckout market status.';
     end if;
   end if;
   create temporary table checkout_objects_before on commit drop as select * from checkout_objects;

@@ -43,6 +43,8 @@ create table if not exists checkout_market (
   standbys text[] collate "C" not null default '{}',
   timeline text collate "C",
   vacuumed text[] collate "C" not null default '{}',
+  followed_until timestamptz,
+  followed_from pg_lsn,
   changed_at timestamptz not null default clock_timestamp()
 );
 
@@ -92,6 +94,9 @@ begin
     ('checkout_market.standbys', 'Physical standbys that were seen since the move began: each must have the gate before the target opens.'),
     ('checkout_market.timeline', 'The timeline of the WAL then. Null: no move looked yet. Another one: there was a failover.'),
     ('checkout_market.vacuumed', 'Tables whose autovacuum the move switched off, and switches on again.'),
+    ('checkout_market.followed_until',
+     'Until when the server that it came from is to follow, which is the way back. Null: none follows.'),
+    ('checkout_market.followed_from', 'Position of the WAL here at which the market was opened: what is before it came from that server. Null: none follows.'),
     ('checkout_market.changed_at', 'When the state was last changed.'),
     ('checkout_moves', 'Moves of the market from server to server. Its row is the last that is written at the one and comes to the other.'),
     ('checkout_moves.epoch', 'Number of the move.'),

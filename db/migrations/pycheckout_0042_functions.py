@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "fb586da51579f6f44575c34a3be862fe80333053d28c259c8811b66c4237f099"
+FUNCTIONS_HASH = "6ad904d85d13383c36cc89c40a01233eb3e159e7c88db9683328b0ea1c264db3"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

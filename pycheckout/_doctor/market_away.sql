@@ -1,5 +1,5 @@
 -- A market that moves, has moved, or was left with the gate of a move: whoever asks it here has a map that is not true any more,
--- or waits for a command that died.
+-- or waits for a command that died. Or one whose way back was to end by now, and that still keeps WAL for it.
 select case here.state when 'moved' then 'map' else 'market' end as subject,
        case here.state
          when 'moved' then format('names this server, and the market is on %s since move %s', here.server, here.epoch)
@@ -12,3 +12,8 @@ select case here.state when 'moved' then 'map' else 'market' end as subject,
  where here.state <> 'selling'
     or exists (select from pg_trigger join pg_class on pg_class.oid = tgrelid
                 where tgname = 'market_gate' and relnamespace = quote_ident(current_schema())::regnamespace)
+ union all
+select 'way back', format('was to be kept until %s, and the server keeps WAL for it', date_trunc('second', here.followed_until)),
+       'pycheckout market finish'
+  from checkout_market as here
+ where here.followed_until < clock_timestamp()

@@ -8,7 +8,7 @@ declare
   v_now constant timestamptz := clock_timestamp();
 begin
   if market_expect(market_close.epoch, 'moving', 'moved') = 'moving' then
-    update checkout_market set state = 'moved', changed_at = v_now;
+    update checkout_market set state = 'moved', followed_until = null, followed_from = null, changed_at = v_now;
   end if;
 end;
 $$;

@@ -21,6 +21,11 @@ begin
     raise exception 'the market is % already, in move % (server %)', v_here.state, v_here.epoch, v_here.server
       using errcode = 'object_not_in_prerequisite_state', hint = 'End that move first, or take it back.';
   end if;
+  if v_here.followed_until is not null
+     and market_leave.server <> (select move.origin from checkout_moves as move order by move.epoch desc limit 1) then
+    raise exception 'the server that the market came from follows still, and % is another', market_leave.server
+      using errcode = 'object_not_in_prerequisite_state', hint = 'End that move first: pycheckout market finish.';
+  end if;
   update checkout_market
      set state = 'leaving', epoch = v_here.epoch + 1, server = market_leave.server, home = market_leave.home, standbys = '{}', vacuumed = '{}',
          changed_at = v_now;
