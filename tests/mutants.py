@@ -221,7 +221,7 @@ def locked_conditions(source: Source) -> Found:
         def joint_text(joint: re.Match[str], after: re.Match[str]) -> str:
             return source.text[joint.start() : after.start()].strip()
 
-        for joint, after in zip(joints, [*joints[1:], lock], strict=True):
+        for joint, after in itertools.pairwise([*joints, lock]):
             if joint[0] == "and":
                 yield source.text[joint.start() : after.start()], [source.edit(joint.start(), after.start())]
             elif joint[0] == "where" and after[0] == "and" and not re.search(r"\bid\b|_id\b", joint_text(joint, after)):

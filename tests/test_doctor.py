@@ -2,9 +2,11 @@
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,7 +21,7 @@ import pycheckout
 from checks import values
 from pycheckout._doctor import _CHECKS, findings
 from pycheckout._embedded import embedded_server
-from races import wait_until
+from races import blocked, wait_until
 
 
 @pytest.fixture
@@ -562,6 +564,24 @@ def test_who_holds_a_snapshot(doctor, dsn, connect, db):
     assert "(report), idle in transaction, holds a snapshot" in found["problem"]
     db.execute(found["remedy"])
     wait_until(lambda: not impatient())
+
+
+def test_a_product_that_many_wait_for_and_that_is_not_split(doctor, db, connect, mended):
+    product, other = uuid4(), uuid4()
+    db.execute("select inventory_set(each, 100) from unnest(%s::uuid[]) as each", ([product, other],))
+    holder = connect()
+    holder.execute("select from inventory_items for update")
+    waiting = ("select from inventory_items where product_id = %s for update", (product,))
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(blocked(db, psycopg.Connection.execute, connect(autocommit=True), *waiting))
+        assert doctor() == []
+        stack.enter_context(blocked(db, psycopg.Connection.execute, connect(autocommit=True), *waiting))
+        [found] = doctor()
+        assert (found["check"], found["subject"]) == ("stock_row_waits", f"product {product}")
+        assert found["problem"] == "4 sessions wait for its one row of stock"
+        holder.rollback()
+    mended(found)
 
 
 def test_a_market_that_is_not_sold_in_here(doctor, db):

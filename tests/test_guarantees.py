@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import mutants
 import pytest
 
 TESTS = Path(__file__).parent
@@ -32,3 +33,10 @@ def test_every_promise_names_a_test():
     table = [line for line in promises.splitlines() if line.startswith("|")][2:]
     assert len(table) > 10
     assert [line for line in table if "`test_" not in line.rsplit("|", 2)[1]] == []
+
+
+def test_every_rule_of_the_mutants_can_read_what_is_there():
+    """They are run by hand: what they cannot read is noticed here."""
+    found = {each.name for each in mutants.mutants()}
+    assert len(found) > 500
+    assert set(mutants.EQUIVALENT) <= found

@@ -49,6 +49,7 @@ _CHECKS = (
     "payments_at_odds",
     "served_over_rest",
     "snapshot_held",
+    "stock_row_waits",
     "market_away",
 )
 
