@@ -34,8 +34,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from . import _audit, _conninfo, _doctor, _move, _top
-from ._checkout import (
+from .. import _audit, _conninfo, _doctor, _move, _top
+from .._checkout import (
     AdTokenPolicy,
     Checkout,
     CheckoutCalls,
@@ -46,12 +46,12 @@ from ._checkout import (
     ReservationPolicy,
     StockCalls,
 )
-from ._errors import CheckoutError, NotInstalled, translated
-from ._migrate import Migrated, Plan, _parameters, migrate, plan, plan_sql, rollback
-from ._money import amount, money
-from ._release import release
-from ._types import ActiveCart, CheckoutResult, build
-from .markets import Markets
+from .._errors import CheckoutError, NotInstalled, translated
+from .._migrate import Migrated, Plan, _parameters, migrate, plan, plan_sql, rollback
+from .._money import amount, money
+from .._release import release
+from .._types import ActiveCart, CheckoutResult, build
+from ..markets import Markets
 
 FAILED, FOUND, AGAIN = 1, 3, 4
 """Exit codes beside 0, and 2, which is wrong usage."""
@@ -503,7 +503,7 @@ def show(
 def demo() -> None:
     """Check real baskets out on a PostgreSQL that comes and goes with it. Needs the extra `demo`."""
     try:
-        from .demo.__main__ import main
+        from ..demo.__main__ import main
     except ModuleNotFoundError as exc:
         raise _lacking("the demo", exc, "demo") from exc
     main()
@@ -570,7 +570,7 @@ def audit(
 def metrics(places: Sequence[Place], as_json: Json = False) -> None:
     """Print what a monitor watches, in the text format of Prometheus. Needs the extra `metrics`."""
     try:
-        from . import _metrics
+        from .. import _metrics
     except ModuleNotFoundError as exc:
         raise _lacking("the format of Prometheus", exc, "metrics") from exc
 
@@ -669,7 +669,7 @@ def relay(
     ] = None,
 ) -> None:
     """Publish the outbox to a broker until SIGTERM or Ctrl-C. Needs the extra `relay`."""
-    from .relay import Relay
+    from ..relay import Relay
 
     def made(place: Place) -> Relay:
         try:
@@ -741,7 +741,7 @@ def relay(
 
 def _listener(relays: Mapping[Place, Any], listen: str) -> Any:
     try:
-        from . import _metrics
+        from .. import _metrics
     except ModuleNotFoundError as exc:
         raise _lacking("--listen", exc, "metrics") from exc
     try:
