@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from . import _conninfo
 
 if TYPE_CHECKING:
-    from ._commands import Place
+    from ._commands._places import Place
     from .relay import Relay
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -25,7 +25,7 @@ from test_orders_at_scale import pages, scanned
 import pycheckout
 from checks import rows, values
 from pycheckout import _audit, _metrics
-from pycheckout._commands import Place
+from pycheckout._commands._places import Place
 from pycheckout.relay import Relay
 from races import blocked, wait_until
 
