@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "max_connections": 80,
     "shared_buffers": "32MB",
     "max_worker_processes": 20,
-    "wal_retrieve_retry_interval": "100ms",
+    "wal_retrieve_retry_interval": "5ms",
     "max_logical_replication_workers": 12,
     "max_sync_workers_per_subscription": 4,
 }

@@ -817,6 +817,15 @@ def test_what_would_break_a_move_is_said_before_it_begins(fleet):
     with pytest.raises(MoveRefused, match="stranger"):
         fleet.move("b").run()
     assert fleet.status()["a"].state == "selling"
+    with fleet.connect("b") as conn:
+        conn.execute("alter system set max_sync_workers_per_subscription = 10")  # as many as the source has senders
+        try:
+            values(conn, "select pg_reload_conf()")
+            wait_until(lambda: values(conn, "show max_sync_workers_per_subscription") == ["10"], "it stays")
+            assert "slots" in [each.problem for each in fleet.move("b").plan().problems]
+        finally:
+            conn.execute("alter system reset max_sync_workers_per_subscription")
+            values(conn, "select pg_reload_conf()")
     same = Fleet(fleet.databases | {"b": fleet.databases["a"]})
     with pytest.raises(MoveRefused, match="a and b are one server"):
         same.move("b").plan()

@@ -44,10 +44,12 @@ def look(source: Side, target: Side, options: Options) -> MovePlan:
         return MovePlan(tables=0, size_bytes=0, problems=tuple(problems), notes=())
     follows = there.state == "moved" and Stream(source, target, None).subscribed
     problems += _places(source, target, here, there, follows=follows, max_wal=options.max_wal)
-    problems += _publisher(source)
+    # Each table is copied by a worker with a slot of its own, so many at once; a worker that gets none stops them all.
+    at_once = 0 if follows else int(target.value("select current_setting('max_sync_workers_per_subscription')::int"))
+    problems += _publisher(source, 1 + at_once)
     problems += _subscriber(target)
     if options.way_back is not None:
-        problems += _publisher(target)
+        problems += _publisher(target, 1)
         problems += _subscriber(source)
     problems += _databases(source, target)
     problems += _schema(source)
@@ -99,7 +101,7 @@ def _places(
         yield Problem(problem="taken", message=message, hint="Drop it there, or rename it.")
 
 
-def _publisher(side: Side) -> Iterator[Problem]:
+def _publisher(side: Side, needed: int) -> Iterator[Problem]:
     name = side.place.name
     for row in side.rows(_LOOK_PUBLISHER):
         if row["wal_level"] != "logical":
@@ -114,11 +116,12 @@ def _publisher(side: Side) -> Iterator[Problem]:
                 message=f"max_slot_wal_keep_size is not set at {name}: who follows no more would fill its disk",
                 hint="ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf();",
             )
-        if row["slots"] < 2 or row["senders"] < 2:
+        if min(row["slots"], row["senders"]) < needed:
             yield Problem(
                 problem="slots",
-                message=f"{name} has no replication slots or senders left",
-                hint="Raise max_replication_slots and max_wal_senders.",
+                message=f"{name} has fewer than {needed} replication slots or senders left",
+                hint="Raise max_replication_slots and max_wal_senders there; or, where the rows go,"
+                " lower max_sync_workers_per_subscription.",
             )
 
 
