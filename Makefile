@@ -22,7 +22,7 @@ help:
 	@echo 'make test-pgbouncer  the tests of the wrapper behind a pgbouncer; PGBOUNCER names another than that of the PATH'
 	@echo 'make soak            100,000 checkouts while the server dies under them; ARGS=--checkouts 2000'
 	@echo 'make failover        callers whose primary dies, 80 times; ARGS="--times 2"'
-	@echo 'make moves           a market moved 30 times under load; ARGS="--times 4"'
+	@echo 'make moves           a market moved 34 times under load; ARGS="--times 4", ARGS="--kill source"'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
 	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
 	@echo 'make overload        two hundred callers on this machine: a quarter of an hour; ARGS="--only hot", ARGS=--write'

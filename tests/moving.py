@@ -1,22 +1,27 @@
 """Two servers, a market on one of them, and moves of it.
 
-    python tests/moving.py [--times 30] [--callers 4] [--rate 50]
+    python tests/moving.py [--times 34] [--callers 4] [--rate 50]
+    python tests/moving.py --kill source|target|primary [--step STEP ...]
 
 Moves a market back and forth under callers who hold one map all the time: each second time it comes back to a server
 that has followed, without a copy. The command dies once at each of its steps.
 The callers keep books, and at the end the server that has the market is counted against them. Prints how long the
 market was frozen, and the longest time in which no caller was answered. Exit status 1 if something is lost or doubled.
+
+With --kill, a move for each step, and at that step a server is killed and started again; or the source's primary is
+killed, and its synchronous standby promoted. The command goes on, or is run once more where it took the move back.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,12 +29,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from failover import CALLERS, SCHEMA, Books, count, sell
+from crash import CrashServer
+from failover import CALLERS, SCHEMA, Books, a_pair, count, sell
 from psycopg import sql
 
 from pycheckout import migrate
 from pycheckout._embedded import embedded_server
-from pycheckout._move import STEPS, Move, Moved, Options, Place, Status
+from pycheckout._move import STEPS, Move, Moved, MoveRefused, MoveUnfinished, Options, Place, Status
 from pycheckout.markets import Market, Markets, Pools
 from races import wait_until
 
@@ -209,12 +215,73 @@ def until_done(fleet: Fleet, to: str, dies_at: str | None, say: Callable[[str], 
     return fleet.move(to).run()
 
 
+@contextmanager
+def fleet_that_dies(victim: str) -> Iterator[tuple[Fleet, Callable[[], None]]]:
+    """Two servers with a market on the first, and what kills the victim: after that, another is in its place."""
+    if victim == "primary":
+        with a_pair(synchronous=True, **SETTINGS) as pair, embedded_server(**SETTINGS) as b:
+
+            def fail_over() -> None:
+                pair.kill_primary()
+                pair.promote()
+
+            yield Fleet({"a": pair.both(pair.primary.port), "b": b.dsn()}), fail_over
+        return
+    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
+        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
+        machine = CrashServer.of({"source": a, "target": b}[victim])
+
+        def crash() -> None:
+            machine.kill()
+            machine.start()
+
+        yield Fleet({"a": a.dsn(), "b": b.dsn()}), crash
+
+
+def drill(victim: str, step: str, callers: int, rate: float) -> tuple[str, list[str]]:
+    """A move under load that loses a server at a step: how it went, and what is wrong afterwards."""
+    dying = {step}
+    with fleet_that_dies(victim) as (fleet, die):
+        with selling(fleet, callers=callers, rate=rate) as sellers:
+            move = fleet.move("b", frozen=60.0)
+
+            def told(now: str) -> None:
+                if now in dying:
+                    dying.remove(now)
+                    die()
+
+            move.told = told
+            how = "went on"
+            try:
+                moved = move.run()
+            except (MoveRefused, MoveUnfinished) as error:
+                how = f"run again, since {error.message}"
+                moved = fleet.move("b").run()
+        wrong = judged(fleet, "b", sellers)
+    wrong += [f"{moved.findings} findings"] * bool(moved.findings) + ["it did not die"] * bool(dying)
+    return how, wrong
+
+
+def kill_at(victim: str, steps: Sequence[str], callers: int, rate: float) -> int:
+    failed = False
+    for step in steps:
+        how, wrong = drill(victim, step, callers, rate)
+        failed |= bool(wrong)
+        print(f"{victim} killed at {step}: {how}; wrong: {wrong or 'nothing'}", flush=True)
+    return 1 if failed else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=2 * len(STEPS))
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=50, help="orders a second")
+    parser.add_argument("--kill", choices=["source", "target", "primary"], help="kill a server at each step instead")
+    parser.add_argument("--step", choices=STEPS, nargs="*", default=STEPS, help="at these steps")
     asked = parser.parse_args()
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # of servers that are away
+    if asked.kill:
+        return kill_at(asked.kill, asked.step, asked.callers, asked.rate)
     frozen, gaps = [], []
     with two_servers() as servers, database_of_each(servers, "moving") as fleet:
         with selling(fleet, callers=asked.callers, rate=asked.rate) as sellers:

@@ -357,7 +357,7 @@ def test_orders_expire_once_and_get_more_time(run, answer, db, add_cart, checkou
     assert values(db, "select id::text from vendor_orders where status = 'expired'") == [orders[2]]
 
 
-@pytest.mark.parametrize("every", ["soon", "0s", "-1s", "5d"])
+@pytest.mark.parametrize("every", ["soon", "0s", "-1s", "5w"])
 def test_a_time_between_looks_that_is_none_is_wrong_usage(run, every):
     assert run("expire", f"--every={every}").returncode == 2
 
