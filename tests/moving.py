@@ -116,10 +116,10 @@ def database_of_each(servers: dict[str, str], name: str) -> Iterator[Fleet]:
     try:
         yield fleet
     finally:
-        _dropped(fleet, name)
+        dropped(fleet, name)
 
 
-def _dropped(fleet: Fleet, name: str) -> None:
+def dropped(fleet: Fleet, name: str) -> None:
     """Without the subscriptions and slots of moves that stand still: a server has few workers for them."""
     for url in fleet.databases.values():
         with psycopg.connect(url, autocommit=True) as conn:
@@ -135,7 +135,8 @@ def _dropped(fleet: Fleet, name: str) -> None:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
             roles = "select rolname from pg_roles where rolname like 'pycheckout_move_%'"
             for (role,) in admin.execute(roles).fetchall():
-                admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+                with suppress(psycopg.errors.DependentObjectsStillExist):  # of another database, which drops it later
+                    admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
 def _freed(admin: psycopg.Connection[Any], database: str) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from command import PROGRAM, environment, run_command
 from crash import CrashServer
 from failover import SCHEMA, Pair, a_pair
-from moving import SETTINGS, Died, Fleet, database_of_each, drop, forget, judged, selling, two_servers
+from moving import SETTINGS, Died, Fleet, database_of_each, drop, dropped, forget, judged, selling, two_servers
 from quoted import quoted
 
 from checks import values
@@ -47,7 +47,11 @@ def a_fleet_of_a_pair(servers: dict[str, str], *, synchronous: bool) -> Iterator
     with a_pair(synchronous=synchronous, **SETTINGS) as pair:
         with psycopg.connect(servers["b"], autocommit=True) as admin:
             admin.execute(f"create database {name}")
-        yield Fleet({"a": pair.both(pair.primary.port), "b": f"{servers['b'].rpartition('/')[0]}/{name}"}), pair
+        target = Fleet({"b": f"{servers['b'].rpartition('/')[0]}/{name}"})
+        try:
+            yield Fleet({"a": pair.both(pair.primary.port)} | target.databases), pair
+        finally:
+            dropped(target, name)
 
 
 def sells(fleet: Fleet, at: str) -> bool:
@@ -579,8 +583,103 @@ def test_a_move_that_is_long_over_is_not_ended_again(fleet):
 
     with fleet.connect("b") as conn:
         assert values(conn, "select nextval('checkout_audits_id_seq')") == [numbered[0] + 1]
-        assert values(conn, "select followed_until is not null from checkout_market") == [True]
+        assert values(conn, "select followed_until from checkout_market") == [None]  # that was a
     assert sells(fleet, "b")
+
+
+@contextmanager
+def a_third(fleet: Fleet) -> Iterator[Fleet]:
+    """From b to c, which is another database beside a."""
+    name = f"moved_{next(_numbers)}"
+    with psycopg.connect(fleet.databases["a"].rpartition("/")[0] + "/template1", autocommit=True) as admin:
+        admin.execute(f"create database {name}")
+    third = Fleet({"b": fleet.databases["b"], "c": f"{fleet.databases['a'].rpartition('/')[0]}/{name}"})
+    try:
+        yield third
+    finally:
+        dropped(Fleet({"c": third.databases["c"]}), name)
+
+
+def test_a_move_is_not_taken_back_by_the_name_of_another_server(fleet):
+    """The one that the market came from would be shut a second time, and the source opened beside the target."""
+    fleet.move("b").run()
+    fleet.move("b").finish()
+    with a_third(fleet) as third:
+        with pytest.raises(Died):
+            third.move("c", dies_at="close").run()
+        with pytest.raises(MoveRefused, match="the market is moving, to server c"):
+            fleet.move("a").abort()
+        assert (sells(fleet, "b"), sells(third, "c")) == (False, True)
+        third.move("c").run()
+
+
+def test_a_source_that_was_never_told_is_told_when_the_market_has_moved_on(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", way_back=None, dies_at="close").run()
+    with a_third(fleet) as third:
+        third.move("c", way_back=None).run()
+        with pytest.raises(MoveRefused, match="move 1 is over: b is moved in move 2"):
+            fleet.move("b").abort()
+        assert not sells(fleet, "a")
+        with pytest.raises(MoveRefused, match="move 1 is over, and the market is moved at b, in move 2"):
+            fleet.move("b").run()
+        assert fleet.status()["a"].state == "moved"
+        assert (sells(fleet, "a"), sells(fleet, "b"), sells(third, "c")) == (False, False, True)
+
+
+def test_a_target_whose_standby_lacks_the_opening_is_opened_again(fleet):
+    """As it is after a failover of the target, a moment after the source was told."""
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="clear").run()
+    with fleet.connect("b") as conn:
+        lost = "update checkout_market set state = 'arriving', followed_until = null, followed_from = null"
+        conn.execute(f"set session_replication_role = replica; {lost}")
+        [mark] = conn.execute("delete from checkout_moves returning *").fetchall()
+        assert (sells(fleet, "a"), sells(fleet, "b")) == (False, False)
+        with pytest.raises(MoveRefused, match="b does not say what became of move 1: its schema is arriving"):
+            fleet.move("b").run()
+        conn.execute("insert into checkout_moves values (%s, %s, %s, %s)", mark)
+
+    assert fleet.move("b").run().epoch == 1
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
+def test_a_follower_whose_standby_took_its_place_may_lack_rows(servers):
+    """What its primary had confirmed is not sent again."""
+    with a_fleet_of_a_pair(servers, synchronous=False) as (fleet, pair):
+        fleet.move("b").run()
+        pair.wait_until_replayed()
+        pair.kill_primary()
+        pair.promote()
+        [problem] = fleet.move("a").plan().problems
+        assert (problem.problem, problem.message) == (
+            "way_back",
+            "there was a failover at a, which may lack rows",
+        )
+
+
+def test_what_is_made_in_the_schema_meanwhile_does_not_come_back_unnoticed(fleet):
+    fleet.move("b").run()
+    made = "create table of_the_host (id int primary key)"
+    with fleet.connect("b") as conn:
+        conn.execute(made)
+    with pytest.raises(MoveRefused, match=r"only b has .*of_the_host.*: the move is taken back"):
+        fleet.move("a").run()
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+    with fleet.connect("a") as conn:
+        conn.execute(made)
+    with pytest.raises(MoveRefused, match="table of_the_host was made later, and does not come along"):
+        fleet.move("a").run()
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+
+def test_a_source_that_cannot_reach_the_target_is_told_when_it_is_to_follow(fleet):
+    with pytest.raises(MoveUnfinished, match="a cannot reach b, which has the market now, to follow it"):
+        fleet.move("b", target_address="port=1").run()
+    assert (sells(fleet, "a"), sells(fleet, "b")) == (False, True)
+
+    assert fleet.move("b", way_back=None).run().followed_until is None
+    assert left_behind(fleet, "b") == []
 
 
 def test_nothing_is_deployed_while_a_server_follows(fleet):
@@ -661,6 +760,16 @@ def test_a_way_back_that_outlives_its_time_is_named(fleet):
         assert [
             each for each in _doctor.findings(conn, SCHEMA, timedelta(hours=1)) if each.check == "market_away"
         ] == []
+        with fleet.connect("a") as follower:
+            [name] = values(follower, "select subname from pg_subscription where subname like 'pycheckout_move_%%'")
+            follower.execute(f"alter subscription {name} disable")
+        silent = "select 1 where not exists (select from pg_replication_slots where active)"
+        wait_until(lambda: conn.execute(silent).fetchall(), "it follows", 30)
+        [found] = [each for each in _doctor.findings(conn, SCHEMA, timedelta(hours=1)) if each.check == "market_away"]
+        assert found.problem.startswith("is not followed")
+        with fleet.connect("a") as follower:
+            follower.execute(f"alter subscription {name} enable")
+        wait_until(lambda: not conn.execute(silent).fetchall(), "it does not follow", 30)
         conn.execute("update checkout_market set followed_until = now() - interval '1 minute'")
         [found] = [each for each in _doctor.findings(conn, SCHEMA, timedelta(hours=1)) if each.check == "market_away"]
     assert (found.subject, found.remedy) == ("way back", "pycheckout market finish")

@@ -16,9 +16,10 @@ from moving import SETTINGS, Died, Fleet, two_servers
 from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from quoted import quoted
 
 from checks import rows, values
-from pycheckout import migrate
+from pycheckout import Checkout, migrate
 from pycheckout._embedded import embedded_server
 from races import blocked, wait_until, wait_until_gone
 
@@ -411,7 +412,31 @@ def moved(tmp_path):
         assert fleet.move("b").run().followed_until
         libpq = {"PGHOST": b.host, "PGPORT": str(b.port), "PGUSER": b.user, "PGPASSWORD": b.password}
         libpq |= {"PGDATABASE": "postgres", "PGOPTIONS": f"-c search_path={SCHEMA}"}
-        yield fleet, a, libpq | {"PYCHECKOUT_MARKETS": str(path)}
+        yield fleet, a, b, libpq | {"PYCHECKOUT_MARKETS": str(path)}
+
+
+def test_29_the_follower_takes_the_place_of_a_server_that_is_gone(follow, moved):
+    fleet, a, b, env = moved
+    with fleet.connect("b") as conn:
+        checkout = Checkout(conn, schema=SCHEMA)
+        carts = [quoted(checkout), quoted(checkout)]
+        answer = checkout.execute(**carts[0].request())
+    with fleet.connect("a") as conn:
+        asked = "select count(*) from checkout_requests"
+        wait_until(lambda: values(conn, asked) == [1], "a does not follow", 30)
+    CrashServer.of(b).kill()
+    env |= {"PGHOST": a.host, "PGPORT": str(a.port), "PGUSER": a.user, "PGPASSWORD": a.password}
+
+    follow(29, env=env)
+
+    with fleet.connect("a") as conn:
+        checkout = Checkout(conn, schema=SCHEMA)
+        assert checkout.execute(**carts[0].request()).vendor_orders == answer.vendor_orders
+        [first, *_] = checkout.execute(**carts[1].request()).vendor_orders
+        assert first.order_number not in {each.order_number for each in answer.vendor_orders}
+        assert rows(conn, "select * from checkout_audit()") == []
+        assert values(conn, "select 1 from pg_trigger where tgname = 'market_gate'") == []
+    migrate(fleet.databases["a"], schema=SCHEMA)
 
 
 def left_of_a_way_back(fleet):
@@ -425,13 +450,13 @@ def left_of_a_way_back(fleet):
 
 
 def test_27_a_way_back_is_ended(follow, moved):
-    fleet, _, env = moved
+    fleet, _, _, env = moved
     follow(27, env=env)
     assert left_of_a_way_back(fleet) == ["settled"]
 
 
 def test_28_a_way_back_is_ended_without_the_server_that_followed(follow, moved):
-    fleet, a, env = moved
+    fleet, a, _, env = moved
     CrashServer.of(a).kill()
     with fleet.connect("b") as market:
         still = "select 1 from pg_replication_slots where active"

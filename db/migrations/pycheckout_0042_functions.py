@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "6ad904d85d13383c36cc89c40a01233eb3e159e7c88db9683328b0ea1c264db3"
+FUNCTIONS_HASH = "2caef3613c4343ade67f70bdff54fb211c62d6829d014cac6036c3b6e7334ff7"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

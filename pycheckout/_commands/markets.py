@@ -117,6 +117,8 @@ def market_move(
             typer.echo(f"market {name} is at {moved.server} (move {moved.epoch}{frozen}); {proof}")
             if moved.followed_until is not None:
                 typer.echo(f"{move.source_place.name} follows, as a way back, until {_iso(moved.followed_until)}")
+            elif options.way_back is not None:
+                typer.echo(f"{move.source_place.name} does not follow: the market comes back by a copy")
             typer.echo(
                 f'put server = "{moved.server}" into [market.{name}] of every map; then: pycheckout market finish'
             )

@@ -17,3 +17,12 @@ select 'way back', format('was to be kept until %s, and the server keeps WAL for
        'pycheckout market finish'
   from checkout_market as here
  where here.followed_until < clock_timestamp()
+ union all
+select 'way back', 'is not followed: the server that the market came from is away, or met an error', 'pycheckout market move --plan, in the other direction, says why'
+  from checkout_market as here
+ where here.followed_until is not null
+   and not exists (select from pg_replication_slots as slot
+                     join pg_publication on pubname = slot.slot_name
+                     join pg_publication_rel on prpubid = pg_publication.oid
+                     join pg_class on pg_class.oid = prrelid
+                    where slot.active and relnamespace = quote_ident(current_schema())::regnamespace)

@@ -20,7 +20,7 @@ from .. import _audit
 from .._errors import Unavailable, translated
 from . import structure
 from .gate import Gate
-from .look import MovePlan, leads_out, look
+from .look import ANEW, MovePlan, leads_out, look
 from .proof import prove
 from .sides import HERE, MoveDoubtful, MoveRefused, MoveUnfinished, Options, Place, Side, Status
 from .stream import Stream, unsubscribe_all
@@ -149,7 +149,7 @@ class Move:
                     hint="`pycheckout market move` ends the move first.",
                 )
             self._clear(here.epoch)
-            if there.epoch == here.epoch:
+            if there.epoch == here.epoch or self._back.subscribed:
                 self._leave_behind(there.epoch)
             if drop_source:
                 if dump is None:
@@ -157,6 +157,7 @@ class Move:
                 if tied := leads_out(self.source):
                     raise MoveRefused(tied, hint="Nothing outside may need the schema.")
                 structure.dump(self.source, dump, self.options.pg_dump)
+                unsubscribe_all(self.source)
                 structure.drop(self.source)
 
     # The order
@@ -183,16 +184,20 @@ class Move:
             self._take_back()  # a command that did so died
             return self._go()
         opened = (there.state, there.epoch) == ("selling", epoch)
-        if here.state == "moved" and not opened:
+        is_over = there.state in ("selling", "leaving", "moving", "moved") and there.epoch > epoch
+        if is_over and here.state in ("moving", "moved"):
+            self.source.call("market_close", epoch)
             raise MoveRefused(
-                f"move {epoch} is over, and the market is {there.state or 'not'} at {self.target_place.name}"
-                + (f", in move {there.epoch}" if there.epoch else ""),
+                f"move {epoch} is over, and the market is {there.state} at {self.target_place.name},"
+                f" in move {there.epoch}",
                 hint="Correct the map, or name the server that has the market with --from.",
             )
-        if here.state == "moving" and not opened and not self._may_open(there, epoch):
+        if here.state != "leaving" and not opened and not self._may_open(there, epoch):
             raise self._unknown(here, there)
+        if here.state == "moved" and not opened and not self._marked(epoch):
+            raise self._unknown(here, there)  # a standby took the target's place, and lacks the opening and more
 
-        if here.state == "leaving" and opened:
+        if here.state == "leaving" and (opened or is_over):
             self._gate.freeze(epoch)
             self.source.call("market_close", epoch)
             raise MoveDoubtful(
@@ -219,7 +224,7 @@ class Move:
         proven, findings = None, None
         if self.options.prove:
             self.told("prove")
-            proven, findings = self._prove()
+            proven, findings = self._prove(epoch)
         self.told("follow")
         return Moved(
             epoch=epoch,
@@ -236,10 +241,10 @@ class Move:
         """Whether the target is shut, and this move can open it: a new one, or one that the market comes back to."""
         return (there.state, there.epoch) == ("arriving", epoch) or (there.state == "moved" and there.epoch < epoch)
 
-    def _stream(self, epoch: int) -> Stream:
+    def _stream(self, epoch: int, there: Status) -> Stream:
         """What brings the rows: the way back of the move before, if there is one."""
         kept = Stream(self.source, self.target, None)
-        return kept if kept.subscribed else Stream(self.source, self.target, epoch)
+        return kept if there.state == "moved" and kept.subscribed else Stream(self.source, self.target, epoch)
 
     @property
     def _back(self) -> Stream:
@@ -254,10 +259,11 @@ class Move:
 
     def _prepare(self, epoch: int, there: Status) -> None:
         """Everything that takes its time, while the market sells. Undone by dropping it, unless it follows."""
-        stream = self._stream(epoch)
+        stream = self._stream(epoch, there)
         follows = there.state == "moved" and stream.subscribed
         if not follows and there.state is not None and (there.state, there.epoch) != ("arriving", epoch):
             if there.state not in ("arriving", "closed"):
+                self._take_back()
                 raise MoveRefused(
                     f'server {self.target_place.name} has a schema "{self.schema}" already',
                     hint="Look what it is; a move makes its own.",
@@ -267,6 +273,7 @@ class Move:
         self.told("structure")
         self.source.call("market_guard")
         if not follows:
+            Stream(self.source, self.target, None).unsubscribe()  # of a schema that was dropped by hand
             stream.publish()
         if there.state is None:
             structure.make(self.source, self.target, epoch, self.options.pg_dump)
@@ -276,14 +283,26 @@ class Move:
         self.told("copy")
         self._copy(stream)
         self.told("compare")
-        structure.compare(self.source, self.target)
+        self._compare(stream, follows=follows)
         self.told("retain")
         if self.options.way_back is not None:
             self._back.retain()
         self.told("calm")
         self._gate.calm()
         self._catch_up(stream)
-        structure.compare(self.source, self.target)
+        self._compare(stream, follows=follows)
+
+    def _compare(self, stream: Stream, *, follows: bool) -> None:
+        """Both sides consist of the same, and each table comes along."""
+        why = structure.difference(self.source, self.target) or stream.missing()
+        if why is not None and follows:
+            self._take_back()
+            raise MoveRefused(f"{why}: the move is taken back", hint=ANEW)
+        if why is not None:
+            raise MoveUnfinished(
+                why,
+                hint="The schema was changed since it was copied: take the move back with --abort, and begin it again.",
+            )
 
     def _arrive(self, epoch: int) -> None:
         """All that was written is at the target, and whoever could take the source's place has the gate."""
@@ -343,10 +362,10 @@ class Move:
     # The gate
 
     def _mark(self, epoch: int) -> None:
-        stream = self._stream(epoch)
+        stream = self._stream(epoch, self.target.status())
         ends = time.monotonic() + self.options.frozen
         looked = 0.0
-        while not self.target.value("select exists (select from checkout_moves where epoch = %s)", epoch):
+        while not self._marked(epoch):
             if time.monotonic() > looked + 0.2:
                 looked = time.monotonic()
                 self._healthy(stream, frozen=True)
@@ -356,6 +375,9 @@ class Move:
                     hint="See what holds the target up, and begin it again.",
                 )
             time.sleep(0.002)
+
+    def _marked(self, epoch: int) -> bool:
+        return bool(self.target.value("select exists (select from checkout_moves where epoch = %s)", epoch))
 
     def _sequences(self) -> None:
         names = [row["name"] for row in self.source.rows(_SEQUENCES)]
@@ -384,11 +406,15 @@ class Move:
             stream.unpublish()
         self._gate.vacuum_again()
 
-    def _prove(self) -> tuple[bool | None, int]:
+    def _prove(self, epoch: int) -> tuple[bool | None, int]:
         """The rows of both, if nobody could have written since; and the audit of the target."""
         proven = None
         if self._snapshot is not None:
-            prove(self.source, self.target, self._snapshot, self.progress)
+            try:
+                prove(self.source, self.target, self._snapshot, self.progress)
+            except MoveDoubtful:
+                self._leave_behind(epoch)  # the source stays as it is, and nothing is kept for it
+                raise
             proven = True
             self._snapshot.rollback()
 
@@ -401,12 +427,22 @@ class Move:
     def _follow(self, epoch: int) -> datetime | None:
         """The source follows the target, unless nobody wants it to, or the target has lost what it kept for that."""
         [kept] = self.target.rows("select followed_until, followed_from::text from checkout_market")
-        if kept["followed_until"] is None or self.options.way_back is None or not self._back.retained:
-            self._leave_behind(epoch)
-            return None
-        self._back.subscribe(self.options.target_address, kept["followed_from"])
-        until: datetime = kept["followed_until"]
-        return until
+        until: datetime | None = kept["followed_until"]
+        if until is not None and self.options.way_back is not None and self._back.retains(kept["followed_from"]):
+            try:
+                self._back.subscribe(self.options.target_address, kept["followed_from"])
+            except psycopg.OperationalError as exc:
+                if self.source.conn.broken or self.target.conn.broken:
+                    raise
+                raise MoveUnfinished(
+                    f"{self.source_place.name} cannot reach {self.target_place.name}, which has the market now, to"
+                    f" follow it: {str(exc).splitlines()[0][:200]}",
+                    hint="The same command again, with --target-address; or with --way-back none.",
+                ) from exc
+            if self._back.began(self.options.frozen):
+                return until
+        self._leave_behind(epoch)
+        return None
 
     def _leave_behind(self, epoch: int) -> None:
         """The source follows no more."""
@@ -439,6 +475,12 @@ class Move:
                 f"the market is sold in at {self.target_place.name} since move {here.epoch}, which is not taken back",
                 hint="`pycheckout market move` ends this one, and another brings it back.",
             )
+        if here.state in (None, "foreign"):
+            raise MoveRefused(f'{self.source_place.name} has no market in schema "{self.schema}"', hint="See --from.")
+        if here.state in ("leaving", "moving") and here.server != self.target_place.name:
+            raise MoveRefused(
+                f"the market is {here.state}, to server {here.server}", hint=f"Take that back: --to {here.server}."
+            )
         comes_back = there.state == "moved" and there.epoch <= here.epoch
         is_new = there.state in ("arriving", "closed")
         if here.state == "moving" and not comes_back and not (is_new and there.epoch == here.epoch):
@@ -449,8 +491,6 @@ class Move:
             self.source.call("market_stay", here.epoch)
         if is_new:
             self._drop_target()
-        if here.state in (None, "foreign"):
-            return
         if comes_back:
             self._back.unpublish()
         Stream(self.source, self.target, here.epoch).unpublish()
@@ -459,6 +499,11 @@ class Move:
 
     def _unknown(self, here: Status, there: Status) -> MoveRefused:
         gone = there.state or "gone"
+        if there.state in ("selling", "leaving", "moving", "moved") and there.epoch > here.epoch:
+            return MoveRefused(
+                f"move {here.epoch} is over: {self.target_place.name} is {there.state} in move {there.epoch}",
+                hint="`pycheckout market move` says so at the source too.",
+            )
         return MoveRefused(
             f"{self.target_place.name} does not say what became of move {here.epoch}: its schema is {gone}",
             hint="If it never sold, open the source yourself: docs/runbook.md says how.",

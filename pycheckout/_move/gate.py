@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from typing import LiteralString
 
 import psycopg
 from psycopg import sql
 
 from .._errors import CheckoutError
-from .sides import HERE, MoveRefused, MoveUnfinished, Options, Side
+from .sides import HERE, TIMELINE, MoveRefused, MoveUnfinished, Options, Side
 
 _FREEZE_MS = 300
 
@@ -81,9 +80,9 @@ class Gate:
         Behind a failover those count that follow the new primary, which was one of the others.
         """
         seen = Counter(row["name"] for row in self.source.rows(_STANDBYS, {"lsn": "0/0"}))
-        [noted] = self.source.rows(f"select standbys, timeline = {_TIMELINE} as same from checkout_market")
+        [noted] = self.source.rows(f"select standbys, timeline = {TIMELINE} as same from checkout_market")
         wanted = Counter(noted["standbys"]) | seen if noted["same"] else seen
-        self.source.rows(f"update checkout_market set standbys = %s, timeline = {_TIMELINE}", sorted(wanted.elements()))
+        self.source.rows(f"update checkout_market set standbys = %s, timeline = {TIMELINE}", sorted(wanted.elements()))
 
     def _behind(self, lsn: str) -> list[str]:
         """Standbys that have not flushed this."""
@@ -111,7 +110,6 @@ class Gate:
             time.sleep(0.005)
 
 
-_TIMELINE: LiteralString = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 _VACUUMED = f"""
 select class.oid::regclass::text as name
   from pg_class as class

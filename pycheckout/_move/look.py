@@ -89,16 +89,25 @@ def _places(
     deployed = source.rows("select version, hash from checkout_releases order by id desc limit 1")
     if [(row["version"], row["hash"]) for row in deployed] != [(release(), deployment().functions_hash())]:
         message = f"{a} has other functions than this package, {release()}"
-        yield Problem(problem="release", message=message, hint="pycheckout migrate")
+        hint = "pycheckout migrate" if not follows else "Move it by the package that it was deployed by."
+        yield Problem(problem="release", message=message, hint=hint)
     if follows:
         if why := Stream(source, target, None).trouble(max_wal):
-            yield Problem(problem="way_back", message=why, hint=_ANEW)
+            yield Problem(problem="way_back", message=why, hint=ANEW)
+    elif there.state in ("selling", "leaving", "moving") and there.epoch > here.epoch:
+        message = f"{b} has the market since move {there.epoch}, and {a} does not know"
+        hint = f"Let nobody sell at {a}: it is older than that move. Its rows are of no use beside those of {b}."
+        yield Problem(problem="twice", message=message, hint=hint)
+        return
     elif here.followed_until is not None:
         message = f"another server follows {a} since the move before"
         yield Problem(problem="way_back", message=message, hint="End that move first: pycheckout market finish.")
     if there.state is not None and not follows and there.state not in ("arriving", "closed"):
         message = f'{b} has a schema "{source.schema}" already'
-        yield Problem(problem="taken", message=message, hint="Drop it there, or rename it.")
+        hint = "Drop it there, or rename it."
+        if there.state == "moved" and there.epoch == here.epoch:
+            hint = f"It follows when the move from {b} is run again; or drop it there: pycheckout market finish."
+        yield Problem(problem="taken", message=message, hint=hint)
 
 
 def _publisher(side: Side, needed: int) -> Iterator[Problem]:
@@ -196,7 +205,7 @@ def leads_out(side: Side) -> str | None:
     return None
 
 
-_ANEW = "It cannot come back without a copy: pycheckout market finish --drop-source, then move it as any other."
+ANEW = "Mend that, or let it be copied: pycheckout market finish --drop-source, then move it as any other."
 _LOOK_SERVER = """
 select pg_is_in_recovery() as recovering, pg_backend_pid() as pid,
        (select rolsuper from pg_roles where rolname = current_user) as superuser
@@ -207,8 +216,10 @@ select current_setting('wal_level') as wal_level, current_setting('max_slot_wal_
        current_setting('max_wal_senders')::int - (select count(*) from pg_stat_replication) as senders
 """
 _LOOK_SUBSCRIBER = """
-select current_setting('max_logical_replication_workers')::int as workers,
-       current_setting('max_replication_slots')::int - (select count(*) from pg_replication_origin_status) as origins
+select current_setting('max_logical_replication_workers')::int
+       - (select count(*) from pg_stat_subscription where pid is not null) as workers,
+       coalesce(current_setting('max_active_replication_origins', true), current_setting('max_replication_slots'))::int
+       - (select count(*) from pg_replication_origin_status) as origins
 """
 _COLLATED = f"""
 select exists (select from pg_index as index join pg_class as class on class.oid = index.indrelid

@@ -18,6 +18,8 @@ from .._errors import CheckoutError
 from .._migrate import _SETTINGS
 
 HERE: LiteralString = "quote_ident(current_schema())::regnamespace"
+TIMELINE: LiteralString = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+"""Another one: there was a failover."""
 
 
 class MoveRefused(CheckoutError):

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from .._conninfo import parameters
-from .sides import MoveUnfinished, Side, listed
+from .sides import TIMELINE, MoveUnfinished, Side, listed
 
 
 class Stream:
@@ -51,6 +51,19 @@ class Stream:
     @property
     def retained(self) -> bool:
         return any(not slot["lost"] for slot in self.publisher.rows(_SLOT, self.name))
+
+    def retains(self, since: str) -> bool:
+        """Whether all that was written from this position on is there for who has not subscribed yet."""
+        return self.retained and (self.subscribed or not self.publisher.value(_CONSUMED, since, self.name))
+
+    def began(self, seconds: float) -> bool:
+        """Whether somebody reads, within this time: a server has only so many workers."""
+        ends = time.monotonic() + seconds
+        while not any(slot["pid"] for slot in self.publisher.rows(_OUR_SLOTS, self.name)):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.05)
+        return True
 
     def behind(self) -> int:
         """Bytes of WAL that the subscriber has not confirmed."""
@@ -92,9 +105,15 @@ class Stream:
         if retained_from is None:
             self._drop_slot()  # of an attempt that died between the two servers
         else:
-            # its position is on disk with the next checkpoint: a crash before that sends it back
             self.publisher.rows(_ADVANCE, retained_from, self.name)
             options += ", copy_data = false, create_slot = false"
+            # The position comes to the disk with the next checkpoint, and a crash before that sends it back: then what
+            # came from the subscriber must not go to it.
+            if min(self.publisher.major, self.subscriber.major) >= 16:
+                options += ", origin = none"
+            else:
+                self.publisher.rows("checkpoint")
+        self.subscriber.rows(f"update checkout_market set timeline = {TIMELINE}")
         self.subscriber.rows(
             sql.SQL("create subscription {} connection {} publication {} with (" + options + ")").format(
                 self._named, sql.Literal(self._way_in(address)), self._named
@@ -141,6 +160,15 @@ class Stream:
 
     # Between them
 
+    def missing(self) -> str | None:
+        """A table that does not come along, as one that was made after the publication does not."""
+        tables = set(self.publisher.tables())
+        published = {row["name"] for row in self.publisher.rows(_PUBLISHED, self.name)}
+        copied = {row["name"] for row in self.subscriber.rows(_SUBSCRIBED, self.name)}
+        if lacking := sorted(tables - published | tables - copied):
+            return f"table {lacking[0]} was made later, and does not come along"
+        return None
+
     def trouble(self, max_wal: int) -> str | None:
         """Why rows come no more. Past `max_wal` bytes, or without its slot, what follows is worth nothing."""
         subscribed = self.subscriber.rows(_SUBSCRIPTION, self.name)
@@ -148,6 +176,9 @@ class Stream:
         here, there = self.publisher.place.name, self.subscriber.place.name
         if not subscribed:
             return f"{there} has no subscription any more"
+        # A standby in the subscriber's place has less than was confirmed, and is not sent it again.
+        if not self.subscriber.value(f"select coalesce(bool_and(timeline = {TIMELINE}), false) from checkout_market"):
+            return f"there was a failover at {there}, which may lack rows"
         if not slot or slot[0]["lost"]:  # which stops the subscription too
             return f"{here} has lost the slot of the move, as it does by a failover"
         if not subscribed[0]["enabled"]:
@@ -197,6 +228,16 @@ _SLOT = """
 select coalesce(wal_status, '') = 'lost' as lost,
        coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint as kept
   from pg_replication_slots where slot_name = %s
+"""
+_SUBSCRIBED = """
+select format('%%I', class.relname) as name
+  from pg_subscription
+  join pg_subscription_rel on srsubid = pg_subscription.oid
+  join pg_class as class on class.oid = srrelid
+ where subname = %s and subdbid = (select oid from pg_database where datname = current_database()) and srsubstate = 'r'
+"""
+_CONSUMED = """
+select coalesce(bool_or(confirmed_flush_lsn > %s::pg_lsn), false) from pg_replication_slots where slot_name = %s
 """
 _ADVANCE = """
 select pg_replication_slot_advance(slot_name, greatest(%s::pg_lsn, confirmed_flush_lsn))

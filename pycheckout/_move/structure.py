@@ -14,7 +14,7 @@ from psycopg import sql
 
 from .._conninfo import named
 from .._embedded import bundled_programs
-from .sides import MoveRefused, MoveUnfinished, Side
+from .sides import MoveRefused, Side
 
 
 def make(source: Side, target: Side, epoch: int, pg_dump: str | None) -> None:
@@ -29,18 +29,16 @@ def make(source: Side, target: Side, epoch: int, pg_dump: str | None) -> None:
         conn.execute("select market_arrive(%s, %s)", (epoch, target.place.name))
 
 
-def compare(source: Side, target: Side) -> None:
-    """Both schemas consist of the same: nobody changed one meanwhile."""
+def difference(source: Side, target: Side) -> str | None:
+    """What one schema has and the other lacks, if somebody changed one meanwhile."""
     here, there = (
         {row["line"] for row in side.rows(_CONSISTS, {"schema": side.schema, "move": "pycheckout_move_%"})}
         for side in (source, target)
     )
     if other := sorted(here ^ there):
         where = source.place.name if other[0] in here else target.place.name
-        raise MoveUnfinished(
-            f"the schemas differ: only {where} has {other[0]}",
-            hint="The schema was changed since it was copied: take the move back with --abort, and begin it again.",
-        )
+        return f"the schemas differ: only {where} has {other[0]}"
+    return None
 
 
 def dump(side: Side, file: str, pg_dump: str | None) -> None:

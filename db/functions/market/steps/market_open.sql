@@ -17,7 +17,8 @@ begin
      and market_expect(market_open.epoch, 'arriving', 'selling') = 'selling' then
     return;
   end if;
-  if not exists (select from checkout_moves as move where move.epoch = market_open.epoch) then
+  if not exists (select from checkout_moves as move
+                  where move.epoch = market_open.epoch and move.destination = coalesce(v_here.home, v_here.server)) then
     raise exception 'move % has not arrived: its mark is not here', market_open.epoch
       using errcode = 'object_not_in_prerequisite_state';
   end if;
