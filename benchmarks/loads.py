@@ -8,7 +8,7 @@ Triggers and foreign keys are off while this writes: what it writes is right, an
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,12 +28,20 @@ FULL_BASKETS = 60_000  # of the full data set, by arrival: more than a run takes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Carts of `vendors` x `lines` lines; with `baskets`, real ones of the sample or the full data set instead."""
+    """Carts of `vendors` x `lines` lines; with `baskets`, real ones of the sample or the full data set instead.
+
+    Each is of a buyer of its own, or of `buyers` in turns.
+    """
 
     vendors: int = 3
     lines: int = 2
     hot: bool = False
     baskets: str | None = None
+    buyers: int | None = None
+
+    def buyer(self, number: str) -> str:
+        """The buyer of a cart as SQL over its number."""
+        return ids.sql(f"{number} % {self.buyers}" if self.buyers else number, ids.BUYER)
 
     def product(self, number: str, vendor: int, line: int) -> str:
         """The product of a line as SQL over the cart's number. No cart holds one twice."""
@@ -210,10 +218,20 @@ def seed(
     _in_batches(conn, first, count, _of(into, _quotes(shape, converted=False)))
 
 
-def preload(conn: psycopg.Connection[Any], shape: Shape, orders: int, *, into: Collection[str] | None = None) -> int:
-    """Carts that were checked out and fulfilled long ago, `orders` vendor orders of them; returns how many carts."""
+def preload(
+    conn: psycopg.Connection[Any],
+    shape: Shape,
+    orders: int,
+    *,
+    into: Collection[str] | None = None,
+    also: Mapping[str, str] | None = None,
+) -> int:
+    """Carts that were checked out and fulfilled long ago, `orders` vendor orders of them; returns how many carts.
+
+    `also` has further columns of the orders, as SQL over the cart's number `n` and the vendor's, `part.v`.
+    """
     count = orders // shape.vendors
-    _in_batches(conn, 0, count, _of(into, [*_quotes(shape, converted=True), *_orders(shape)]))
+    _in_batches(conn, 0, count, _of(into, [*_quotes(shape, converted=True), *_orders(shape, also or {})]))
     return count
 
 
@@ -239,7 +257,7 @@ def _quotes(shape: Shape, *, converted: bool) -> list[str]:
     return [
         f"insert into cart_records (id, buyer_store_id, valid_until, subtotal_cents, discounts_cents,"
         f" total_cents{done})"
-        f" select {cart}, {_id(repr(ids.BUYER))}, now() + interval '10 days', cart.subtotal_cents,"
+        f" select {cart}, {shape.buyer('n')}, now() + interval '10 days', cart.subtotal_cents,"
         f" cart.subtotal_cents - cart.total_cents, cart.total_cents{values}"
         f" from NUMBERS join bench.carts as cart on {template} order by n",
         f"insert into cart_vendor_groups (id, cart_id, vendor_store_id, status, subtotal_cents, discounts_cents,"
@@ -257,9 +275,10 @@ def _quotes(shape: Shape, *, converted: bool) -> list[str]:
     ]
 
 
-def _orders(shape: Shape) -> list[str]:
+def _orders(shape: Shape, also: Mapping[str, str]) -> list[str]:
     """What a checkout leaves, of lines that are fulfilled and so hold no stock. Their events were sent and purged."""
-    cart, anchor, buyer = (_id(f"'{low}'") for low in (ids.CART, ids.ANCHOR, ids.BUYER))
+    cart, anchor, buyer = _id(f"'{ids.CART}'"), _id(f"'{ids.ANCHOR}'"), shape.buyer("n")
+    columns, further = ("".join(f", {each}" for each in some) for some in (also.keys(), also.values()))
     template = "k = n % (select count(*) from bench.carts)"
     address = f"jsonb_populate_record(null::address_t, '{json.dumps(ADDRESS)}')"
     return [
@@ -267,9 +286,9 @@ def _orders(shape: Shape) -> list[str]:
         f" select {buyer}, 'k' || n, sha256(int8send(n)), {cart} from NUMBERS order by n",
         f"insert into vendor_orders (id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, status, currency,"
         f" shipping_address, payment_method, subtotal_cents, discounts_cents, promo_discount_cents, total_cents,"
-        f" balance_due_cents, warnings)"
+        f" balance_due_cents, warnings{columns})"
         f" select {_id('part.low')}, {cart}, {anchor}, {buyer}, part.vendor_store_id, 'fulfilled', 'USD', {address},"
-        f" 'ach', part.subtotal_cents, 0, 0, part.total_cents, 0, '[]'"
+        f" 'ach', part.subtotal_cents, 0, 0, part.total_cents, 0, '[]'{further}"
         f" from NUMBERS join bench.groups as part on {template} order by n, part.v",
         f"insert into order_line_items (id, order_id, cart_item_id, product_id, name, category, unit, unit_price_cents,"
         f" qty, moq, line_subtotal_cents, discount_cents, total_cents, reserved_qty, status, warnings)"

@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, neworder, report, watching
+from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, report, watching
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.rules import Refused, Request
 from checks import values
@@ -206,7 +207,7 @@ def test_preloaded_orders_pass_the_audit(db):
 
 @pytest.mark.breaks_invariants  # it fills what a monitor reads, and no more
 def test_what_a_monitor_asks_is_told_statement_by_statement(db, dsn):
-    carts = watching.fill(db, 300)
+    carts = millions.fill(db, 300, watching.SHAPE, into=watching.READ)
     watching.make_due(db, carts, 30)
     db.execute("vacuum analyze")
 
@@ -224,6 +225,37 @@ def test_what_a_monitor_asks_is_told_statement_by_statement(db, dsn):
     found = dict(db.execute("select name, value from checkout_metrics() where labels = '{}'").fetchall())
     names = ("orders_overdue", "outbox_events", "carts_open")
     assert [found[f"pycheckout_{name}"] for name in names] == [30, 30, 30]
+
+
+@pytest.mark.breaks_invariants  # it fills what calls on orders read, and no more
+def test_what_a_call_on_an_order_costs_is_told_by_pages_and_indexes(db, dsn):
+    carts = millions.fill(db, 3000, orders.SHAPE, into=orders.INTO, also=orders.ALSO)
+    costs = orders.measure(dsn, orders.fill(db, carts, due=20))
+
+    read = {
+        "order_get": "vendor_orders_pkey",
+        "order_changes_list": "idx_order_changes_order_id_created_at_id",
+        "order_history of an order": "payment_events_pkey",
+        "order_money of an order": "vendor_orders_pkey",
+        "orders_list of a buyer": "idx_vendor_orders_buyer_store_id_created_at_id",
+        "orders_list of a vendor": "idx_vendor_orders_vendor_store_id_created_at_id",
+        "orders_list by number": "idx_vendor_orders_order_number",
+        "orders_list by purchase order": "idx_vendor_orders_purchase_order_created_at_id",
+        "vendor_orders_expire of 2, ten times": "idx_vendor_orders_expires_at_id",
+        "vendor_order_cancel": "idx_order_line_items_order_id",
+    }
+    assert {name: costs[name].indexes for name, index in read.items() if index not in costs[name].indexes} == {}
+    assert all(cost.pages and cost.milliseconds for cost in costs.values())
+    assert orders.faults(costs, costs) == []
+    pages = costs["order_get"].pages
+    assert f"| order_get | {pages} | {pages} | " in orders.table({1: costs, 2: costs})
+
+
+def test_a_call_on_an_order_that_does_not_stay_flat_is_named():
+    flat = orders.Cost(pages=10, indexes=["an_index", "another_index"], whole=[])
+    assert orders.faults({"call": flat}, {"call": replace(flat, pages=17)}) == []
+    assert orders.faults({"call": flat}, {"call": replace(flat, pages=18)}) == ["call touched 18 pages, more than 17"]
+    assert orders.faults({"call": flat}, {"call": replace(flat, whole=["a_table"])}) == ["call read a_table whole"]
 
 
 def test_a_new_order_writes_what_the_specification_says(db):

@@ -3,12 +3,11 @@
 Judged by blocks and by the servers' counters of scans, never by time.
 """
 
-import json
-
 import psycopg
 import pytest
 from many import VENDORS, add_orders, line_id, order_id
 
+from benchmarks.orders import changes
 from checks import rows, values
 
 ROUNDS = 7  # PL/pgSQL plans the first five calls of a session for their values, and may keep one plan from the sixth on
@@ -53,24 +52,6 @@ def fill(db: psycopg.Connection, orders: int, due: list[int], *, analyzed: bool 
     db.execute("select pg_stat_force_next_flush()")
 
 
-def writes(carts: list[int], key: str) -> dict[str, str]:
-    """What may be done to the orders of three carts, a call each."""
-    first, second, third = carts
-    order, line = order_id(first, 1), line_id(first, 1)
-    refusing = json.dumps([{"line_item_id": str(line_id(third, 2)), "accept_qty": 0, "reason": "None left."}])
-    return {
-        "payment_record": f"payment_record('{order}', 'psp', '{key}', 'captured', 10, 'USD')",
-        "order_adjust": f"order_adjust('{order}', -10, 'Late.', '{key}-credit')",
-        "vendor_order_extend": f"vendor_order_extend('{order_id(first, 2)}', now() + interval '2 days')",
-        "order_line_fulfil": f"order_line_fulfil('{line}', 1, '{key}')",
-        "order_line_return": f"order_line_return('{line}', 'Broken.', 1, true, '{key}-back')",
-        "order_line_release": f"order_line_release('{line_id(second, 1)}', 'None left.')",
-        "vendor_order_cancel": f"vendor_order_cancel('{order_id(second, 2)}', 'The buyer called.')",
-        "vendor_order_decide": f"vendor_order_decide('{order_id(third, 1)}', '[]', '{key}')",
-        "vendor_order_decide, refusing": f"vendor_order_decide('{order_id(third, 2)}', '{refusing}', '{key}')",
-    }
-
-
 def reads(cart: int) -> dict[str, str]:
     buyer = BUYER.format(cart=cart)
     return {
@@ -101,7 +82,7 @@ def test_no_call_on_orders_reads_a_table_whole(db, connect, orders, analyzed):
         cart = 6 + 3 * turn
         calls = (
             {"vendor_orders_expire": "vendor_orders_expire(1)"}
-            | writes([cart, cart + 1, cart + 2], f"k{turn}")
+            | changes(order_id, line_id, [cart, cart + 1, cart + 2], f"k{turn}")
             | reads(cart)
         )
         for name, call in calls.items():
@@ -137,7 +118,7 @@ def touched(conn: psycopg.Connection, expired: int, others: list[int]) -> dict[s
         "orders_list far down": f"orders_list(null, {VENDOR}, after => '{after}', most => 10)",
         **reads(expired),
         **{f"{name}, not expired": call for name, call in reads(others[0]).items()},
-        **writes(others, "key"),
+        **changes(order_id, line_id, others, "key"),
     }
     for name, call in asked.items():
         for _ in range(ROUNDS):
