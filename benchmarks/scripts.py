@@ -23,9 +23,11 @@ def _id(low: str) -> str:
     return f"('0' || to_hex(:high::bigint) || '{low}')::uuid"
 
 
-def function() -> str:
+def function(schema: str | None = None) -> str:
+    """The call; of the market in `schema`, or of what the search_path finds."""
+    where = "" if schema is None else f'"{schema}".'
     return f"""{_NEXT}
-select checkout_execute({_id(ids.BUYER)}, {_id(ids.CART)}, 'k' || :n, '{json.dumps(ADDRESS)}', 'ach');
+select {where}checkout_execute({_id(ids.BUYER)}, {_id(ids.CART)}, 'k' || :n, '{json.dumps(ADDRESS)}', 'ach');
 """
 
 

@@ -352,8 +352,8 @@ def main() -> int:
                 f"{kind}: {asked.times} times, {asked.times * asked.orders} orders answered, {sum(lost)} of them lost"
                 f" ({max(lost)} at most), {quotes} quotes lost, {len(wrong)} wrong; nobody was answered for"
                 f" {statistics.median(gaps):.2f} s (median), {max(gaps):.2f} s at most",
-                flush=True,
             )
+            print(f"  each time, in s: {' '.join(f'{gap:.2f}' for gap in sorted(gaps))}", flush=True)
             for each in wrong[:20]:
                 print(f"  {each}")
             bad += len(wrong) + (sum(lost) if synchronous else 0)

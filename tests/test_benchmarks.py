@@ -1,6 +1,7 @@
 """The programs that the benchmarks compare leave the rows that checkout_execute leaves."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -11,10 +12,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, report, watching
+from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, pinned, report, watching
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.rules import Refused, Request
 from checks import values
+from pycheckout._embedded import embedded_server
 
 CARTS = 4
 PROGRAMS = ["psycopg", "psycopg-pipelined", "psycopg-naive", "orm", "orm-naive"]
@@ -308,6 +310,22 @@ def test_instructions_are_counted():
 
     assert 1_000 < one < 20_000
     assert 100 < (five - one) / 4 < 1_000, "a line's"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a core for each server")
+def test_two_servers_are_pinned_to_a_core_each_and_sell(monkeypatch):
+    monkeypatch.setattr(pinned, "WARM_UP", 1.0)
+    monkeypatch.setattr(pinned, "MOST", 2000)  # nothing waits for a disk
+    forms = [form for form in pinned.FORMS if len(form.cores) == 2]
+    with embedded_server(fsync=False, in_memory=True) as a, embedded_server(fsync=False, in_memory=True) as b:
+        [found] = pinned.run({"a": a, "b": b}, forms, callers=2, rounds=2, seconds=1)
+        assert [pinned.is_pinned(own, {core}) for own, core in zip((a, b), pinned.cores(), strict=True)] == [True] * 2
+        assert not pinned.is_pinned(a, {pinned.cores()[1]})
+
+    assert len(found.rounds) == 2
+    for each in found.rounds:
+        assert 0 < each.rate * each.cpu_ms / 1000 < each.busy + 0.5, "the servers' CPU is part of what the cores did"
+    assert pinned.table([found]).splitlines()[-1].startswith("| two markets, two servers, a core each | ")
 
 
 def test_the_docs_show_the_results_on_file():

@@ -4,22 +4,27 @@ Reported elsewhere as: prepared statements that clash, or vanish, behind a trans
 """
 
 import itertools
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
+from command import run_command
 from pgbouncer import NEEDS_A_SESSION, SUITE, can_prepare, pgbouncer_for, program
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
+from quoted import quoted
 
 import pycheckout
 from checks import values
 from factories import request_of
-from pycheckout import Busy, CheckoutError, PoolerConflict
+from pycheckout import Busy, Checkout, CheckoutError, PoolerConflict
 from races import at_once, wait_until
 
 CLIENTS = 4
@@ -222,6 +227,66 @@ def test_name_of_a_prepared_statement_may_be_another_clients(unaware, postgresql
             checkout(buyer, second)
 
     assert values(db, "select cart_id from checkout_requests") == [first.id]
+
+
+@pytest.fixture
+def market(unaware, empty_database, tmp_path):
+    """A market in a schema of its own, a session at its server, and `run` for commands that come by the pooler."""
+    direct = empty_database()
+    pycheckout.migrate(direct, schema="market_ok", create_schema=True)
+    name = conninfo_to_dict(direct)["dbname"]
+    unaware.fill(name, 2)
+    path = tmp_path / "markets.toml"
+    path.write_text(
+        f'[server.a]\ndatabase = {json.dumps(unaware.dsn(name))}\n[market.ok]\nserver = "a"\nschema = "market_ok"\n'
+    )
+
+    def run(*command, code=0):
+        """The rows of its JSON."""
+        done = run_command(*command, "--market", "ok", "--json", env={"PYCHECKOUT_MARKETS": str(path)})
+        assert done.returncode == code, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with psycopg.connect(direct, options="-c search_path=market_ok", autocommit=True) as conn:
+        yield conn, run
+    with psycopg.connect(unaware.dsn(name), autocommit=True, **OLD) as conn:
+        sessions = [conn.execute("select pg_backend_pid(), current_setting('search_path')").fetchone() for _ in "1234"]
+    assert len({pid for pid, _ in sessions}) == 2
+    assert {path for _, path in sessions} == {'"$user", public'}, "a command left its search_path to the next client"
+
+
+def test_the_command_line_works_in_a_market_behind_a_pooler(market):
+    conn, run = market
+    cart = quoted(Checkout(conn))
+    [product] = values(conn, "select min(product_id::text)::uuid from cart_items")
+    address = json.dumps(cart.request()["shipping_address"])
+    request = ["--buyer", cart.buyer_store_id, "--cart", cart.id, "--key", cart.key, "--payment-method", "ach"]
+
+    answers = [run("execute", *map(str, request), "--address", address) for _ in range(2)]
+    [[first], [second]] = answers
+    order = first["vendor_orders"][0]["order_id"]
+
+    assert [first["replayed"], second["replayed"]] == [False, True]
+    assert run("show", str(cart.id)) == [second]
+    assert run("order", "show", order)[0]["order_id"] == order
+    [listed] = run("order", "list", "--buyer", str(cart.buyer_store_id))
+    assert order in [each["order_id"] for each in listed["orders"]]
+    [level] = run("stock", "show", str(product))
+    assert (level["available_qty"], level["reserved_qty"]) == (99, 1)
+    assert run("audit") == []
+    metrics = {row["name"]: row["value"] for row in run("metrics") if not row["labels"]}
+    assert metrics["pycheckout_outbox_events"] == 2
+    assert [(each["check"], each["market"]) for each in run("doctor", code=1)] == [("pooler", "ok")]
+
+
+def test_a_command_of_many_transactions_prepares_nothing(market, tmp_path):
+    conn, run = market
+    products = [str(uuid4()) for _ in range(12)]  # more than psycopg takes to prepare a statement
+    file = tmp_path / "stock.csv"
+    file.write_text("product_id,available\n" + "".join(f"{product},7\n" for product in products))
+
+    assert run("stock", "import", str(file), "--batch", "1") == [{"set": 12}]
+    assert values(conn, "select sum(available_qty) from inventory_items") == [84]
 
 
 def test_what_make_test_pgbouncer_leaves_out_is_there_to_be_left_out():

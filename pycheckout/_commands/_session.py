@@ -29,7 +29,8 @@ def connected(
         params = _conninfo.KEEPALIVE | _parameters(database) | {"application_name": "pycheckout"}
     with (
         refusals(as_json, params, schema, grant, market),
-        psycopg.connect(**params, autocommit=True, row_factory=dict_row) as conn,
+        # Behind a transaction pooler a prepared statement may be missing on the next backend.
+        psycopg.connect(**params, autocommit=True, prepare_threshold=None, row_factory=dict_row) as conn,
     ):
         yield conn
 
