@@ -1,6 +1,6 @@
 """A primary with a standby, callers that sell, and the end of the primary: by SIGKILL, or by silence.
 
-    python tests/failover.py [--times 20] [--orders 400]
+    python tests/failover.py [--times 20] [--orders 400] [--only synchronous] [--set NAME=VALUE ...]
 
 The callers keep books of what they were answered. Afterwards the promoted server is counted against them, by queries
 that share nothing with checkout_audit(); the audit is run as well. Exit status 1 if an order that was answered is not
@@ -303,9 +303,9 @@ def count(dsn: str, books: Books, products: list[UUID], shelf: int) -> Counted:
     return Counted(len(books.answers), lost, wrong)
 
 
-def drill(*, synchronous: bool, silence: bool, orders: int) -> tuple[Books, Counted]:
-    """Sell half, lose the primary, promote, sell the other half; and count."""
-    with a_pair(synchronous=synchronous) as pair, closing(Silencer(pair.primary.port)) as way:
+def drill(*, synchronous: bool, silence: bool, orders: int, **settings: Any) -> tuple[Books, Counted]:
+    """Sell half, lose the primary, promote, sell the other half; and count. `settings`: of both servers."""
+    with a_pair(synchronous=synchronous, **settings) as pair, closing(Silencer(pair.primary.port)) as way:
         shelf, products = 100_000, [uuid4() for _ in range(12)]
         with at(pair.both(way.port), max_size=CALLERS, timeout=3) as markets:
             checkout = markets["ok"]
@@ -335,14 +335,16 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--orders", type=int, default=400, help="of each time")
     parser.add_argument("--only", choices=["synchronous", "asynchronous"])
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of both servers")
     asked = parser.parse_args()
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # attempts at the old primary, in the thousands
+    settings = dict(each.split("=", 1) for each in asked.set)
     bad = 0
     for synchronous in [True, False] if asked.only is None else [asked.only == "synchronous"]:
         for silence in (False, True):
             gaps, lost, wrong, quotes = [], [], [], 0
             for _ in range(asked.times):
-                books, counted = drill(synchronous=synchronous, silence=silence, orders=asked.orders)
+                books, counted = drill(synchronous=synchronous, silence=silence, orders=asked.orders, **settings)
                 gaps.append(books.gap)
                 lost.append(counted.lost)
                 wrong += counted.wrong
