@@ -65,6 +65,17 @@ def failing(db):
     db.execute("alter type payment_status add value 'rejected'")
 
 
+def test_an_event_has_the_time_of_its_recording_and_not_of_its_transaction(db, connect, order):
+    """A host records what came long after it began."""
+    conn = connect()
+    values(conn, "select 1")
+    [later] = values(db, "select clock_timestamp()")
+    record(db, order, "captured", 1000, conn=conn)
+    conn.commit()
+    assert values(db, "select created_at > %s from payment_events", later) == [True]
+    assert values(db, "select updated_at > %s from vendor_orders", later) == [True]
+
+
 def test_a_capture_pays_an_order_and_one_event_tells_it(db, order):
     before = row(db, "select updated_at from vendor_orders")["updated_at"]
 
