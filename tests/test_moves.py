@@ -408,7 +408,7 @@ def test_a_server_that_is_killed_at_a_step_leaves_one_that_sells(victim):
         fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
         machines = {"a": CrashServer.of(a), "b": CrashServer.of(b)}
         here, there = "a", "b"
-        for step, comes_back in (("copy", False), ("mark", True), ("open", False), ("close", True), ("follow", False)):
+        for step, comes_back in (("copy", False), ("mark", True), ("close", False)):
             machine = machines[here if victim == "source" else there]
             dying = {step}
 
