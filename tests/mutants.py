@@ -453,14 +453,15 @@ class Ranking:
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
-            # one of each, then two: what fails for one parameter often fails for all of them
+            # one of each, then two: what fails for one parameter often fails for all, but for one that names what is gone
             turns = Counter[str]()
             first: list[tuple[int, float, str]] = []
             for test in callers:
-                name = test.partition("[")[0]
+                name, _, parameter = test.partition("[")
                 if name in self._tests:
                     turns[name] += 1
-                    first.append((turns[name], -score(name), test))
+                    turn = 0 if mutant.words & _words(parameter) else turns[name]
+                    first.append((turn, -score(name), test))
             return [test for *_, test in sorted(first)]
         of_files = set(self.files(mutant))
         names = [name for name in self._tests if name.partition("::")[0] in of_files]
