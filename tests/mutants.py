@@ -453,7 +453,7 @@ class Ranking:
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
-            # one of each, then two: what fails for one parameter often fails for all, but for one that names what is gone
+            # one of each, then two, since what fails for one parameter often fails for all; first what names the gap
             turns = Counter[str]()
             first: list[tuple[int, float, str]] = []
             for test in callers:
