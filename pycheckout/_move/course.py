@@ -184,7 +184,8 @@ class Move:
             self._take_back()  # a command that did so died
             return self._go()
         opened = (there.state, there.epoch) == ("selling", epoch)
-        is_over = there.state in ("selling", "leaving", "moving", "moved") and there.epoch > epoch and self._marked(epoch)
+        had_it = there.state in ("selling", "leaving", "moving", "moved")
+        is_over = had_it and there.epoch > epoch and self._marked(epoch)
         if is_over and here.state in ("moving", "moved"):
             self.source.call("market_close", epoch)
             raise MoveRefused(
