@@ -633,6 +633,16 @@ def test_an_order_is_adjusted_either_way(db, order, call):
     assert [kind for kind, _ in events(db)] == ["vendor_order.adjusted"] * 2
 
 
+@pytest.mark.parametrize(("field", "value"), [("order_id", None), ("amount_cents", 0), ("amount_cents", None)])
+def test_an_adjustment_of_nothing_is_refused(db, order, call, snapshot, field, value):
+    given = {"order_id": order().groups[0].id, "amount_cents": 1} | {field: value}
+    before = snapshot(db)
+    with refused("OC005") as refusal:
+        call("order_adjust", *given.values(), "late", "k1")
+    assert refusal.detail["field"] == field
+    assert snapshot(db) == before
+
+
 @pytest.mark.parametrize("amount", [-10001, -(2**63), 2**63 - 1])
 def test_an_order_never_comes_to_less_than_nothing_or_more_than_fits(db, order, call, snapshot, amount):
     cart = order()

@@ -270,6 +270,17 @@ def test_a_state_of_the_host_stays(db, order, state):
     assert money(db, order) == (1000, 0, 0, state, 1000)
 
 
+def test_a_state_that_the_host_is_about_to_write_stays(db, connect, order):
+    """The intent is locked before its state is judged."""
+    host, conn = connect(), connect()
+    host.execute("update payment_intents set status = 'paid'")
+    with blocked(db, lambda conn: record(db, order, "captured", 1000, conn=conn), conn) as recording:
+        host.commit()
+    recording.result(timeout=10)
+    conn.commit()
+    assert money(db, order)[3] == "paid"
+
+
 def test_a_failure_of_a_host_without_that_state_is_unpaid(db, order):
     record(db, order, "failed", 1000)
 
