@@ -452,6 +452,11 @@ class Ranking:
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
+        def by_score() -> list[str]:
+            of_files = set(self.files(mutant))
+            names = [name for name in self._tests if name.partition("::")[0] in of_files]
+            return sorted(names, key=score, reverse=True)
+
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
             # one of each, then two, since what fails for one parameter often fails for all; first what names the gap
             turns = Counter[str]()
@@ -462,10 +467,10 @@ class Ranking:
                     turns[name] += 1
                     turn = 0 if mutant.words & _words(parameter) else turns[name]
                     first.append((turn, -score(name), test))
+            # a call that raises is not counted: those that speak of the function may have made it all the same
+            first += ((1, -score(name), name) for name in by_score()[:30] if name not in turns)
             return [test for *_, test in sorted(first)]
-        of_files = set(self.files(mutant))
-        names = [name for name in self._tests if name.partition("::")[0] in of_files]
-        return sorted(names, key=score, reverse=True)
+        return by_score()
 
     def knows_callers(self, mutant: Mutant) -> bool:
         return mutant.is_function and bool(self._callers[mutant.file.stem])

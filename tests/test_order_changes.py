@@ -330,13 +330,15 @@ def test_a_release_does_not_look_like_a_shortage_at_the_checkout(db, add_cart, c
 
 
 @pytest.mark.parametrize("reason", [None, "", " \n\t", "x" * 1001, "insufficient_inventory"])
-@pytest.mark.parametrize("function", ["vendor_order_cancel", "order_line_release"])
+@pytest.mark.parametrize("function", ["vendor_order_cancel", "order_line_release", "order_adjust"])
 def test_a_reason_is_a_text_of_up_to_1000_characters(db, add_cart, checkout_sql, call, snapshot, function, reason):
     cart = add_cart(vendors=1)
     checkout_sql(db, cart)
+    order_id, line_id = cart.groups[0].id, cart.items[0].id
+    of = {"vendor_order_cancel": [order_id], "order_line_release": [line_id], "order_adjust": [order_id, 1]}
     before = snapshot(db)
     with refused("OC005") as refusal:
-        call(function, (cart.groups if function == "vendor_order_cancel" else cart.items)[0].id, reason)
+        call(function, *of[function], reason, *(["k1"] if function == "order_adjust" else []))
     assert refusal.detail["field"] == "reason"
     assert snapshot(db) == before
 
