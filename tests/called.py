@@ -3,8 +3,8 @@
     CALLED=calls.jsonl python -m pytest -p called
 
 A line a test that had a database of its own: {"test": id, "functions": [name, ...]}. Functions that the planner
-inlines, and calls that raise, are not counted by PostgreSQL. tests/mutants.py asks for it: a mutant meets those that can
-tell it from the original.
+inlines, and calls that raise, are not counted by PostgreSQL. tests/mutants.py asks for it: a mutant meets those that
+can tell it from the original.
 """
 
 import json
