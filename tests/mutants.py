@@ -450,6 +450,7 @@ class Ranking:
             alike = {(mutant.file, mutant.rule): 6, (mutant.file, ""): 3, (Path(), mutant.rule): 3}
             before = sum(weight * min(self._killed[like][name], 3) for like, weight in alike.items())
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
+            told += 6.0 * (mutant.file.stem in self._tests[name])
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
         def by_score() -> list[str]:
