@@ -460,13 +460,14 @@ class Ranking:
 
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
             # one of each, then two, since what fails for one parameter often fails for all; first what names the gap
+            gap = mutant.words - _words(mutant.file.stem)
             turns = Counter[str]()
             first: list[tuple[int, float, str]] = []
             for test in callers:
                 name, _, parameter = test.partition("[")
                 if name in self._tests:
                     turns[name] += 1
-                    turn = 0 if mutant.words & _words(parameter) else turns[name]
+                    turn = 0 if gap & _words(parameter) else turns[name]
                     first.append((turn, -score(name), test))
             # a call that raises is not counted: those that speak of the function may have made it all the same
             first += ((1, -score(name), name) for name in by_score()[:30] if name not in turns)
