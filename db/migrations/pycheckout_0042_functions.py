@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "2caef3613c4343ade67f70bdff54fb211c62d6829d014cac6036c3b6e7334ff7"
+FUNCTIONS_HASH = "9682c337dfca16cd52f0d59eaccd98ee407ed9acd2d78ecb5d0a08fe70550382"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

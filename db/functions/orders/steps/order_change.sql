@@ -182,12 +182,11 @@ begin
   end if;
 
   -- Of an intent that is under way, or paid, the amount tells what was charged; of one that asks for the rest, the rest follows.
+  -- It is locked since its state was read.
   if v_total <> v_before.total_cents then
     select array_agg(intent.id) into v_intent_ids
-      from (select each.id
-              from payment_intents as each
-             where each.order_id = v_order.id and each.status::text in ('unpaid', 'failed', 'rejected')
-               for update) as intent;
+      from payment_intents as intent
+     where intent.order_id = v_order.id and intent.status::text in ('unpaid', 'failed', 'rejected');
     update payment_intents as intent
        set amount_cents = case when intent.amount_cents = v_before.balance_due_cents then v_order.balance_due_cents else v_order.total_cents end,
            updated_at = v_now
