@@ -429,6 +429,7 @@ class Ranking:
         self._rarity = {word: math.log(len(self._tests) / count) for word, count in seen.items()}
         self._killed: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
         self._seconds: dict[str, float] = {}
+        self._above = _above()
 
     def learn(self, calls: Path) -> None:
         """Which functions each test called, as tests/called.py wrote it down."""
@@ -446,11 +447,16 @@ class Ranking:
         self._seconds.update(seconds)
 
     def tests(self, mutant: Mutant) -> list[str]:
+        above = self._above[mutant.file.stem]
+
         def score(name: str) -> float:
             alike = {(mutant.file, mutant.rule): 6, (mutant.file, ""): 3, (Path(), mutant.rule): 3}
             before = sum(weight * min(self._killed[like][name], 3) for like, weight in alike.items())
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
-            told += 6.0 * (mutant.file.stem in self._tests[name])
+            if mutant.file.stem in self._tests[name]:
+                told += 6.0
+            elif above & self._tests[name]:
+                told += 6.0 / math.sqrt(len(above))
             return told + before - min(self._seconds.get(name, 1.0) / 2, 3)
 
         def by_score() -> list[str]:
@@ -460,14 +466,14 @@ class Ranking:
 
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
             # one of each, then two, since what fails for one parameter often fails for all; first what names the gap
-            gap = mutant.words - _words(mutant.file.stem)
+            gap = set(re.findall(r"'(\w+)'", mutant.name))
             turns = Counter[str]()
             first: list[tuple[int, float, str]] = []
             for test in callers:
                 name, _, parameter = test.partition("[")
                 if name in self._tests:
                     turns[name] += 1
-                    turn = 0 if gap & _words(parameter) else turns[name]
+                    turn = 0 if gap & set(re.split(r"[-\]]", parameter)) else turns[name]
                     first.append((turn, -score(name), test))
             # a call that raises is not counted: those that speak of the function may have made it all the same
             first += ((1, -score(name), name) for name in by_score()[:30] if name not in turns)
@@ -491,6 +497,21 @@ class Ranking:
         ours, theirs = ({part.rstrip("s") for part in re.split(r"[_.:]+", name)} for name in (mutant.file.stem, test))
         hinted = len({hint.rstrip("s") for hint in mutant.hints} & theirs)
         return 4.0 * len((ours & theirs) - {"test", "checkout"}) + 3.0 * hinted
+
+
+def _above() -> defaultdict[str, set[str]]:
+    """By which functions each is called, and by which these are. Those of the owner list the names of others."""
+    files = [file for file in FUNCTIONS.rglob("*.sql") if "admin" not in file.parts]
+    texts = {file.stem: set(re.findall(r"\w+", file.read_text(encoding="utf-8"))) for file in files}
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name in texts:
+        todo = [name]
+        while todo:
+            new = {caller for caller, words in texts.items() if todo[-1] in words} - found[name] - {name}
+            todo.pop()
+            found[name] |= new
+            todo += new
+    return found
 
 
 def _words(text: str) -> set[str]:
