@@ -465,18 +465,23 @@ class Ranking:
             return sorted(names, key=score, reverse=True)
 
         if mutant.is_function and (callers := self._callers[mutant.file.stem]):
-            # one of each, then two, since what fails for one parameter often fails for all; first what names the gap
-            gap = set(re.findall(r"'(\w+)'", mutant.name))
-            turns = Counter[str]()
-            first: list[tuple[int, float, str]] = []
+            of_name: defaultdict[str, list[str]] = defaultdict(list)
             for test in callers:
-                name, _, parameter = test.partition("[")
-                if name in self._tests:
-                    turns[name] += 1
-                    turn = 0 if gap & set(re.split(r"[-\]]", parameter)) else turns[name]
-                    first.append((turn, -score(name), test))
-            # a call that raises is not counted: those that speak of the function may have made it all the same
-            first += ((1, -score(name), name) for name in by_score()[:30] if name not in turns)
+                of_name[test.partition("[")[0]].append(test)
+            # A call that raises is not counted: those that speak of the function may have made it all the same.
+            names = sorted(
+                {name for name in of_name if name in self._tests}.union(by_score()[:30]), key=score, reverse=True
+            )
+            # The likeliest with all their parameters, if these are few; of others one of each, then two: what fails for
+            # one parameter often fails for all of them. But first what names the gap.
+            gap = set(re.findall(r"'(\w+)'", mutant.name))
+            first: list[tuple[int, int, str]] = []
+            for place, name in enumerate(names):
+                whole = place < 8 and len(of_name[name]) <= 12
+                tests = [name] if whole or not of_name[name] else of_name[name]
+                for turn, test in enumerate(tests, start=0 if whole else 1):
+                    named = gap & set(re.split(r"[-\]]", test.partition("[")[2]))
+                    first.append((0 if named else turn, place, test))
             return [test for *_, test in sorted(first)]
         return by_score()
 
