@@ -303,6 +303,28 @@ def test_a_host_that_changes_a_line_meanwhile_is_waited_for(db, connect, add_due
     db.execute("update order_line_items set fulfilled_qty = null")
 
 
+def test_a_host_that_locks_lines_in_their_order_meets_no_deadlock(db, connect, add_due):
+    """Lines are locked by id, whichever orders they are of."""
+    lines = sorted(add_due().items[0].id for _ in range(2))
+    host, ours = connect(), connect()
+    written = "update order_line_items set updated_at = clock_timestamp() where id = %s"
+    host.execute(written, (lines[0],))
+    with blocked(db, lambda conn: expire(db, conn=conn), ours) as waiting:
+        host.execute(written, (lines[1],))
+        host.commit()
+    ours.commit()
+    assert waiting.result()["expired"] == 2
+
+
+def test_what_fell_due_since_a_transaction_began_is_due(db, connect, add_due):
+    add_due()
+    conn = connect()
+    values(conn, "select 1")
+    db.execute("update vendor_orders set expires_at = clock_timestamp()")
+    assert expire(db, conn=conn)["expired"] == 1
+    conn.commit()
+
+
 @pytest.mark.parametrize(
     "call",
     ["vendor_order_cancel(%s, 'off')", "order_line_fulfil(%s)", "vendor_order_extend(%s, now() + interval '1 hour')"],

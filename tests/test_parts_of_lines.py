@@ -910,8 +910,12 @@ def test_the_most_decisions_are_read_in_no_time(db, order, call):
     cart = order()
     most = [{"line_item_id": str(UUID(int=n)), "accept_qty": 0, "reason": "torn" * 250} for n in range(10_000)]
     db.execute("set statement_timeout = '8s'")
-    with refused("OC005"):
+    with refused("OC005") as refusal:
         call("vendor_order_decide", cart.groups[0].id, most, "k")
+    assert refusal.detail["problem"] != "must be at most 10000"
+    with refused("OC005") as refusal:
+        call("vendor_order_decide", cart.groups[0].id, most + most[:1], "k")
+    assert refusal.detail["problem"] == "must be at most 10000"
 
 
 def test_changes_keep_their_order_after_an_erasure_when_the_clock_steps_back(db, order, call):

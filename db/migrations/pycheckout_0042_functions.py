@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "9682c337dfca16cd52f0d59eaccd98ee407ed9acd2d78ecb5d0a08fe70550382"
+FUNCTIONS_HASH = "3106a7521124563f36195d50ffcdfe7ec836eff451003feb8f24c756a0894475"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

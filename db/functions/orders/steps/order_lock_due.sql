@@ -29,8 +29,7 @@ begin
   v_free := array(
     select intent.order_id from payment_intents as intent
      where intent.order_id = any (v_ids)
-     order by intent.order_id
-       for update skip locked);
+       for update skip locked);   -- nobody is waited for, so in any order
   v_ids := array(
     select each.id from unnest(v_ids) as each (id)
      where each.id = any (v_free) or not exists (select from payment_intents as intent where intent.order_id = each.id));
