@@ -347,8 +347,9 @@ def test_a_reason_is_a_text_of_up_to_1000_characters(db, add_cart, checkout_sql,
     "call_of", ["vendor_order_cancel(%s, 'x')", "order_line_release(%s, 'x')", "order_line_fulfil(%s)"]
 )
 def test_an_unknown_id_is_not_found(db, call_of):
-    with refused("OC011"):
+    with refused("OC011") as refusal:
         db.execute(f"select {call_of}", (UUID(int=99),))
+    assert refusal.detail == {"line_item_id" if "line" in call_of else "order_id": str(UUID(int=99))}
     with refused("OC005"):
         db.execute(f"select {call_of}", (None,))
 
