@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "3106a7521124563f36195d50ffcdfe7ec836eff451003feb8f24c756a0894475"
+FUNCTIONS_HASH = "1c23e9df3e66c25396eabf01dfcd602c21b68eacd4e9c2065116afc8dfac63e7"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -22,8 +22,7 @@ begin
       perform checkout_raise_invalid('decisions', 'must be objects with line_item_id, accept_qty and reason');
     elsif exists (select from jsonb_object_keys(v_decision) as member (name) where member.name not in ('line_item_id', 'accept_qty', 'reason')) then
       perform checkout_raise_invalid('decisions', 'must have line_item_id, accept_qty and reason alone');
-    elsif (jsonb_typeof(v_decision -> 'line_item_id') = 'string'
-           and v_decision ->> 'line_item_id' ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') is not true then
+    elsif (v_decision ->> 'line_item_id' ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') is not true then
       perform checkout_raise_invalid('decisions', 'must each have a line_item_id that is a UUID');
     elsif (jsonb_typeof(v_decision -> 'accept_qty') = 'number' and v_decision ->> 'accept_qty' ~ '^[0-9]{1,9}$') is not true then
       perform checkout_raise_invalid('decisions', 'must each have an accept_qty that is a whole number from 0');
