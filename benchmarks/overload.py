@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import random
-import re
 import statistics
 import threading
 import time
@@ -36,7 +35,7 @@ from fastapi import FastAPI, Header, Request
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import pycheckout
-from benchmarks import ids, loads, server
+from benchmarks import ids, loads, report, server
 from benchmarks.loads import ADDRESS
 from benchmarks.plan import HOT, UNIFORM, Setup
 from benchmarks.run import Database
@@ -314,13 +313,8 @@ def _seconds(seconds: float) -> str:
 
 
 def write(text: str) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- overload: written by benchmarks/overload.py -->", "<!-- end of overload -->"
-    new, count = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.DOTALL
-    )
-    assert count == 1
-    PAGE.write_text(new, encoding="utf-8")
+    page = report.between(PAGE.read_text(encoding="utf-8"), "overload", text, program="overload")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def run(embedded: EmbeddedServer, names: list[str], callers: int, seconds: float) -> str:

@@ -27,7 +27,7 @@ import psycopg
 from psycopg import sql
 
 import pycheckout
-from benchmarks import loads, scripts, server
+from benchmarks import loads, report, scripts, server
 from benchmarks.drivers import Run, Task, pgbench
 from pycheckout._embedded import EmbeddedServer, embedded_server
 
@@ -282,13 +282,8 @@ def about(embedded: EmbeddedServer, callers: int, rounds: int, seconds: int, loa
 
 
 def write(text: str) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- pinned: written by benchmarks/pinned.py -->", "<!-- end of pinned -->"
-    new, count = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.DOTALL
-    )
-    assert count == 1
-    PAGE.write_text(new, encoding="utf-8")
+    page = report.between(PAGE.read_text(encoding="utf-8"), "pinned", text, program="pinned")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def main() -> None:

@@ -409,12 +409,12 @@ def pages(results: Results) -> dict[Path, str]:
     )
     tables = "\n\n".join(text(name, found) for name, found in results["loads"].items())
     performance, operations = DOCS / "performance.md", DOCS / "operations.md"
-    page = _between(performance.read_text(encoding="utf-8"), "gains", gains(results))
-    page = _between(page, "targets", f"{about}\n\n{targets_text(results)}")
-    other = _between(operations.read_text(encoding="utf-8"), "plan", plan(results))
+    page = between(performance.read_text(encoding="utf-8"), "gains", gains(results))
+    page = between(page, "targets", f"{about}\n\n{targets_text(results)}")
+    other = between(operations.read_text(encoding="utf-8"), "plan", plan(results))
     return {
-        performance: _between(page, "results", tables),
-        operations: _between(other, "sizing", f"{about}\n\n{sizing(results)}"),
+        performance: between(page, "results", tables),
+        operations: between(other, "sizing", f"{about}\n\n{sizing(results)}"),
     }
 
 
@@ -424,9 +424,9 @@ def write(results: Results) -> None:
     plots(results)
 
 
-def _between(page: str, name: str, content: str) -> str:
-    """Replace what stands between two markers of a page."""
-    begin, end = f"<!-- {name}: written by benchmarks/report.py -->", f"<!-- end of {name} -->"
+def between(page: str, name: str, content: str, program: str = "report") -> str:
+    """Replace what stands between two markers of a page, which name a program of benchmarks/."""
+    begin, end = f"<!-- {name}: written by benchmarks/{program}.py -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     new, count = pattern.subn(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", page)
     assert count == 1, f"no place for {name}"
