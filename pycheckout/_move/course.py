@@ -23,7 +23,7 @@ from .gate import Gate
 from .look import ANEW, MovePlan, leads_out, look
 from .proof import prove
 from .sides import HERE, MoveDoubtful, MoveRefused, MoveUnfinished, Options, Place, Side, Status
-from .stream import Stream, unsubscribe_all
+from .stream import Stream, unsubscribe_all, way_back
 
 STEPS = (
     "look",
@@ -48,7 +48,6 @@ STEPS = (
 
 _PATIENCE = 30.0  # seconds that a server may be away in the middle of a move
 _ALONE = "select pg_try_advisory_lock(hashtext('pycheckout move'), hashtext(%s)) as got"
-_FREEZE_MS = 300
 _NEAR = 1_000_000  # bytes of WAL behind the source, at most, when it is frozen
 
 
@@ -184,8 +183,7 @@ class Move:
             self._take_back()  # a command that did so died
             return self._go()
         opened = (there.state, there.epoch) == ("selling", epoch)
-        had_it = there.state in ("selling", "leaving", "moving", "moved")
-        is_over = had_it and there.epoch > epoch and self._marked(epoch)
+        is_over = self._is_over(there, epoch)
         if is_over and here.state in ("moving", "moved"):
             self.source.call("market_close", epoch)
             raise MoveRefused(
@@ -242,10 +240,10 @@ class Move:
         """Whether the target is shut, and this move can open it: a new one, or one that the market comes back to."""
         return (there.state, there.epoch) == ("arriving", epoch) or (there.state == "moved" and there.epoch < epoch)
 
-    def _stream(self, epoch: int, there: Status) -> Stream:
-        """What brings the rows: the way back of the move before, if there is one."""
-        kept = Stream(self.source, self.target, None)
-        return kept if there.state == "moved" and kept.subscribed else Stream(self.source, self.target, epoch)
+    def _is_over(self, there: Status, epoch: int) -> bool:
+        """Whether the target had the market by this move, and has gone through another since."""
+        had_it = there.state in ("selling", "leaving", "moving", "moved")
+        return had_it and there.epoch > epoch and self._marked(epoch)
 
     @property
     def _back(self) -> Stream:
@@ -260,8 +258,8 @@ class Move:
 
     def _prepare(self, epoch: int, there: Status) -> None:
         """Everything that takes its time, while the market sells. Undone by dropping it, unless it follows."""
-        stream = self._stream(epoch, there)
-        follows = there.state == "moved" and stream.subscribed
+        kept = way_back(self.source, self.target, there)
+        stream, follows = kept or Stream(self.source, self.target, epoch), kept is not None
         if not follows and there.state is not None and (there.state, there.epoch) != ("arriving", epoch):
             if there.state not in ("arriving", "closed"):
                 self._take_back()
@@ -363,7 +361,8 @@ class Move:
     # The gate
 
     def _mark(self, epoch: int) -> None:
-        stream = self._stream(epoch, self.target.status())
+        kept = way_back(self.source, self.target, self.target.status())
+        stream = kept or Stream(self.source, self.target, epoch)
         ends = time.monotonic() + self.options.frozen
         looked = 0.0
         while not self._marked(epoch):
@@ -500,7 +499,7 @@ class Move:
 
     def _unknown(self, here: Status, there: Status) -> MoveRefused:
         gone = there.state or "gone"
-        if there.state in ("selling", "leaving", "moving", "moved") and there.epoch > here.epoch:
+        if self._is_over(there, here.epoch):
             return MoveRefused(
                 f"move {here.epoch} is over: {self.target_place.name} is {there.state} in move {there.epoch}",
                 hint="`pycheckout market move` says so at the source too.",

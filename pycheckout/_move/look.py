@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .._release import deployment, release
 from . import structure
 from .sides import HERE, Options, Side, Status
-from .stream import Stream
+from .stream import Stream, way_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,9 @@ def look(source: Side, target: Side, options: Options) -> MovePlan:
         name = f'{source.place.name} has no market in schema "{source.schema}"'
         problems.append(Problem(problem="not_installed", message=name, hint="Look at the map."))
         return MovePlan(tables=0, size_bytes=0, problems=tuple(problems), notes=())
-    follows = there.state == "moved" and Stream(source, target, None).subscribed
-    problems += _places(source, target, here, there, follows=follows, max_wal=options.max_wal)
+    kept = way_back(source, target, there)
+    follows = kept is not None
+    problems += _places(source, target, here, there, kept, options.max_wal)
     # Each table is copied by a worker with a slot of its own, so many at once; a worker that gets none stops them all.
     at_once = 0 if follows else int(target.value("select current_setting('max_sync_workers_per_subscription')::int"))
     problems += _publisher(source, 1 + at_once)
@@ -79,7 +80,7 @@ def _servers(side: Side) -> Iterator[Problem]:
 
 
 def _places(
-    source: Side, target: Side, here: Status, there: Status, *, follows: bool, max_wal: int
+    source: Side, target: Side, here: Status, there: Status, kept: Stream | None, max_wal: int
 ) -> Iterator[Problem]:
     """Where the market is, and what is in its place where it goes."""
     a, b = source.place.name, target.place.name
@@ -89,10 +90,10 @@ def _places(
     deployed = source.rows("select version, hash from checkout_releases order by id desc limit 1")
     if [(row["version"], row["hash"]) for row in deployed] != [(release(), deployment().functions_hash())]:
         message = f"{a} has other functions than this package, {release()}"
-        hint = "pycheckout migrate" if not follows else "Move it by the package that it was deployed by."
+        hint = "pycheckout migrate" if kept is None else "Move it by the package that it was deployed by."
         yield Problem(problem="release", message=message, hint=hint)
-    if follows:
-        if why := Stream(source, target, None).trouble(max_wal):
+    if kept is not None:
+        if why := kept.trouble(max_wal):
             yield Problem(problem="way_back", message=why, hint=ANEW)
     elif there.state in ("selling", "leaving", "moving") and there.epoch > here.epoch:
         message = f"{b} has the market since move {there.epoch}, and {a} does not know"
@@ -102,7 +103,7 @@ def _places(
     elif here.followed_until is not None:
         message = f"another server follows {a} since the move before"
         yield Problem(problem="way_back", message=message, hint="End that move first: pycheckout market finish.")
-    if there.state is not None and not follows and there.state not in ("arriving", "closed"):
+    if there.state is not None and kept is None and there.state not in ("arriving", "closed"):
         message = f'{b} has a schema "{source.schema}" already'
         hint = "Drop it there, or rename it."
         if there.state == "moved" and there.epoch == here.epoch:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from .._conninfo import parameters
-from .sides import TIMELINE, MoveUnfinished, Side, listed
+from .sides import TIMELINE, MoveUnfinished, Side, Status, listed
 
 
 class Stream:
@@ -59,7 +59,7 @@ class Stream:
     def began(self, seconds: float) -> bool:
         """Whether somebody reads, within this time: a server has only so many workers."""
         ends = time.monotonic() + seconds
-        while not any(slot["pid"] for slot in self.publisher.rows(_OUR_SLOTS, self.name)):
+        while not any(slot["pid"] for slot in self.publisher.rows(_SLOT, self.name)):
             if time.monotonic() > ends:
                 return False
             time.sleep(0.05)
@@ -78,12 +78,11 @@ class Stream:
 
     def _drop_slot(self) -> None:
         ends = time.monotonic() + 20
-        while slots := self.publisher.rows(_OUR_SLOTS, self.name):
-            for slot in slots:
-                if slot["pid"] is not None:
-                    self.publisher.rows("select pg_terminate_backend(%s)", slot["pid"])
-                with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
-                    self.publisher.rows("select pg_drop_replication_slot(%s)", slot["name"])
+        while slot := self.publisher.rows(_SLOT, self.name):
+            if slot[0]["pid"] is not None:
+                self.publisher.rows("select pg_terminate_backend(%s)", slot[0]["pid"])
+            with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+                self.publisher.rows("select pg_drop_replication_slot(%s)", self.name)
             if time.monotonic() > ends:
                 raise MoveUnfinished(f"slot {self.name} is in use at {self.publisher.place.name}")
             time.sleep(0.02)
@@ -188,6 +187,12 @@ class Stream:
         return None
 
 
+def way_back(source: Side, target: Side, there: Status) -> Stream | None:
+    """What brings the rows already, where the market comes back to a target that has followed since it left."""
+    kept = Stream(source, target, None)
+    return kept if there.state == "moved" and kept.subscribed else None
+
+
 def unsubscribe_all(side: Side) -> None:
     """Nothing of ours comes into the schema any more."""
     for row in side.rows(_SUBSCRIPTIONS_OF, side.schema):
@@ -225,7 +230,7 @@ select count(*) from pg_subscription_rel join pg_subscription on pg_subscription
  where subname = %s and srsubstate <> 'r'
 """
 _SLOT = """
-select coalesce(wal_status, '') = 'lost' as lost,
+select coalesce(wal_status, '') = 'lost' as lost, active_pid as pid,
        coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint as kept
   from pg_replication_slots where slot_name = %s
 """
@@ -242,9 +247,6 @@ select coalesce(bool_or(confirmed_flush_lsn > %s::pg_lsn), false) from pg_replic
 _ADVANCE = """
 select pg_replication_slot_advance(slot_name, greatest(%s::pg_lsn, confirmed_flush_lsn))
   from pg_replication_slots where slot_name = %s
-"""
-_OUR_SLOTS = """
-select slot_name::text as name, active_pid as pid from pg_replication_slots where slot_name = %s
 """
 _BEHIND = """
 select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)), 0)::bigint
