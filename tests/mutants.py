@@ -512,8 +512,8 @@ def _above() -> defaultdict[str, set[str]]:
     for name in texts:
         todo = [name]
         while todo:
-            new = {caller for caller, words in texts.items() if todo[-1] in words} - found[name] - {name}
-            todo.pop()
+            called = todo.pop()
+            new = {caller for caller, words in texts.items() if called in words} - found[name] - {name}
             found[name] |= new
             todo += new
     return found

@@ -195,26 +195,37 @@ def test_a_move_is_not_taken_back_while_nobody_knows_what_the_target_does(fleet)
     assert not sells(fleet, "a")
 
 
+def one_comes_first(fleet: Fleet, at: str, epoch: int, *, shut: str, anew: str) -> None:
+    """The target of this move is opened while it is being shut, and the other way round.
+
+    `shut`: the state that it is in then; `anew`: what makes it openable again.
+    """
+    opening, shutting = f"select market_open({epoch})", f"select market_shut({epoch})"
+    with fleet.connect(at) as watch, fleet.connect(at, autocommit=False) as first, fleet.connect(at) as second:
+        first.execute(shutting)
+        with blocked(watch, psycopg.Connection.execute, second, opening) as late:
+            first.commit()
+        refused = f"the market is {shut} in move {epoch}"
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=refused):
+            late.result(timeout=10)
+        assert not sells(fleet, at)
+
+        first.execute(f"update checkout_market set {anew}")
+        first.commit()
+        first.execute(opening)
+        with blocked(watch, psycopg.Connection.execute, second, shutting) as late:
+            first.commit()
+        refused = f"the market is selling in move {epoch}"
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=refused):
+            late.result(timeout=10)
+
+
 def test_of_an_opening_and_a_taking_back_one_comes_first(fleet):
     """Whoever is late finds another state under the lock of the row."""
     with pytest.raises(Died):
         fleet.move("b", dies_at="open").run()
 
-    with fleet.connect("b") as watch, fleet.connect("b", autocommit=False) as first, fleet.connect("b") as second:
-        first.execute("select market_shut(1)")
-        with blocked(watch, psycopg.Connection.execute, second, "select market_open(1)") as late:
-            first.commit()
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is closed in move 1"):
-            late.result(timeout=10)
-        assert not sells(fleet, "b")
-
-        first.execute("update checkout_market set state = 'arriving'")
-        first.commit()
-        first.execute("select market_open(1)")
-        with blocked(watch, psycopg.Connection.execute, second, "select market_shut(1)") as late:
-            first.commit()
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is selling in move 1"):
-            late.result(timeout=10)
+    one_comes_first(fleet, "b", 1, shut="closed", anew="state = 'arriving'")
 
 
 def test_a_step_of_an_earlier_move_does_nothing(fleet):
@@ -524,21 +535,7 @@ def test_of_a_return_and_its_taking_back_one_comes_first(fleet):
     with pytest.raises(Died):
         fleet.move("a", dies_at="open").run()
 
-    with fleet.connect("a") as watch, fleet.connect("a", autocommit=False) as first, fleet.connect("a") as second:
-        first.execute("select market_shut(2)")
-        with blocked(watch, psycopg.Connection.execute, second, "select market_open(2)") as late:
-            first.commit()
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is moved in move 2"):
-            late.result(timeout=10)
-        assert not sells(fleet, "a")
-
-        first.execute("update checkout_market set epoch = 1")
-        first.commit()
-        first.execute("select market_open(2)")
-        with blocked(watch, psycopg.Connection.execute, second, "select market_shut(2)") as late:
-            first.commit()
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the market is selling in move 2"):
-            late.result(timeout=10)
+    one_comes_first(fleet, "a", 2, shut="moved", anew="epoch = 1")
 
 
 def test_a_crash_before_the_follower_has_begun_sends_nothing_twice():
