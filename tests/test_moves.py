@@ -259,6 +259,18 @@ def test_the_target_opens_only_behind_the_mark(fleet):
     assert (sells(fleet, "a"), sells(fleet, "b")) == (True, False)
 
 
+def test_a_mark_of_a_move_to_another_server_opens_nothing(fleet):
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="open").run()
+    with fleet.connect("b") as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute("update checkout_moves set destination = 'c'")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has not arrived"):
+            conn.execute("select market_open(1)")
+        conn.execute("update checkout_moves set destination = 'b'")
+    assert fleet.move("b").run().proven
+
+
 # The gate
 
 
@@ -683,6 +695,10 @@ def test_nothing_is_deployed_while_a_server_follows(fleet):
     fleet.move("b").run()
     with pytest.raises(MigrationError, match="has a server that follows"):
         migrate(fleet.databases["b"], schema=SCHEMA)
+    with fleet.connect("b") as conn:
+        refused = "has a server that follows, and nothing in its schema may change"
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=refused):
+            conn.execute("select checkout_migration_open()")
     other = Fleet({"b": fleet.databases["b"], "c": fleet.databases["a"]})
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="follows still, and c is another"):
         other.move("c").run()
