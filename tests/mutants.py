@@ -448,11 +448,14 @@ class Ranking:
 
     def tests(self, mutant: Mutant) -> list[str]:
         above = self._above[mutant.file.stem]
+        # What it names of what it checks: a field, an argument.
+        gap = {word for pair in re.findall(r"'(\w+)'|\.(\w+)", mutant.name) for word in pair if len(word) > 2}
 
         def score(name: str) -> float:
             alike = {(mutant.file, mutant.rule): 6, (mutant.file, ""): 3, (Path(), mutant.rule): 3}
             before = sum(weight * min(self._killed[like][name], 3) for like, weight in alike.items())
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
+            told += sum(self._rarity[word] for word in gap & self._tests[name])
             if mutant.file.stem in self._tests[name]:
                 told += 6.0
             elif above & self._tests[name]:
@@ -474,7 +477,7 @@ class Ranking:
             )
             # The likeliest with all their parameters, if these are few; of others one of each, then two: what fails for
             # one parameter often fails for all of them. But first what names the gap.
-            gap = set(re.findall(r"'(\w+)'", mutant.name))
+            gap.add(mutant.file.stem)
             first: list[tuple[int, int, str]] = []
             for place, name in enumerate(names):
                 whole = place < 6 and len(of_name[name]) <= 24
