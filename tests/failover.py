@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -330,6 +330,31 @@ def drill(*, synchronous: bool, silence: bool, orders: int, **settings: Any) -> 
         return books, count(pair.dsn(), books, products, shelf)
 
 
+def drills(times: int, *, orders: int = 400, kinds: Sequence[bool] = (True, False), **settings: Any) -> int:
+    """Each kind of standby (`kinds`: synchronous?) and of end so many times, a line for each; how much went wrong."""
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # attempts at the old primary, in the thousands
+    bad = 0
+    for synchronous, silence in itertools.product(kinds, (False, True)):
+        gaps, lost, wrong, quotes = [], [], [], 0
+        for _ in range(times):
+            books, counted = drill(synchronous=synchronous, silence=silence, orders=orders, **settings)
+            gaps.append(books.gap)
+            lost.append(counted.lost)
+            wrong += counted.wrong
+            quotes += books.lost_quotes
+        kind = f"{'synchronous' if synchronous else 'asynchronous'} standby, {'silence' if silence else 'SIGKILL'}"
+        print(
+            f"{kind}: {times} times, {times * orders} orders answered, {sum(lost)} of them lost"
+            f" ({max(lost)} at most), {quotes} quotes lost, {len(wrong)} wrong; nobody was answered for"
+            f" {statistics.median(gaps):.2f} s (median), {max(gaps):.2f} s at most",
+        )
+        print(f"  each time, in s: {' '.join(f'{gap:.2f}' for gap in sorted(gaps))}", flush=True)
+        for each in wrong[:20]:
+            print(f"  {each}")
+        bad += len(wrong) + (sum(lost) if synchronous else 0)
+    return bad
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20)
@@ -337,29 +362,9 @@ def main() -> int:
     parser.add_argument("--only", choices=["synchronous", "asynchronous"])
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of both servers")
     asked = parser.parse_args()
-    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # attempts at the old primary, in the thousands
+    kinds = [True, False] if asked.only is None else [asked.only == "synchronous"]
     settings = dict(each.split("=", 1) for each in asked.set)
-    bad = 0
-    for synchronous in [True, False] if asked.only is None else [asked.only == "synchronous"]:
-        for silence in (False, True):
-            gaps, lost, wrong, quotes = [], [], [], 0
-            for _ in range(asked.times):
-                books, counted = drill(synchronous=synchronous, silence=silence, orders=asked.orders, **settings)
-                gaps.append(books.gap)
-                lost.append(counted.lost)
-                wrong += counted.wrong
-                quotes += books.lost_quotes
-            kind = f"{'synchronous' if synchronous else 'asynchronous'} standby, {'silence' if silence else 'SIGKILL'}"
-            print(
-                f"{kind}: {asked.times} times, {asked.times * asked.orders} orders answered, {sum(lost)} of them lost"
-                f" ({max(lost)} at most), {quotes} quotes lost, {len(wrong)} wrong; nobody was answered for"
-                f" {statistics.median(gaps):.2f} s (median), {max(gaps):.2f} s at most",
-            )
-            print(f"  each time, in s: {' '.join(f'{gap:.2f}' for gap in sorted(gaps))}", flush=True)
-            for each in wrong[:20]:
-                print(f"  {each}")
-            bad += len(wrong) + (sum(lost) if synchronous else 0)
-    return 1 if bad else 0
+    return 1 if drills(asked.times, orders=asked.orders, kinds=kinds, **settings) else 0
 
 
 if __name__ == "__main__":

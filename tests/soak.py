@@ -8,7 +8,8 @@ these books, cart by cart and product by product, by queries that share nothing 
 as well. Exit status 1 if one unit, order, event or cent is missing or too many.
 
 Every call is repeated under its key until it is answered, as a service would. Faults come by progress, not by time, so
-that a faster machine meets as many.
+that a faster machine meets as many. Afterwards come the failovers of failover.py: 20 of each kind where there were
+100,000 checkouts.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from uuid import uuid4
 
 import psycopg
 from crash import CrashServer
+from failover import drills
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -56,12 +58,17 @@ FAULTS = {
     "server killed with SIGKILL": 12,
     "server stopped and started": 6,
 }
+FAILOVERS = 20  # of each kind
 CHANGES = (
     *("vendor_order.canceled", "vendor_order.decided", "vendor_order.expired"),
     *("order_line.released", "order_line.fulfilled", "order_line.returned", "payment.changed"),
 )
 SNAPSHOT = (0.5, 0.7)  # the part of the run in which a snapshot is held open; no server dies in it
 LOST = (pycheckout.Busy, pycheckout.Unavailable, psycopg.OperationalError, PoolTimeout)
+
+
+def share_of(total: int, each: int) -> int:
+    return max(1, round(each * total / 100_000))
 
 
 @dataclass
@@ -299,7 +306,7 @@ class Faults(threading.Thread):
         spread = [
             (self.when(name, (n + self.random.random()) / count), name)
             for name, each in FAULTS.items()
-            for count in [max(1, round(each * total / 100_000))]
+            for count in [share_of(total, each)]
             for n in range(count)
         ]
         self.plan = sorted([*spread, (SNAPSHOT[0], "snapshot held open"), (SNAPSHOT[1], "snapshot given up")])
@@ -535,7 +542,8 @@ def main() -> int:
     print(text)
     if args.json:
         args.json.write_text(text + "\n")
-    return 1 if figures["wrong"] or figures["audit rows"] else 0
+    bad = drills(share_of(args.checkouts, FAILOVERS))
+    return 1 if bad or figures["wrong"] or figures["audit rows"] else 0
 
 
 if __name__ == "__main__":
