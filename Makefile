@@ -12,6 +12,7 @@ help:
 	@echo 'make demo            real baskets through the checkout, on a PostgreSQL that comes and goes with it'
 	@echo 'make shop            the shop of examples/shop, with all that it needs; ARGS="--port 8080", ARGS=--once to have it buy'
 	@echo 'make test            the test suite; TEST_DATABASE_URL names another server than the embedded one'
+	@echo 'make test-moves      of it the moves of a market between two servers, a stage of their own'
 	@echo 'make lint            ruff, mypy, pyright, squawk and the like, over what git tracks'
 	@echo 'make check           lint, docs and test, as CI does'
 	@echo 'make docs            the site of docs/, into build/site; make docs-reference writes its generated pages anew'
@@ -36,7 +37,13 @@ shop: $(VENV)/dev
 	@$(BIN)/python -m examples.shop $(ARGS)
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),--ignore tests/test_moves.py)
+	$(if $(ARGS)$(TEST_SECOND_SERVER),,@$(MAKE) --no-print-directory test-moves)
+
+# Apart from the rest: each starts servers of its own, and keeps both cores busy for three minutes.
+.PHONY: test-moves
+test-moves: $(VENV)/dev
+	$(BIN)/python -m pytest -n $(WORKERS) tests/test_moves.py
 
 # The linters are those of .pre-commit-config.yaml.
 lint: $(VENV)/dev
