@@ -4,6 +4,7 @@ TEST_DATABASE_URL names the server to use, by the URL of a superuser and any dat
 one is started. TEST_SECOND_SERVER leaves out what is the same on every server.
 """
 
+import functools
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+import sqlparse
 from outbox import emit  # noqa: F401  (fixture)
 from pgbouncer import Pooler, as_the_way_in, pgbouncer_for, skip_what_needs_a_session
 from psycopg import sql
@@ -25,6 +27,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from pytest_postgresql import factories as plugin
 from roles import login, new_role  # noqa: F401  (fixtures)
+from upgrade import load_legacy
 
 import pycheckout
 from factories import add_cart, add_stock, checkout, checkout_sql, nothing_written, snapshot  # noqa: F401  (fixtures)
@@ -33,6 +36,10 @@ from pycheckout._embedded import bundled_programs, embedded_server
 # A shell that runs the suite in the background has it ignore Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# yoyo splits every migration anew for each of the hundreds of databases; it changes the list that it is given.
+_split = functools.cache(sqlparse.split)
+sqlparse.split = lambda text: list(_split(text))
 
 # A mistake in a race test fails instead of hanging.
 _OPTIONS = "-c statement_timeout=30s"
@@ -232,25 +239,59 @@ def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pycheckout._connection, "_BACKOFF", 0.005)
 
 
+def _make(admin: psycopg.Connection, name: str, template: str = "template0") -> None:
+    _drop(admin, name)
+    made = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+    admin.execute(made)
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def _shapes(server: Server, worker_id: str) -> Iterator[Callable[[str, bool], str]]:
+    """The name of a database of that shape, migrated or not, to be cloned; made once a test process."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin, ExitStack() as stack:
+
+        @functools.cache
+        def shape_of(shape: str, migrated: bool) -> str:
+            name = f"pycheckout_{shape}{'_migrated' if migrated else ''}_{worker_id}"
+            _make(admin, name, shape_of(shape, False) if migrated else "template0")
+            stack.callback(_drop, admin, name)
+            if migrated:
+                pycheckout.migrate(server.dsn(name))
+            elif shape != "fresh":
+                load_legacy(server.dsn(name), shape)
+            return name
+
+        yield shape_of
+
+
 @pytest.fixture
-def empty_database(server: Server, worker_id: str) -> Iterator[Callable[[], str]]:
-    """empty_database(): the URL of a database that holds nothing yet, dropped at the end."""
+def database(server: Server, worker_id: str, _shapes: Callable[[str, bool], str]) -> Iterator[Callable[..., str]]:
+    """database("net"): the URL of a database of the earlier system, or of an empty one ("fresh"), dropped at the end.
+
+    database("net", migrated=True): as pycheckout.migrate() leaves it.
+    """
     names: list[str] = []
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
 
-        def drop(name: str) -> None:
-            admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-
-        def empty_database() -> str:
-            name = f"pycheckout_empty_{worker_id}_{len(names) + 1}"
-            drop(name)
-            admin.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        def database(shape: str = "fresh", *, migrated: bool = False) -> str:
+            name = f"pycheckout_copy_{worker_id}_{len(names) + 1}"
+            _make(admin, name, _shapes(shape, migrated))
             names.append(name)
             return server.dsn(name)
 
-        yield empty_database
+        yield database
         for name in names:
-            drop(name)
+            _drop(admin, name)
+
+
+@pytest.fixture
+def empty_database(database: Callable[..., str]) -> Callable[[], str]:
+    """empty_database(): the URL of a database that holds nothing yet, dropped at the end."""
+    return database
 
 
 @pytest.fixture(scope="session")

@@ -302,7 +302,11 @@ def _alternatives(source: Source, start: int, end: int) -> Found:
         start += 1
     if source.code[start] == "(" and source.code[source.close(start) : end].strip() == "is not true":
         word, start, end = "and", start + 1, source.close(start) - 1
-    joints = list(source.top_level(rf"\b{word}\b", start, end))
+    joints = [
+        joint
+        for joint in source.top_level(rf"\b{word}\b", start, end)
+        if not re.search(r"\bbetween\s+\S+\s*$", source.code[start : joint.start()])
+    ]
     if not joints:
         return
     bounds = [start, *(joint.start() for joint in joints), end]

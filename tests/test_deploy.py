@@ -16,10 +16,8 @@ from races import wait_until_blocked
 
 
 @pytest.fixture
-def url(empty_database):
-    url = empty_database()
-    pycheckout.migrate(url)
-    return url
+def url(database):
+    return database(migrated=True)
 
 
 @pytest.fixture

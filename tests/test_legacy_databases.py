@@ -11,12 +11,12 @@ from factories import ADDRESS
 class Host:
     """A database of the earlier system after the migration, and what it held before."""
 
-    def __init__(self, dsn, shape):
+    def __init__(self, database, shape):
         self.shape = shape
-        self.conn = psycopg.connect(dsn, autocommit=True)
-        load_legacy(dsn, shape)
-        self.before = self.rows()
-        pycheckout.migrate(dsn)
+        with psycopg.connect(database(shape)) as self.conn:
+            self.before = self.rows()
+        self.url = database(shape, migrated=True)
+        self.conn = psycopg.connect(self.url, autocommit=True)
 
     def value(self, query, *params):
         return value(self.conn, query, *params)
@@ -40,8 +40,8 @@ class Host:
 
 
 @pytest.fixture(params=["net", "gross"])
-def host(request, empty_database):
-    host = Host(empty_database(), request.param)
+def host(request, database):
+    host = Host(database, request.param)
     yield host
     assert host.conn.execute("select * from checkout_audit()").fetchall() == []
     host.conn.close()
@@ -205,12 +205,11 @@ def test_an_amount_that_does_not_fit_an_int_column_is_said_clearly(host):
     assert refused.value.detail["problem"] == "out_of_range"
 
 
-def test_rolling_back_an_untouched_database_gives_the_host_its_tables_back(empty_database):
+def test_rolling_back_an_untouched_database_gives_the_host_its_tables_back(database):
     """PF-168: the archive is what checkout_groups is restored from."""
-    dsn = empty_database()
-    host = Host(dsn, "net")
+    host = Host(database, "net")
 
-    pycheckout.rollback(dsn)
+    pycheckout.rollback(host.url)
 
     def but_anchors(rows):
         return {

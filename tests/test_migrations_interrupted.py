@@ -82,11 +82,9 @@ def test_two_migrations_by_the_api_apply_each_migration_once(empty_database, sha
 
 
 @pytest.mark.parametrize("shape", ["fresh", "net", "gross"])
-def test_every_migration_can_be_run_twice(empty_database, program, shape):
+def test_every_migration_can_be_run_twice(database, program, shape):
     """PF-168 to PF-171: yoyo marks a migration in another transaction than it ran in, and may die between the two."""
-    url = empty_database()
-    if shape != "fresh":
-        load_legacy(url, shape)
+    url = database(shape)
     original = dump(program, url)
     with connect(url) as conn, yoyo_backend(url) as (backend, migrations):
         for migration in migrations:
@@ -106,11 +104,9 @@ def test_every_migration_can_be_run_twice(empty_database, program, shape):
     assert without_labels(dump(program, url)) == without_labels(original)
 
 
-def test_baseline_that_is_run_again_later_allows_for_no_more_stock(empty_database):
+def test_baseline_that_is_run_again_later_allows_for_no_more_stock(database):
     """PF-170: what pycheckout itself reserved is no stock that was reserved before."""
-    url = empty_database()
-    load_legacy(url, "net")
-    pycheckout.migrate(url)
+    url = database("net", migrated=True)
     with connect(url) as conn:
         before = conn.execute("select * from inventory_baseline order by 1").fetchall()
         conn.execute("update inventory_items set reserved_qty = reserved_qty + 5 where product_id = id('product', 3)")
@@ -119,11 +115,9 @@ def test_baseline_that_is_run_again_later_allows_for_no_more_stock(empty_databas
         assert conn.execute("select * from inventory_baseline order by 1").fetchall() == before
 
 
-def test_names_that_a_quote_wrote_are_not_overwritten_by_another_run(empty_database):
+def test_names_that_a_quote_wrote_are_not_overwritten_by_another_run(database):
     """PF-170"""
-    url = empty_database()
-    load_legacy(url, "net")
-    pycheckout.migrate(url)
+    url = database("net", migrated=True)
     with connect(url) as conn:
         conn.execute("update cart_items set title = 'Mine' where id = id('item', 91)")
         with yoyo_backend(url) as (backend, migrations):
@@ -216,10 +210,9 @@ def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_d
 
 
 @pytest.mark.parametrize(("table", "until"), [KILLED[0], KILLED[2]])
-def test_migration_gives_up_soon_when_a_table_is_busy(empty_database, table, until):
+def test_migration_gives_up_soon_when_a_table_is_busy(database, table, until):
     """PF-168: behind its lock request every later statement of the host would queue."""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     apply_until(url, until)
     with connect(url, autocommit=False) as holder:
         holder.execute(f"update {table} set updated_at = updated_at")
@@ -231,10 +224,9 @@ def test_migration_gives_up_soon_when_a_table_is_busy(empty_database, table, unt
 
 
 @pytest.mark.parametrize("mode", ["row exclusive", "share update exclusive"])
-def test_the_host_goes_on_while_a_migration_waits_for_a_transaction_of_its(empty_database, mode):
+def test_the_host_goes_on_while_a_migration_waits_for_a_transaction_of_its(database, mode):
     """PF-168: or for a vacuum. Behind a lock request that stays, each later statement would wait as long as it does."""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     apply_until(url, "0004")
     with connect(url, autocommit=False) as long, connect(url) as host, ThreadPoolExecutor(1) as pool:
         long.execute(f"lock table cart_records in {mode} mode")

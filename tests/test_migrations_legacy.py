@@ -13,7 +13,6 @@ from upgrade import (
     apply_until,
     connect,
     dump,
-    load_legacy,
     run_yoyo,
     start_yoyo,
     value,
@@ -33,13 +32,12 @@ def shape(request):
 
 
 @pytest.fixture
-def legacy(empty_database):
-    """legacy("net"): a database of the earlier system, its URL and a connection."""
+def legacy(database):
+    """legacy("net"): a database of the earlier system, migrated or not, its URL and a connection."""
     opened = []
 
-    def legacy(shape):
-        url = empty_database()
-        load_legacy(url, shape)
+    def legacy(shape, *, migrated=False):
+        url = database(shape, migrated=migrated)
         opened.append(connect(url))
         return url, opened[-1]
 
@@ -197,8 +195,7 @@ def test_archive_holds_every_group_and_an_install_without_them_has_none(legacy, 
 
 def test_orders_and_carts_have_the_anchor_that_checkout_groups_says(legacy, shape):
     """PF-168: those whose group names no cart keep a null, and no active cart gets one."""
-    url, conn = legacy(shape)
-    pycheckout.migrate(url)
+    _url, conn = legacy(shape, migrated=True)
     found = conn.execute("""
         select distinct n, cart.id = id('cart', n) as own_cart, vendor_order.cart_id = id('cart', n) as orders_say_so
           from generate_series(1, 20) as n
@@ -282,8 +279,7 @@ def test_checkout_of_the_earlier_system_that_still_runs_is_waited_for(legacy):
 
 def test_lines_of_active_carts_take_their_names_from_products(legacy, shape):
     """PF-170: those columns that the migration brought; a title that the host left empty is the host's."""
-    url, conn = legacy(shape)
-    pycheckout.migrate(url)
+    _url, conn = legacy(shape, migrated=True)
     [found] = conn.execute("""
         select bool_and(item.category = product.category::text) as categories,
                bool_and(item.unit = product.unit) as units, bool_and(item.title = product.title) as titles
@@ -331,8 +327,7 @@ def test_columns_that_come_take_any_enum_of_the_order_lines(legacy):
 
 def test_quotes_and_stock_that_the_host_writes_without_our_columns_check_out(legacy, shape):
     """PF-168 to PF-171: its statements name none of the new columns."""
-    url, conn = legacy(shape)
-    pycheckout.migrate(url)
+    _url, conn = legacy(shape, migrated=True)
     with conn.transaction():
         conn.execute("""
             insert into cart_records (id, buyer_store_id, subtotal_cents, total_cents)
@@ -371,8 +366,7 @@ def test_quotes_and_stock_that_the_host_writes_without_our_columns_check_out(leg
 
 def test_orders_equal_their_groups_to_the_cent(legacy, shape):
     """PF-169, PF-170: net discounts are not taken off twice; gross lines add up and the promo is what remains."""
-    url, conn = legacy(shape)
-    pycheckout.migrate(url)
+    _url, conn = legacy(shape, migrated=True)
     for n in range(13, 21):
         for order in check_out(conn, value(conn, "select id('cart', %s)", n))["vendor_orders"]:
             [group] = conn.execute(
@@ -390,8 +384,7 @@ def test_orders_equal_their_groups_to_the_cent(legacy, shape):
 
 def test_line_that_is_not_available_gets_no_order(legacy):
     """PF-170: cart 12 has one, alone in its vendor's group."""
-    url, conn = legacy("net")
-    pycheckout.migrate(url)
+    _url, conn = legacy("net", migrated=True)
     result = check_out(conn, value(conn, "select id('cart', 12)"))
 
     [vendor] = result["rejected_vendors"]
@@ -404,8 +397,7 @@ def test_line_that_is_not_available_gets_no_order(legacy):
 
 def test_gross_line_without_its_total_is_refused_with_both_figures(legacy):
     """PF-170: line_total_cents is 0 on every row written before the host had it."""
-    url, conn = legacy("gross")
-    pycheckout.migrate(url)
+    _url, conn = legacy("gross", migrated=True)
     for n in range(9, 13):
         with pytest.raises(psycopg.DatabaseError) as caught:
             check_out(conn, value(conn, "select id('cart', %s)", n))

@@ -1,7 +1,7 @@
 """Expand first, contract last: until the one migration that ends it, the checkout of the earlier system works."""
 
 import pytest
-from upgrade import IDS, apply_until, connect, load_legacy, value, yoyo_backend
+from upgrade import IDS, apply_until, connect, value, yoyo_backend
 
 import pycheckout
 
@@ -53,10 +53,9 @@ def check_out_as_the_earlier_system(conn, shape, n):
 
 
 @pytest.mark.parametrize("shape", ["net", "gross"])
-def test_earlier_checkout_works_after_every_migration_but_the_last_ones(empty_database, shape):
+def test_earlier_checkout_works_after_every_migration_but_the_last_ones(database, shape):
     """PF-168, PF-169: and what it wrote on the way has its cart, its anchor and its place in the baseline."""
-    url = empty_database()
-    load_legacy(url, shape)
+    url = database(shape)
     with connect(url) as conn, yoyo_backend(url) as (backend, migrations):
         for n, migration in enumerate(migrations, 1001):
             if migration.id == CONTRACT:
@@ -108,10 +107,9 @@ def test_earlier_checkout_works_after_every_migration_but_the_last_ones(empty_da
         )
 
 
-def test_failure_before_the_end_of_the_earlier_checkout_leaves_it_open(empty_database):
+def test_failure_before_the_end_of_the_earlier_checkout_leaves_it_open(database):
     """PF-168: the last that can fail on what the host holds is an index build."""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     apply_until(url, "0026")
     with connect(url) as conn, connect(url, autocommit=False) as long:
         long.execute("select from checkout_groups limit 1")
@@ -122,10 +120,9 @@ def test_failure_before_the_end_of_the_earlier_checkout_leaves_it_open(empty_dat
     pycheckout.migrate(url)
 
 
-def test_converted_carts_do_not_change_from_its_end_on(empty_database):
+def test_converted_carts_do_not_change_from_its_end_on(database):
     """PF-174"""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     apply_until(url, CONTRACT)
     with connect(url) as conn:
         with pytest.raises(Exception, match="is converted and cannot be changed"):
@@ -137,10 +134,9 @@ def test_converted_carts_do_not_change_from_its_end_on(empty_database):
             conn.execute("update cart_records set updated_at = now() where id = id('cart', 1)")
 
 
-def test_archive_has_no_foreign_keys_and_its_keys_come_back(empty_database):
+def test_archive_has_no_foreign_keys_and_its_keys_come_back(database):
     """PF-168: a purge of carts neither waits for it nor takes from it which cart a group was of."""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     keys = """
         select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
          where contype = 'f' order by 1, 2

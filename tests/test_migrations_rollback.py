@@ -13,7 +13,6 @@ from upgrade import (
     apply_until,
     connect,
     dump,
-    load_legacy,
     roll_back_to,
     run_yoyo,
     start_yoyo,
@@ -39,19 +38,6 @@ def rows(conn):
 @pytest.fixture(params=["fresh", "net", "gross"])
 def shape(request):
     return request.param
-
-
-@pytest.fixture
-def database(empty_database):
-    """database("net"): the URL of an empty database, or of one of the earlier system's."""
-
-    def database(shape):
-        url = empty_database()
-        if shape != "fresh":
-            load_legacy(url, shape)
-        return url
-
-    return database
 
 
 def test_apply_rollback_apply_gives_the_same_schema(database, program, shape):
@@ -204,8 +190,7 @@ REASONS = {
 def test_rollback_that_would_lose_rows_says_which_and_changes_nothing(database, program, reason, tool):
     """PF-168 to PF-171: refused while the functions still work, not halfway down."""
     shape, statement, named = REASONS[reason]
-    url = database(shape)
-    pycheckout.migrate(url)
+    url = database(shape, migrated=True)
     with connect(url) as conn:
         statement(conn) if callable(statement) else conn.execute(statement)
         before, schema = rows(conn), dump(program, url)
@@ -229,8 +214,7 @@ def test_rollback_that_would_lose_rows_says_which_and_changes_nothing(database, 
 
 def test_row_that_is_still_uncommitted_is_not_lost(database):
     """PF-168 to PF-171: the rollback waits for its transaction before it looks."""
-    url = database("fresh")
-    pycheckout.migrate(url)
+    url = database("fresh", migrated=True)
     with connect(url, autocommit=False) as other, connect(url) as watcher, ThreadPoolExecutor(1) as pool:
         other.execute("insert into checkout_requests values (gen_random_uuid(), 'k', '', gen_random_uuid())")
         rollback = pool.submit(pycheckout.rollback, url)
@@ -243,8 +227,7 @@ def test_row_that_is_still_uncommitted_is_not_lost(database):
 
 def test_rollback_names_the_rows_by_a_query(database):
     """PF-168: DETAIL is a statement that shows them."""
-    url = database("net")
-    pycheckout.migrate(url)
+    url = database("net", migrated=True)
     with connect(url) as conn:
         convert_host_cart_and_purge_keys(conn)
         with pytest.raises(psycopg.errors.ObjectInUse) as caught:
@@ -271,8 +254,7 @@ def test_rollback_of_orders_that_the_archive_does_not_know_is_refused(database):
 
 def test_rollback_after_the_archive_was_dropped_is_refused(database):
     """PF-168: the DBA may drop it; that is the end of the way back."""
-    url = database("net")
-    pycheckout.migrate(url)
+    url = database("net", migrated=True)
     with connect(url) as conn:
         conn.execute("drop table checkout_groups_archive")
         with pytest.raises(pycheckout.MigrationError, match="its archive was dropped"):
@@ -355,8 +337,7 @@ DEPENDANTS = {
 def test_rollback_names_what_depends_on_ours_and_undoes_nothing(database, program, kind, tool):
     """PF-168: and says nothing of CASCADE."""
     shape, statement, named = DEPENDANTS[kind]
-    url = database(shape)
-    pycheckout.migrate(url)
+    url = database(shape, migrated=True)
     with connect(url) as conn:
         conn.execute(statement)
         before = dump(program, url)

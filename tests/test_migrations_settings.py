@@ -29,27 +29,17 @@ SETTINGS = {
 
 
 @pytest.fixture
-def expected(empty_database, program):
+def expected(database, program):
     """expected("net"): the dump of a database that was migrated without any such setting."""
-
-    def expected(shape):
-        url = empty_database()
-        if shape != "fresh":
-            load_legacy(url, shape)
-        pycheckout.migrate(url)
-        return dump(program, url)
-
-    return expected
+    return lambda shape: dump(program, database(shape, migrated=True))
 
 
 @pytest.mark.parametrize("tool", ["pycheckout", "yoyo"])
 @pytest.mark.parametrize("shape", ["fresh", "net", "gross"])
-def test_settings_of_the_database_change_nothing(empty_database, program, expected, shape, tool):
+def test_settings_of_the_database_change_nothing(database, program, expected, shape, tool):
     """Through both tools, and a second deployment over the first."""
     wanted = expected(shape)
-    url = empty_database()
-    if shape != "fresh":
-        load_legacy(url, shape)
+    url = database(shape)
     with connect(url) as conn:
         for name, setting in SETTINGS.items():
             conn.execute(f"alter database {conn.info.dbname} set {name} = {setting}")
@@ -67,10 +57,9 @@ def test_settings_of_the_database_change_nothing(empty_database, program, expect
     assert dump(program, url) == wanted
 
 
-def test_limits_of_the_database_do_not_break_an_index_build_off(empty_database):
+def test_limits_of_the_database_do_not_break_an_index_build_off(database):
     """Those of pycheckout migrate's own connection, such as libpq's options, count."""
-    url = empty_database()
-    load_legacy(url, "net")
+    url = database("net")
     with connect(url) as conn:
         for name, setting in {
             "statement_timeout": "'40ms'",

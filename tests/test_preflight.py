@@ -9,7 +9,7 @@ import pytest
 from command import run_command
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from upgrade import IDS, MIGRATIONS, apply_until, connect, dump, load_legacy, start_yoyo, value
+from upgrade import IDS, MIGRATIONS, apply_until, connect, dump, start_yoyo, value
 
 import pycheckout
 from pycheckout import MigrationError, _migrate
@@ -30,13 +30,12 @@ def role(server, worker_id):
 
 
 @pytest.fixture
-def legacy(role, empty_database):
+def legacy(role, database):
     """legacy("net"): a database of the earlier system, its URL and a connection."""
     opened = []
 
     def legacy(shape="net"):
-        url = empty_database()
-        load_legacy(url, shape)
+        url = database(shape)
         opened.append(connect(url))
         return url, opened[-1]
 
