@@ -484,7 +484,7 @@ class Ranking:
             gap.add(mutant.file.stem)
             first: list[tuple[int, int, str]] = []
             for place, name in enumerate(names):
-                whole = place < 6 and len(of_name[name]) <= 24
+                whole = place < 8 and len(of_name[name]) <= 40
                 tests = [name] if whole or not of_name[name] else of_name[name]
                 for turn, test in enumerate(tests, start=0 if whole else 1):
                     named = gap & set(re.split(r"[-\]]", test.partition("[")[2]))

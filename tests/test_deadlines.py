@@ -571,6 +571,15 @@ def test_a_deadline_in_the_past_is_refused_of_an_order_that_is_due(db, add_due, 
         extend(db, cart.groups[0].id, datetime.now(UTC) - timedelta(seconds=1))
 
 
+def test_a_deadline_that_passed_since_a_transaction_began_is_refused(db, connect, add_due, nothing_written):
+    cart, conn = add_due(), connect()
+    [began] = values(conn, "select now()")
+    [until] = values(db, "select clock_timestamp()")
+    assert until > began
+    with nothing_written(), refused("OC005"):
+        extend(db, cart.groups[0].id, until, conn)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [

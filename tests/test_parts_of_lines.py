@@ -396,6 +396,18 @@ def test_an_order_with_a_line_that_the_checkout_rejected_is_partially_accepted(d
     assert state(db, cart.items[0]) == "rejected"
 
 
+def test_a_vendor_has_nothing_to_decide_where_nothing_is_held(db, order, call, snapshot):
+    """What was shipped is past a decision, also while the order waits for one."""
+    cart = order()
+    call("order_line_fulfil", cart.items[0].id)
+    set_order(db, cart, "hold")
+    before = snapshot(db)
+    with refused("OC012") as refusal:
+        call("vendor_order_decide", cart.groups[0].id)
+    assert "without anything held" in refusal.message
+    assert snapshot(db) == before
+
+
 BAD_DECISIONS = [
     {"a": 1},
     "x",

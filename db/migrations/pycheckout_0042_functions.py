@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "1c23e9df3e66c25396eabf01dfcd602c21b68eacd4e9c2065116afc8dfac63e7"
+FUNCTIONS_HASH = "69b96ed8505a1dce66982af4f60db2978ad153a0c31cfb7777d61d95dc3f0420"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -24,9 +24,9 @@ begin
       id := right(v_text, 36)::uuid;
     end if;
   exception when data_exception then
-    v_text := null;
+    null;   -- what cannot be read is not what order_place wrote
   end;
-  if v_text is null or order_read_place.place <> order_place(created_at, id) then
+  if order_read_place.place is distinct from order_place(created_at, id) then
     perform checkout_raise_invalid('after', 'must be what the call before this one answered');
   end if;
 end;
