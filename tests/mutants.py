@@ -107,6 +107,8 @@ class Mutant:
     edits: tuple[Edit, ...]
     words: frozenset[str]
     hints: frozenset[str]
+    gap: frozenset[str]
+    """What it names of what it no longer checks or raises: a field, an argument, a SQLSTATE; the function as well."""
 
     @property
     def file(self) -> Path:
@@ -405,9 +407,27 @@ def mutants() -> list[Mutant]:
                     name += f" #{names[name]}"
                 touched = " ".join(source.text[max(edit.start - 60, 0) : edit.end + 60] for edit in edits[:1])
                 words = frozenset(_words(f"{touched} {label} {source.stem} {hints}"))
-                clues = frozenset(hints.split())
-                found.append(Mutant(name=name, rule=rule.__name__, edits=tuple(edits), words=words, hints=clues))
+                clues, gap = (
+                    frozenset(hints.split()),
+                    frozenset({source.stem, *_named(label), *_codes(source, edits[0])}),
+                )
+                found.append(
+                    Mutant(name=name, rule=rule.__name__, edits=tuple(edits), words=words, hints=clues, gap=gap)
+                )
     return found
+
+
+def _named(label: str) -> set[str]:
+    return {word for pair in re.findall(r"'(\w+)'|\.(\w+)", label) for word in pair if len(word) > 2}
+
+
+def _codes(source: Source, edit: Edit) -> set[str]:
+    """SQLSTATEs of the branch that was changed, and of what it calls to raise; OC005 has a field that says more."""
+    rest = re.split(r"\n\s*(?:when|elsif|else|end)\b", source.text[edit.end :])[0]
+    branch = source.text[edit.start : edit.end] + rest
+    raised = [FUNCTIONS.rglob(f"{name}.sql") for name in re.findall(r"\w+_raise_\w+", branch)]
+    texts = [branch, *(file.read_text(encoding="utf-8") for files in raised for file in files)]
+    return {code for text in texts for code in re.findall(r"OC\d{3}", text)} - {"OC005"}
 
 
 # Running them
@@ -434,6 +454,10 @@ class Ranking:
         self._killed: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
         self._seconds: dict[str, float] = {}
         self._above = _above()
+        self._ids = _collected(folder.parent)
+        for name, ids in self._ids.items():
+            if name in self._tests:
+                self._tests[name] |= {word for test in ids for word in re.findall(r"OC\d{3}", test)}
 
     def learn(self, calls: Path) -> None:
         """Which functions each test called, as tests/called.py wrote it down."""
@@ -452,14 +476,12 @@ class Ranking:
 
     def tests(self, mutant: Mutant) -> list[str]:
         above = self._above[mutant.file.stem]
-        # What it names of what it checks: a field, an argument.
-        gap = {word for pair in re.findall(r"'(\w+)'|\.(\w+)", mutant.name) for word in pair if len(word) > 2}
 
         def score(name: str) -> float:
             alike = {(mutant.file, mutant.rule): 6, (mutant.file, ""): 3, (Path(), mutant.rule): 3}
             before = sum(weight * min(self._killed[like][name], 3) for like, weight in alike.items())
             told = self._rarities(mutant, self._tests[name]) + self._akin(mutant, name)
-            told += sum(self._rarity[word] for word in gap & self._tests[name])
+            told += sum(self._rarity[word] for word in mutant.gap & self._tests[name])
             if mutant.file.stem in self._tests[name]:
                 told += 6.0
             elif above & self._tests[name]:
@@ -476,19 +498,18 @@ class Ranking:
             for test in callers:
                 of_name[test.partition("[")[0]].append(test)
             # A call that raises is not counted: those that speak of the function may have made it all the same.
-            names = sorted(
-                {name for name in of_name if name in self._tests}.union(by_score()[:30]), key=score, reverse=True
-            )
-            # The likeliest with all their parameters, if these are few; of others one of each, then two: what fails for
-            # one parameter often fails for all of them. But first what names the gap.
-            gap.add(mutant.file.stem)
+            for name in by_score()[:40]:
+                if name not in of_name:
+                    of_name[name] = self._ids[name]
+            names = sorted((name for name in of_name if name in self._tests), key=score, reverse=True)
+            # First what names the gap. Then the likeliest with all their parameters, if these are few; of others one of
+            # each, then two: what fails for one parameter often fails for all of them.
             first: list[tuple[int, int, str]] = []
             for place, name in enumerate(names):
                 whole = place < 8 and len(of_name[name]) <= 40
-                tests = [name] if whole or not of_name[name] else of_name[name]
-                for turn, test in enumerate(tests, start=0 if whole else 1):
-                    named = gap & set(re.split(r"[-\]]", test.partition("[")[2]))
-                    first.append((0 if named else turn, place, test))
+                for turn, test in enumerate(of_name[name], start=0 if whole else 1):
+                    named = mutant.gap & set(re.split(r"[-\]\s]", test.partition("[")[2]))
+                    first.append((-1 if named else 0 if whole else turn, place, test))
             return [test for *_, test in sorted(first)]
         return by_score()
 
@@ -509,6 +530,16 @@ class Ranking:
         ours, theirs = ({part.rstrip("s") for part in re.split(r"[_.:]+", name)} for name in (mutant.file.stem, test))
         hinted = len({hint.rstrip("s") for hint in mutant.hints} & theirs)
         return 4.0 * len((ours & theirs) - {"test", "checkout"}) + 3.0 * hinted
+
+
+def _collected(root: Path) -> defaultdict[str, list[str]]:
+    """Every test by its name without parameters."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for test in re.findall(r"^tests/(\S+::.+)$", listed, re.M):
+        found[test.partition("[")[0]].append(test)
+    return found
 
 
 def _above() -> defaultdict[str, set[str]]:
