@@ -52,9 +52,11 @@ _SAME_ON_EVERY_SERVER = {
     "test_calls_cut",
     "test_celery",
     "test_cli",
+    "test_cli_operations",
     "test_connection_cut",
     "test_conninfo",
     "test_demo",
+    "test_deploying",  # of units and routes
     "test_django",
     "test_docs",
     "test_dumps",  # by the programs of the embedded release
