@@ -67,8 +67,11 @@ select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'u
 """
 _RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
 _DEPLOYED = """
+with deployed as materialized (   -- apart: Citus joins no table with a catalog
+  select name, signature from checkout_functions
+)
 select deployed.name, routine.prosrc as body
-  from checkout_functions as deployed
+  from deployed
   left join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
  where routine.oid is null or position('perform market_refuse();   -- while the market moves' in routine.prosrc) = 0
 """

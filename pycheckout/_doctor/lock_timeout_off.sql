@@ -1,11 +1,14 @@
 -- Logins that were granted something and have no bound on waiting for a lock. A role's settings do not reach its members, so
 -- that each login is looked at, not only the role that was granted something.
+with remembered as materialized (   -- apart: Citus joins no table with a catalog
+  select role_name, role_oid from checkout_roles
+)
 select login.rolname as subject,
        'has no lock_timeout: it waits for a lock without end, and holds its own meanwhile' as problem,
        format('alter role %I in database %I set lock_timeout = ''5s'';', login.rolname, current_database()) as remedy
   from pg_roles as login
  where login.rolcanlogin and not login.rolsuper
-   and exists (select from checkout_roles as remembered
+   and exists (select from remembered
                  join pg_roles as service on service.rolname = remembered.role_name and service.oid = remembered.role_oid
                 where pg_has_role(login.oid, service.oid, 'usage'))
    and coalesce(

@@ -1,13 +1,16 @@
 -- What a remembered role should have and has not.
-with wanted as (
+with remembered as materialized (   -- apart: Citus joins no table with a catalog
+  select role_name, role_oid, scope from checkout_roles
+),
+wanted as (
   select remembered.role_name, remembered.scope, given.kind, given.object, given.columns, trim(each) as privilege
-    from checkout_roles as remembered
+    from remembered
     join pg_roles on rolname = remembered.role_name and pg_roles.oid = remembered.role_oid
     join checkout_privileges() as given on given.scope = remembered.scope
    cross join string_to_table(given.privilege, ',') as each
    union all
   select remembered.role_name, remembered.scope, 'schema', current_schema()::text, null, 'usage'
-    from checkout_roles as remembered
+    from remembered
     join pg_roles on rolname = remembered.role_name and pg_roles.oid = remembered.role_oid
 )
 select role_name as subject,

@@ -1,11 +1,17 @@
 -- Who can read or write tables and views that our migrations made, and was not named by checkout_grant or its kind. Members of
 -- the owner are the owner, superusers may do everything, and whoever reads signing keys is another check's finding.
-with ours as (
+with made as materialized (   -- apart, as the next: Citus joins no table with a catalog
+  select name from checkout_ledger where kind in ('table', 'view')
+),
+remembered as materialized (
+  select role_name, role_oid, scope from checkout_roles
+),
+ours as (
   select class.oid, class.relname::text as name, class.relowner, class.relacl
     from pg_class as class
    where class.relnamespace = quote_ident(current_schema())::regnamespace and class.relkind in ('r', 'p', 'v')
      and (class.relname = 'checkout_ledger'
-          or exists (select from checkout_ledger as ledger where ledger.kind in ('table', 'view') and ledger.name = class.relname))
+          or exists (select from made where made.name = class.relname))
 ),
 granted as (
   select ours.name, ours.relowner, acl.grantee, lower(acl.privilege_type) as privilege, null::text as column_name
@@ -18,7 +24,7 @@ granted as (
 ),
 named as (
   select remembered.role_oid, given.object, trim(each) as privilege, given.columns
-    from checkout_roles as remembered
+    from remembered
     join pg_roles as role on role.rolname = remembered.role_name and role.oid = remembered.role_oid
     join checkout_privileges() as given on given.scope = remembered.scope and given.kind = 'table'
    cross join string_to_table(given.privilege, ',') as each
@@ -62,7 +68,7 @@ select open.grantee as subject,
        -- a REVOKE of a table's right takes that of columns with it
        concat_ws(' ', open.remedy, (select string_agg(format('select checkout_grant%s(%L);', case scope when 'checkout' then '' else '_' || scope end, role_name),
                                                       ' ' order by scope)
-                                      from checkout_roles where role_oid = open.oid)) as remedy
+                                      from remembered where role_oid = open.oid)) as remedy
   from open
  union all
 select member.rolname,
