@@ -153,7 +153,12 @@ def server() -> Iterator[Server]:
 
 
 def _migrate(*, host: str, port: int, user: str, dbname: str, password: str | None, autocommit: bool) -> None:
-    pycheckout.migrate(_url(host, port, user, password, dbname))
+    if ready := os.environ.get("TEST_TEMPLATE"):  # mutants.py has migrated one already
+        with psycopg.connect(_url(host, port, user, password, "postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("alter database {} is_template false").format(sql.Identifier(dbname)))
+            _make(admin, dbname, ready)
+    else:
+        pycheckout.migrate(_url(host, port, user, password, dbname))
 
 
 # A run that was killed leaves its databases behind; the option --postgresql-drop-test-database (pyproject.toml)

@@ -88,6 +88,7 @@ EQUIVALENT: dict[str, str] = {
     "0001_baseline: primary key of checkout_groups": "Migration 0040 drops the table that 0001 made.",
 }
 
+_MUTATED = "mutants_mutated"
 _TEST_SECONDS = 90
 _SUITE_SECONDS = 1800
 
@@ -598,17 +599,17 @@ class Copy:
             self._create("mutants_load")
             return self._migrate("mutants_load")
         text = (self._folder / mutant.file.relative_to(ROOT)).read_text(encoding="utf-8")
+        self._create(_MUTATED, "mutants_pristine")
         try:
-            with psycopg.connect(self._server.dsn("mutants_pristine")) as conn:
-                conn.execute("set local check_function_bodies = on")
+            with psycopg.connect(self._server.dsn(_MUTATED)) as conn:
+                conn.execute("set local search_path = public, pg_temp")  # as a deployment does
                 conn.execute(text)
-                conn.rollback()
         except psycopg.Error as exc:
             return str(exc).splitlines()[0]
         return ""
 
-    def test(self, names: list[str], calls: Path | None = None) -> Report:
-        """What test files, or single tests, say. What they call is written to `calls`."""
+    def test(self, names: list[str], template: str | None = None, calls: Path | None = None) -> Report:
+        """What test files, or single tests, say, of clones of a database. What they call is written to `calls`."""
         options = [
             "--durations=0",
             "--durations-min=0.05",
@@ -620,7 +621,9 @@ class Copy:
             "no:cacheprovider",
             f"--timeout={_TEST_SECONDS}",
         ]
-        environment = self._environment
+        environment = self._environment | ({"TEST_TEMPLATE": template} if template else {})
+        if not any(name.startswith("test_http") for name in names):
+            options += ["-p", "no:schemathesis"]  # takes seconds to load
         if calls:
             options += ["-p", "called"]
             environment = environment | {"CALLED": str(calls), "PYTHONPATH": f"{self._folder}:{self._folder / 'tests'}"}
@@ -655,9 +658,10 @@ class Copy:
             for (name,) in conn.execute("select rolname from pg_roles where rolname !~ '^(postgres$|pg_)'").fetchall():
                 conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
-    def _create(self, name: str) -> None:
+    def _create(self, name: str, template: str = "template0") -> None:
+        made = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
         with psycopg.connect(self._server.dsn(), autocommit=True) as conn:
-            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+            conn.execute(made)
 
     def _migrate(self, name: str) -> str:
         program = "import sys, pycheckout; pycheckout.migrate(sys.argv[1])"
@@ -697,7 +701,7 @@ class Run:
                     whole = tests[self._first :] if self._ranking.knows_callers(mutant) else self._ranking.files(mutant)
                     stages.append(whole)
                 for stage in filter(None, stages):
-                    report = copy.test(stage)
+                    report = copy.test(stage, _MUTATED if mutant.is_function else None)
                     verdict, by = report.verdict, report.by
                     self._ranking.took(report.seconds)
                     if verdict != "green":
@@ -729,7 +733,7 @@ def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant], calls: Path | Non
     copy.apply(edits)
     try:
         widest = min(todo, key=lambda mutant: mutant.is_function)
-        report = copy.test(ranking.files(widest), calls)
+        report = copy.test(ranking.files(widest), calls=calls)
     finally:
         copy.restore(edits)
         copy.tidy()
