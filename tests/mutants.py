@@ -390,7 +390,7 @@ RULES: dict[Callable[[Source], Found], str] = {
     handlers: "refused raises sqlstate detail",
     constraints: "constraints violation refused identity duplicate",
     versions: "races waited slot blocked version split",
-    clocks: "races waited clock blocked transaction begun",
+    clocks: "races waited clock blocked transaction began passed since",
     paths: "search path callers reaches definer privileges shadow",
 }
 
@@ -506,10 +506,12 @@ class Ranking:
             # First what names the gap. Then the likeliest with all their parameters, if these are few; of others one of
             # each, then two: what fails for one parameter often fails for all of them.
             first: list[tuple[int, int, str]] = []
+            label = mutant.name.partition(":")[2].lower()
+            rare = {word for word in re.findall(r"[a-z]{4,}", label) if self._rarity.get(word, 0.0) > 4}
             for place, name in enumerate(names):
                 whole = place < 8 and len(of_name[name]) <= 40
                 for turn, test in enumerate(of_name[name], start=0 if whole else 1):
-                    named = mutant.gap & set(re.split(r"[-\]\s]", test.partition("[")[2]))
+                    named = (mutant.gap | rare) & set(re.split(r"[-\]\s]", test.partition("[")[2]))
                     first.append((-1 if named else 0 if whole else turn, place, test))
             return [test for *_, test in sorted(first)]
         return by_score()
