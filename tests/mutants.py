@@ -498,7 +498,7 @@ class Ranking:
             of_name: defaultdict[str, list[str]] = defaultdict(list)
             for test in callers:
                 of_name[test.partition("[")[0]].append(test)
-            # A call that raises is not counted: those that speak of the function may have made it all the same.
+            # Not each call is counted: those that speak of the function may have made it all the same.
             for name in by_score()[:40]:
                 if name not in of_name:
                     of_name[name] = self._ids[name]
