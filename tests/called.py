@@ -2,9 +2,9 @@
 
     CALLED=calls.jsonl python -m pytest -p called
 
-A line a test that had a database of its own: {"test": id, "functions": [name, ...]}. Functions that the planner
-inlines are not counted by PostgreSQL, nor are calls that raise: those are known from the error's context, where psycopg
-met it. tests/mutants.py asks for it: a mutant meets those that can tell it from the original.
+A line a test that had a database of its own: {"test": id, "functions": [name, ...], "raised": [name, ...]}. Functions
+that the planner inlines are not counted by PostgreSQL, nor are calls that raise: those are known from the error's
+context, where psycopg met it. tests/mutants.py asks for it: a mutant meets those that can tell it from the original.
 """
 
 import json
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 # a session hands in what it counted when it ends, and some test leaves that to its pool
                 wait_until(lambda: not cur.execute(_END_OTHERS).fetchall(), "somebody stays connected")
                 names = cur.execute("select distinct funcname from pg_stat_user_functions order by 1").fetchall()
-            line = json.dumps({"test": test, "functions": sorted(raised.union(name for (name,) in names))})
+            line = json.dumps({"test": test, "functions": [name for (name,) in names], "raised": sorted(raised)})
             raised.clear()
             with into.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -395,6 +395,9 @@ RULES: dict[Callable[[Source], Found], str] = {
 }
 
 
+_OF_REFUSALS = {"refusals", "conditions", "handlers"}
+
+
 def mutants() -> list[Mutant]:
     found: list[Mutant] = []
     names: Counter[str] = Counter()
@@ -439,6 +442,7 @@ class Ranking:
 
     def __init__(self, folder: Path) -> None:
         self._callers: defaultdict[str, list[str]] = defaultdict(list)
+        self._refused: defaultdict[str, set[str]] = defaultdict(set)
         self._tests: dict[str, set[str]] = {}
         self._files: list[str] = []
         for file in sorted(folder.glob("test_*.py")):
@@ -461,11 +465,14 @@ class Ranking:
                 self._tests[name] |= {word for test in ids for word in re.findall(r"OC\d{3}", test)}
 
     def learn(self, calls: Path) -> None:
-        """Which functions each test called, as tests/called.py wrote it down."""
+        """Which functions each test called, and which refused it, as tests/called.py wrote it down."""
         for line in calls.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            for function in record["functions"]:
-                self._callers[function].append(record["test"].removeprefix("tests/"))
+            test = record["test"].removeprefix("tests/")
+            for function in {*record["functions"], *record["raised"]}:
+                self._callers[function].append(test)
+            for function in record["raised"]:
+                self._refused[function].add(test)
 
     def killed(self, mutant: Mutant, by: str) -> None:
         for like in ((mutant.file, mutant.rule), (mutant.file, ""), (Path(), mutant.rule)):
@@ -503,16 +510,18 @@ class Ranking:
                 if name not in of_name:
                     of_name[name] = self._ids[name]
             names = sorted((name for name in of_name if name in self._tests), key=score, reverse=True)
-            # First what names the gap. Then the likeliest with all their parameters, if these are few; of others one of
-            # each, then two: what fails for one parameter often fails for all of them.
+            # First what names the gap, and what the function refused. Then the likeliest with all their parameters, if
+            # these are few; of others one of each, then two: what fails for one parameter often fails for all of them.
             first: list[tuple[int, int, str]] = []
+            refused = self._refused[mutant.file.stem] if mutant.rule in _OF_REFUSALS else ()
             label = mutant.name.partition(":")[2].lower()
             rare = {word for word in re.findall(r"[a-z]{4,}", label) if self._rarity.get(word, 0.0) > 4}
             for place, name in enumerate(names):
                 whole = place < 8 and len(of_name[name]) <= 40
-                for turn, test in enumerate(of_name[name], start=0 if whole else 1):
+                for number, test in enumerate(of_name[name], start=1):
+                    turn = -1 if test in refused else 0 if whole else number
                     named = (mutant.gap | rare) & set(re.split(r"[-\]\s]", test.partition("[")[2]))
-                    first.append((-1 if named else 0 if whole else turn, place, test))
+                    first.append((turn - 2 if named else turn, place, test))
             return [test for *_, test in sorted(first)]
         return by_score()
 
