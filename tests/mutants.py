@@ -519,9 +519,9 @@ class Ranking:
             for place, name in enumerate(names):
                 whole = place < 8 and len(of_name[name]) <= 40
                 for number, test in enumerate(of_name[name], start=1):
-                    turn = -1 if test in refused else 0 if whole else number
                     named = (mutant.gap | rare) & set(re.split(r"[-\]\s]", test.partition("[")[2]))
-                    first.append((turn - 2 if named else turn, place, test))
+                    turn = -2 if named else -1 if test in refused else 0 if whole else number
+                    first.append((turn, place, test))
             return [test for *_, test in sorted(first)]
         return by_score()
 
