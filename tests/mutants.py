@@ -25,6 +25,7 @@ import math
 import os
 import queue
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -615,6 +616,8 @@ class Copy:
             with psycopg.connect(self._server.dsn(_MUTATED)) as conn:
                 conn.execute("set local search_path = public, pg_temp")  # as a deployment does
                 conn.execute(text)
+                deployment = runpy.run_path(str(self._folder / "db" / "deploy.py"))
+                conn.execute("update checkout_releases set hash = %s", (deployment["functions_hash"](),))
         except psycopg.Error as exc:
             return str(exc).splitlines()[0]
         return ""
