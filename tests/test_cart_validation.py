@@ -497,6 +497,16 @@ def test_contradictions_of_what_is_not_ordered_do_not_matter(db, add_cart, check
     own = add_cart(vendors=[UUID(int=1), NOBODY], buyer_store_id=NOBODY, groups={1: {"status": "invalid"}})
     assert len(checkout_sql(db, own)["vendor_orders"]) == 1
 
+    gone = add_cart(
+        vendors=[UUID(int=1), NOBODY],
+        lines=1,
+        buyer_store_id=NOBODY,
+        groups={1: {"status": "invalid"}},
+        items={(1, 0): {"status": "not_available"}},
+    )
+    db.execute("delete from cart_vendor_groups where id = %s", (gone.groups[1].id,))
+    assert len(checkout_sql(db, gone, key="k2")["vendor_orders"]) == 1
+
     cart = add_cart(
         vendors=2,
         items={(0, 1): {"status": "invalid", "quantity": 0, "unit_price_cents": 0}},
