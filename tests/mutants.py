@@ -85,6 +85,10 @@ EQUIVALENT: dict[str, str] = {
     "outbox_lock_claimed: and event.claim_id is not distinct from outbox_lock_claimed.claim_id": (
         "The statement after it asks again: a row more is locked, and no other is returned."
     ),
+    "checkout_validate_amounts: never v_is_their_sum and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents": (  # noqa: E501
+        "A short cut: the sums are looked at again, and found to be right."
+    ),
+    "cart_open: never found": "The next turn finds the cart that this one made.",
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
     "0001_baseline: primary key of checkout_groups": "Migration 0040 drops the table that 0001 made.",
 }

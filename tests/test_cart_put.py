@@ -249,6 +249,56 @@ def test_a_malformed_quote_is_refused(db, snapshot, path, value):
     assert snapshot(db) == before
 
 
+@pytest.mark.parametrize(("levels", "taken"), [(32, True), (33, False)])
+def test_a_quote_is_nested_32_levels_deep_at_most(db, nothing_written, levels, taken):
+    deep = "x"
+    for _ in range(levels - 4):  # those above it: the cart, its groups, one of them, the promotion
+        deep = [deep]
+    body = quote_with("vendor_groups.0.promo", {"code": "SPRING", "amount_cents": 100, "more": deep})
+    if taken:
+        put(db, body)
+        return
+    with nothing_written(), refused("OC005") as refusal:
+        put(db, body)
+    assert (refusal.detail["field"], refusal.detail["problem"]) == ("cart", "must not be nested deeper than 32 levels")
+
+
+def test_a_quote_that_adds_up_to_more_than_an_amount_can_hold_is_refused(db, nothing_written):
+    """Each of its figures is one; their sum is not."""
+    most = 2**63 - 1
+    item = {"product_id": str(BASIL), "quantity": 1, "unit_price_cents": most, "line_subtotal_cents": most}
+    group = {"subtotal_cents": most, "total_cents": most, "items": [item]}
+    groups = [group | {"vendor_store_id": str(vendor)} for vendor in (VENDOR, OTHER)]
+    with nothing_written(), refused("OC005") as refusal:
+        put(db, quote(vendor_groups=groups))
+    assert refusal.detail["field"] == "cart.vendor_groups"
+    assert refusal.detail["problem"] == "adds up to more than an amount can hold"
+
+
+@pytest.mark.parametrize("status", ["ok", "invalid"])
+def test_a_total_too_far_from_its_subtotal_for_an_amount_is_refused(db, nothing_written, status):
+    far = {"status": status, "subtotal_cents": 2**63 - 1, "total_cents": -1}
+    with nothing_written(), refused("OC005") as refusal:
+        put(db, quote(vendor_groups=[quote()["vendor_groups"][0] | far]))
+    assert refusal.detail["field"] == "cart.vendor_groups"
+    assert refusal.detail["problem"] == "has a total too far from its subtotal for an amount"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("vendor_groups", {}, "must be an array"),
+        ("vendor_groups.0", "text", "must be a JSON object"),
+        ("vendor_groups.0.items", "none", "must be an array"),
+        ("vendor_groups.0.items.0", 7, "must be a JSON object"),
+    ],
+)
+def test_what_a_part_of_a_quote_has_to_be_is_told(db, nothing_written, path, value, problem):
+    with nothing_written(), refused("OC005") as refusal:
+        put(db, quote_with(path, value))
+    assert (refusal.detail["field"], refusal.detail["problem"]) == (place(path), problem)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

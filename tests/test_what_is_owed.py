@@ -373,6 +373,12 @@ def test_policy_all_refuses_a_vendor_below_its_minimum_and_writes_nothing(db):
     assert pycheckout.result(db, BUYER, CART).status == "active"
 
 
+def test_policy_all_takes_a_quote_with_tax_that_reaches_its_minimum(db):
+    put(db, quote(group(A, line(1, 600, tax=50), minimum_cents=600), group(B, line(2, 500))))
+    result = ordered(db, reservation_policy="all")
+    assert (result.outcome, len(result.vendor_orders)) == ("complete", 2)
+
+
 SHARED = (
     # A's line 1 is short, so that line 2 alone is below A's minimum; its units of product 9 are what B's line 3 lacks.
     group(A, line(1, 600), line(2, 400, quantity=4, product=9), minimum_cents=700),

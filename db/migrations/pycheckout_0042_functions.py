@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "69b96ed8505a1dce66982af4f60db2978ad153a0c31cfb7777d61d95dc3f0420"
+FUNCTIONS_HASH = "3586bc68cc81f78e0b41597a49795914b9d13fe592673132aa37d90a76c3aced"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -49,8 +49,6 @@ begin
            v_cart.updated_at, v_cart.updated_at
       from unnest(cart_write.items) as item;
   exception
-    when numeric_value_out_of_range then
-      perform checkout_raise_invalid('cart.vendor_groups', 'has a total too far from its subtotal for an amount');
     when not_null_violation then
       get stacked diagnostics v_name = column_name, v_table = table_name;
       perform checkout_raise_invalid('cart', format('has no value for the column %s of %s', v_name, v_table));
