@@ -237,6 +237,22 @@ def test_a_restock_under_way_is_waited_for(db, connect, cart, stock, checkout_sq
         assert waiting.result()["outcome"] == "complete"
 
 
+def test_who_waited_for_a_slot_has_it_as_it_is_now_and_holds_no_other(db, connect, cart, stock, checkout_sql):
+    """All of them would be waited for by everybody else."""
+    cart = cart([1])
+    stock(cart.items[0].product_id, 10, 0)
+    holder, buyer, other = connect(), connect(), connect()
+    take(holder, 3, 1)
+
+    with blocked(db, checkout_sql, buyer, cart) as waiting:
+        holder.commit()
+
+    assert states(waiting.result()) == ORDERED
+    assert values(other, "select available_qty from inventory_slots where slot = 2 for update nowait") == [0]
+    buyer.commit()
+    assert values(db, "select available_qty from inventory_slots order by slot") == [6, 0]
+
+
 def test_two_buyers_of_the_last_unit(db, connect, add_cart, checkout_sql):
     first_cart = add_cart(vendors=1, lines=1, stock=1)
     second_cart = add_cart(vendors=1, lines=1, products=[first_cart.items[0].product_id])

@@ -733,14 +733,23 @@ def test_the_look_at_orders_is_by_an_index(db):
     assert "idx_vendor_orders_cart_id" in json.dumps(plan)
 
 
-def test_a_foreign_key_of_the_host_is_named(db, snapshot):
-    """PF-174: an existing database has its own tables of products and vendors."""
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        "foreign key (product_id) references products",
+        "unique (cart_id)",
+        "check (quantity < 5)",
+        "exclude using btree (cart_id with =)",
+    ],
+)
+def test_a_constraint_of_the_host_is_named(db, snapshot, constraint):
+    """PF-174: an existing database has its own tables of products and vendors, and rules of its own."""
     db.execute("create table products (id uuid primary key)")
-    db.execute("alter table cart_items add constraint items_product_fk foreign key (product_id) references products")
+    db.execute(f"alter table cart_items add constraint rule_of_the_host {constraint}")
     before = snapshot(db)
     with refused("OC007") as refusal:
         put(db, quote())
-    assert refusal.detail == {"cart_id": str(CART), "problem": "constraint", "constraint": "items_product_fk"}
+    assert refusal.detail == {"cart_id": str(CART), "problem": "constraint", "constraint": "rule_of_the_host"}
     assert snapshot(db) == before
 
 

@@ -60,7 +60,9 @@ def test_stock_of_a_split_product_that_is_not_written_is_missed(
     assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
 
 
-@pytest.mark.parametrize("table", ["order_line_items", "vendor_orders", "inventory_items", "outbox_events"])
+@pytest.mark.parametrize(
+    "table", ["order_line_items", "vendor_orders", "inventory_items", "inventory_slots", "outbox_events"]
+)
 @pytest.mark.parametrize(
     "change", ["order_line_fulfil(%s)", "order_line_release(%s, 'why')", "vendor_order_cancel(%s, 'why')"]
 )
@@ -68,6 +70,8 @@ def test_a_change_of_an_order_of_which_a_row_is_missing_is_refused(
     db, add_cart, checkout_sql, leave_out, nothing_written, table, change
 ):
     cart = add_cart(vendors=1, lines=1)
+    if table == "inventory_slots":
+        db.execute("select inventory_split(%s, 2)", (cart.items[0].product_id,))
     checkout_sql(db, cart)
     leave_out(table, "insert" if table == "outbox_events" else "update")
     subject = cart.groups[0].id if change.startswith("vendor") else cart.items[0].id

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0041_inventory_baseline"}
 
-FUNCTIONS_HASH = "3586bc68cc81f78e0b41597a49795914b9d13fe592673132aa37d90a76c3aced"
+FUNCTIONS_HASH = "dad8290b749b2d67d15d705fe94c5544a512449a7a8c58f425904b9d9d1d90ca"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -121,7 +121,7 @@ begin
         from cart_items as item
        where item.id = any (short_line_ids) and cardinality(below_minimum_line_ids) > 0
          and item.vendor_store_id not in (select below.vendor_store_id from cart_items as below where below.id = any (below_minimum_line_ids))
-       order by item.product_id, item.id
+       order by item.id
     loop
       select array_agg(part.slot order by part.slot), array_agg(part.qty order by part.slot) into v_slots, v_available
         from (
