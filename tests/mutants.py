@@ -88,6 +88,9 @@ EQUIVALENT: dict[str, str] = {
     "checkout_validate_amounts: never v_is_their_sum and v_cart.discounts_cents = v_cart.subtotal_cents - v_cart.total_cents": (  # noqa: E501
         "A short cut: the sums are looked at again, and found to be right."
     ),
+    "inventory_take_slot: version = for version >=": (
+        "A slot that changes within the statement is passed over as a busy one is, and found by the next."
+    ),
     "cart_open: never found": "The next turn finds the cart that this one made.",
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
     "0001_baseline: primary key of checkout_groups": "Migration 0040 drops the table that 0001 made.",
