@@ -92,7 +92,7 @@ def left_behind(fleet: Fleet, at: str) -> list[str]:
 
 def test_a_market_moves_and_moves_back_while_it_sells(fleet, tmp_path):
     """Nothing that was answered is lost or doubled, and no caller needs another map."""
-    with selling(fleet, callers=4) as sellers:
+    with selling(fleet, callers=4, rate=50) as sellers:
         there = fleet.move("b").run()
         assert sellers.markets.where("ok").server in ("a", "b")
         back = fleet.move("a").run()
@@ -117,7 +117,7 @@ def test_a_command_that_is_killed_under_load_goes_on(fleet, tmp_path, step):
         + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
     )
     command = ["market", "move", "ok", "--to", "b", "--markets", str(path), "--json"]
-    with selling(fleet, callers=4) as sellers:
+    with selling(fleet, callers=4, rate=50) as sellers:
         with subprocess.Popen([PROGRAM, *command], env=environment(), text=True, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:
