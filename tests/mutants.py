@@ -419,10 +419,8 @@ def mutants() -> list[Mutant]:
                     name += f" #{names[name]}"
                 touched = " ".join(source.text[max(edit.start - 60, 0) : edit.end + 60] for edit in edits[:1])
                 words = frozenset(_words(f"{touched} {label} {source.stem} {hints}"))
-                clues, gap = (
-                    frozenset(hints.split()),
-                    frozenset({source.stem, *_named(label), *_codes(source, edits[0])}),
-                )
+                clues = frozenset(hints.split())
+                gap = frozenset({source.stem, *_named(label), *_codes(source, edits[0])})
                 found.append(
                     Mutant(name=name, rule=rule.__name__, edits=tuple(edits), words=words, hints=clues, gap=gap)
                 )
@@ -430,6 +428,7 @@ def mutants() -> list[Mutant]:
 
 
 def _named(label: str) -> set[str]:
+    """Texts, and what is asked of a row or an argument."""
     return {word for pair in re.findall(r"'(\w+)'|\.(\w+)", label) for word in pair if len(word) > 2}
 
 

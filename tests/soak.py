@@ -68,6 +68,7 @@ LOST = (pycheckout.Busy, pycheckout.Unavailable, psycopg.OperationalError, PoolT
 
 
 def share_of(total: int, each: int) -> int:
+    """Of what a run of 100,000 checkouts meets so often."""
     return max(1, round(each * total / 100_000))
 
 

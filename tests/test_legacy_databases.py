@@ -2,7 +2,7 @@
 
 import psycopg
 import pytest
-from upgrade import load_legacy, value
+from upgrade import value
 
 import pycheckout
 from factories import ADDRESS
@@ -232,11 +232,10 @@ def test_rolling_back_an_untouched_database_gives_the_host_its_tables_back(datab
         ("update cart_records set checkout_group_id = id('anchor', 1) where id = id('cart', 9)", "one to one"),
     ],
 )
-def test_what_cannot_be_carried_over_is_refused_before_any_change(empty_database, damage, said):
+def test_what_cannot_be_carried_over_is_refused_before_any_change(database, damage, said):
     """PF-168: too old, or anchors that are not one to one: a sentence, and not one object more."""
-    dsn = empty_database()
+    dsn = database("net")
     with psycopg.connect(dsn, autocommit=True) as conn:
-        load_legacy(dsn, "net")
         conn.execute(damage)
 
         with pytest.raises(pycheckout.MigrationError, match=said):

@@ -14,7 +14,6 @@ from upgrade import (
     apply_until,
     connect,
     dump,
-    load_legacy,
     roll_back_to,
     run_yoyo,
     start_yoyo,
@@ -65,11 +64,9 @@ def test_two_yoyo_processes_fifty_times(empty_database, round):
 
 
 @pytest.mark.parametrize("shape", ["fresh", "net"])
-def test_two_migrations_by_the_api_apply_each_migration_once(empty_database, shape):
+def test_two_migrations_by_the_api_apply_each_migration_once(database, shape):
     """PF-168"""
-    url = empty_database()
-    if shape == "net":
-        load_legacy(url, shape)
+    url = database(shape)
     with ThreadPoolExecutor(2) as pool:
         done = [each.result(timeout=60) for each in [pool.submit(pycheckout.migrate, url) for _ in range(2)]]
 
@@ -134,7 +131,6 @@ def killed_while_waiting(url, table, until):
 
     Within the block the lock that it waits for is still held, and its server process is still there.
     """
-    load_legacy(url, "net")
     apply_until(url, until)
     with connect(url, autocommit=False) as holder, connect(url) as watcher:
         holder.execute(f"update {table} set updated_at = updated_at")
@@ -157,9 +153,9 @@ KILLED = [
 
 
 @pytest.mark.parametrize(("table", "until"), KILLED)
-def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, table, until):
+def test_migration_goes_on_where_a_killed_one_stopped(database, program, table, until):
     """PF-168: migrate breaks the lock that the dead process left, and the result is the usual one."""
-    url, undisturbed = empty_database(), empty_database()
+    url = database("net")
     with killed_while_waiting(url, table, until) as (watcher, waiter):
         before = value(watcher, "select count(*) from yoyo_lock")
     with connect(url) as conn:
@@ -170,15 +166,13 @@ def test_migration_goes_on_where_a_killed_one_stopped(empty_database, program, t
         assert applied(conn)[0] == IDS
         assert conn.execute("select * from checkout_audit()").fetchall() == []
 
-    load_legacy(undisturbed, "net")
-    pycheckout.migrate(undisturbed)
-    assert dump(program, url) == dump(program, undisturbed)
+    assert dump(program, url) == dump(program, database("net", migrated=True))
 
 
 @pytest.mark.timeout(60)
-def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database):
+def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(database):
     """PF-168: and once it is broken, goes on."""
-    url = empty_database()
+    url = database("net")
     with killed_while_waiting(url, "vendor_orders", "0004") as (watcher, _):
         pid = value(watcher, "select pid from yoyo_lock")
     process = start_yoyo("apply", dsn=url)
@@ -192,9 +186,9 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(empty_database)
     run_yoyo("apply", dsn=url)
 
 
-def test_index_build_whose_server_process_ended_is_told_with_the_way_out(empty_database):
+def test_index_build_whose_server_process_ended_is_told_with_the_way_out(database):
     """PF-168: what is left is an invalid index."""
-    url = empty_database()
+    url = database("net")
     with killed_while_waiting(url, "vendor_orders", "0007") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))
         wait_until_gone(watcher, waiter)
@@ -271,13 +265,12 @@ def vacuumed(url):
 
 
 @pytest.mark.parametrize("shape", ["net", "fresh"])
-def test_a_vacuum_of_any_table_fails_no_migration_and_no_rollback(empty_database, shape):
+def test_a_vacuum_of_any_table_fails_no_migration_and_no_rollback(database, shape):
     """PF-168: it steps aside only for who waits a second, so whoever waits less has locked the table before."""
-    url = empty_database()
+    url = database(shape)
     if shape == "fresh":
         apply_until(url, IDS[-1])
     else:
-        load_legacy(url, shape)
         for migration in IDS:
             with vacuumed(url) as run:
                 run(apply_until, url, migration)

@@ -12,7 +12,6 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Uuid, creat
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
-from upgrade import load_legacy
 
 import pycheckout
 from factories import ADDRESS, request_of
@@ -115,11 +114,9 @@ def test_an_async_engine_reads_them_too(db, dsn, add_cart):
 
 
 @pytest.mark.parametrize("shape", ["net", "gross"])
-def test_the_database_of_an_earlier_system_is_read_with_its_own_labels(empty_database, shape):
+def test_the_database_of_an_earlier_system_is_read_with_its_own_labels(database, shape):
     """Enums where a fresh installation has text, labels that only the host has, an address with one attribute more."""
-    dsn = empty_database()
-    load_legacy(dsn, shape)
-    pycheckout.migrate(dsn)
+    dsn = database(shape, migrated=True)
     found = tables(MetaData())
     engine = create_engine(url(dsn))
 

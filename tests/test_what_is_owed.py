@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from events import validate
 from psycopg.types.json import Jsonb
-from upgrade import load_legacy
 
 import pycheckout
 from checks import refused, row, values
@@ -623,10 +622,8 @@ def test_orders_have_numbers_of_their_own_in_every_answer(db, add_cart, checkout
     assert sorted(values(db, "select order_number from vendor_orders")) == sorted(numbers)
 
 
-def test_numbers_are_the_hosts_where_the_column_is(empty_database):
-    dsn = empty_database()
-    load_legacy(dsn, "net")
-    pycheckout.migrate(dsn)
+def test_numbers_are_the_hosts_where_the_column_is(database):
+    dsn = database("net", migrated=True)
     with psycopg.connect(dsn, autocommit=True) as conn:
         [before] = values(conn, "select max(order_number) from vendor_orders")
         conn.execute("insert into stores select id, 'Store' from unnest(%s::uuid[]) as id", [[BUYER, A, B]])
