@@ -148,7 +148,7 @@ def test_function_of_the_host_with_one_of_our_names_is_refused(empty_database, t
     """PF-168: neither replaced nor dropped, also one made after the first migration looked for such names."""
     url = empty_database()
     with connect(url) as conn:
-        apply_until(url, "0041")
+        apply_until(url, "inventory_baseline")
         conn.execute(theirs)
         before = signatures(conn, "cart_put")
         with pytest.raises(pycheckout.MigrationError, match=r"not ours: cart_put\("):

@@ -73,6 +73,13 @@ def test_yoyo_runs_what_the_file_says(path):
         assert code.count("$$") % 2 == 0, code
 
 
+@pytest.mark.parametrize("path", SQL_FILES, ids=lambda path: path.name)
+def test_comments_call_other_migrations_by_name(path):
+    """A number in a comment is wrong once they are renumbered, and nothing would say so. 0001 stays what it is."""
+    comments = re.findall(r"^ *--(?! depends:)(.*)$", path.read_text(), re.MULTILINE)
+    assert re.findall(r"\b00(?!01)\d{2}\b", "\n".join(comments)) == []
+
+
 def test_functions_of_the_migrations_are_stored_as_they_are_written(db):
     """PF-168"""
     written = "".join(path.read_text() for path in [*SQL_FILES, *(ROOT / "db" / "functions").rglob("*.sql")])

@@ -146,9 +146,9 @@ def killed_while_waiting(url, table, until):
 
 
 KILLED = [
-    pytest.param("vendor_orders", "0004", id="a transactional migration"),
-    pytest.param("vendor_orders", "0007", id="a concurrent index build"),
-    pytest.param("cart_records", "0014", id="a transactional migration of carts"),
+    pytest.param("vendor_orders", "name_active_lines", id="a transactional migration"),
+    pytest.param("vendor_orders", "backfill_anchors", id="a concurrent index build"),
+    pytest.param("cart_records", "line_snapshot", id="a transactional migration of carts"),
 ]
 
 
@@ -173,7 +173,7 @@ def test_migration_goes_on_where_a_killed_one_stopped(database, program, table, 
 def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(database):
     """PF-168: and once it is broken, goes on."""
     url = database("net")
-    with killed_while_waiting(url, "vendor_orders", "0004") as (watcher, _):
+    with killed_while_waiting(url, "vendor_orders", "name_active_lines") as (watcher, _):
         pid = value(watcher, "select pid from yoyo_lock")
     process = start_yoyo("apply", dsn=url)
     output, _ = process.communicate(timeout=40)
@@ -189,7 +189,7 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(database):
 def test_index_build_whose_server_process_ended_is_told_with_the_way_out(database):
     """PF-168: what is left is an invalid index."""
     url = database("net")
-    with killed_while_waiting(url, "vendor_orders", "0007") as (watcher, waiter):
+    with killed_while_waiting(url, "vendor_orders", "backfill_anchors") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))
         wait_until_gone(watcher, waiter)
 
@@ -221,7 +221,7 @@ def test_migration_gives_up_soon_when_a_table_is_busy(database, table, until):
 def test_the_host_goes_on_while_a_migration_waits_for_a_transaction_of_its(database, mode):
     """PF-168: or for a vacuum. Behind a lock request that stays, each later statement would wait as long as it does."""
     url = database("net")
-    apply_until(url, "0004")
+    apply_until(url, "name_active_lines")
     with connect(url, autocommit=False) as long, connect(url) as host, ThreadPoolExecutor(1) as pool:
         long.execute(f"lock table cart_records in {mode} mode")
         migration = pool.submit(pycheckout.migrate, url)
@@ -282,7 +282,7 @@ def test_a_vacuum_of_any_table_fails_no_migration_and_no_rollback(database, shap
 def test_tables_of_one_migration_are_locked_together_or_not_at_all(empty_database):
     """PF-168: while one of them is busy, nobody waits for the others."""
     url = empty_database()
-    apply_until(url, "0001")
+    apply_until(url, "0001_baseline")
     with connect(url, autocommit=False) as long, connect(url, autocommit=False) as conn:
         long.execute("select from outbox_events")
         conn.execute("set lock_timeout = '300ms'; select checkout_migration_open(); savepoint here")
@@ -301,7 +301,7 @@ def test_tables_of_one_migration_are_locked_together_or_not_at_all(empty_databas
 def test_migration_bounds_its_lock_waits_by_itself(empty_database):
     """PF-168: a moment for each, and altogether a minute or what the session says."""
     url = empty_database()
-    apply_until(url, "0001")
+    apply_until(url, "0001_baseline")
     with connect(url, autocommit=False) as conn:
         for setting, patience in (("0", "60s"), ("5s", "5s")):
             conn.execute(f"set lock_timeout = '{setting}'; select checkout_migration_open()")

@@ -245,7 +245,7 @@ def add_order_to_group(conn, n):
 def test_rows_that_came_after_the_backfill_are_caught_up(legacy):
     """PF-168: a new group with its order, an order that an old group got late, and a group that learnt its cart."""
     url, conn = legacy("net")
-    apply_until(url, "0029")
+    apply_until(url, "outbox_unsent")
     add_order_as_the_earlier_system(conn, 50, cart=value(conn, "select id('cart', 9)"))
     add_order_to_group(conn, 1)
     conn.execute("update checkout_groups set cart_id = id('cart', 10) where id = id('anchor', 10)")
@@ -262,7 +262,7 @@ def test_rows_that_came_after_the_backfill_are_caught_up(legacy):
 def test_checkout_of_the_earlier_system_that_still_runs_is_waited_for(legacy):
     """PF-168: its rows become visible only after the backfill, and under the lock."""
     url, conn = legacy("net")
-    apply_until(url, "0029")
+    apply_until(url, "outbox_unsent")
     with connect(url, autocommit=False) as running, ThreadPoolExecutor(1) as pool:
         add_order_as_the_earlier_system(running, 50, cart=value(conn, "select id('cart', 9)"))
         rest = pool.submit(pycheckout.migrate, url)
@@ -499,7 +499,7 @@ def test_invalid_index_that_a_failed_build_left_is_built_anew(legacy):
 def test_build_that_fails_within_the_migration_is_told_with_the_way_out(legacy):
     """PF-168: yoyo passes over the invalid index the second time; the next migration does not."""
     url, conn = legacy("net")
-    apply_until(url, "0008")
+    apply_until(url, "order_anchor_index")
     conn.execute("update cart_records set checkout_group_id = id('anchor', 1) where id = id('cart', 9)")
     with pytest.raises(pycheckout.MigrationError, match="could not create unique index"):
         pycheckout.migrate(url)
@@ -565,7 +565,7 @@ def test_index_of_the_host_that_does_the_same_is_kept(legacy):
 def test_unsent_events_of_ours_become_the_relays_and_those_of_the_host_do_not(legacy):
     """Also when the relay's migrations are rolled back and applied again."""
     url, conn = legacy("net")
-    apply_until(url, "0025")
+    apply_until(url, "outbox_waiting_index")
     conn.execute("""
         insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, published_at)
         values ('checkout.converted', 'checkout_group', gen_random_uuid(), '{}', null),

@@ -110,7 +110,7 @@ def test_earlier_checkout_works_after_every_migration_but_the_last_ones(database
 def test_failure_before_the_end_of_the_earlier_checkout_leaves_it_open(database):
     """PF-168: the last that can fail on what the host holds is an index build."""
     url = database("net")
-    apply_until(url, "0026")
+    apply_until(url, "outbox_published_index")
     with connect(url) as conn, connect(url, autocommit=False) as long:
         long.execute("select from checkout_groups limit 1")
         with pytest.raises(pycheckout.CheckoutError):

@@ -484,7 +484,7 @@ def test_plan_shows_what_is_in_the_way_and_what_each_step_costs(legacy):
 
 def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
     url, _ = legacy()
-    for stop in ("0001", "0012", "0039", "0040"):
+    for stop in ("0001_baseline", "order_buyer_index", "catch_up_anchors", "drop_checkout_groups"):
         apply_until(url, stop)
         assert _migrate.plan(url).problems == (), stop
 
@@ -512,7 +512,7 @@ def test_rows_are_judged_by_joins_not_one_at_a_time(legacy):
 def test_every_object_that_migrations_make_is_looked_for(legacy):
     """Without the ledger all are the host's; what is not named would stop a later step, or be taken for ours."""
     url, conn = legacy()
-    apply_until(url, "0039")
+    apply_until(url, "catch_up_anchors")
     made = conn.execute("""
         select kind, table_name, name from checkout_ledger
          where kind in ('table', 'view', 'type', 'function', 'trigger', 'constraint')

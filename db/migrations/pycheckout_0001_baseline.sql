@@ -1130,7 +1130,7 @@ create table if not exists outbox_events (
 do $$
 begin
   perform checkout_migration_close('pycheckout_0001_baseline');
-  -- those of columns that some releases of the earlier system lack, or call otherwise, come with 0002 and 0010
+  -- those of columns that some releases of the earlier system lack, or call otherwise, come with missing_columns and drop_checkout_groups
   perform checkout_comment(said.name, said.comment) from (values
     ('address_t', 'A postal address. The checkout confirms none without line1, city and country; checkout_erase() leaves one of nulls.'),
     ('address_t.line1', 'Street and number; the checkout requires it.'),

@@ -36,7 +36,7 @@ begin
     ('cart_items.category', 'Category of the product, from the quote; copied to the order line.'),
     ('cart_items.unit', 'What quantity counts, such as piece or bunch, from the quote; copied to the order line.')
   ) as said (name, comment);
-  -- What migration 0004 copies from the host's products is no loss: it can come from there again.
+  -- What migration name_active_lines copies from the host's products is no loss: it can come from there again.
   if checkout_column_type('products', 'id') = checkout_column_type('cart_items', 'product_id') then
     update checkout_ledger
        set definition = format('%s and not exists (select from products where products.id = cart_items.product_id '

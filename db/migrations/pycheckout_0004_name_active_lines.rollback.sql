@@ -1,1 +1,1 @@
--- The columns themselves go with migration 0002.
+-- The columns themselves go with migration missing_columns.

@@ -3,7 +3,7 @@
 -- cost: batches cart_items
 --
 -- Lines of carts that are still active get their title, category and unit from the host's products, where it has such
--- columns and those of the lines came with migration 0002. In batches with a commit each: no row stays locked for long.
+-- columns and those of the lines came with missing_columns. In batches with a commit each: no row stays locked for long.
 
 do $$
 declare

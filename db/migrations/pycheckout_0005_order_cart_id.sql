@@ -18,7 +18,7 @@ begin
                         'where anchor.id = vendor_orders.checkout_group_id and anchor.cart_id = vendor_orders.cart_id)'
      where kind = 'column' and table_name = 'vendor_orders' and name = 'cart_id';
   end if;
-  -- for migrations 0008 to 0012
+  -- for the five migrations that build them
   perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_checkout_group_id');
   perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'cart_records', 'idx_cart_records_checkout_group_id');
   perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_cart_id');

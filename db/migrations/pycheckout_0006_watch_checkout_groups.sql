@@ -3,7 +3,7 @@
 --
 -- PF-168: from here on the database notes by itself what a checkout of the earlier system writes, so that nothing has to
 -- be searched for under the lock that ends it: a new order takes its cart from its group, and a group that comes, or
--- learns its cart, is queued for migrations 0039 and 0040. What is there already is the next migration's.
+-- learns its cart, is queued for catch_up_anchors and drop_checkout_groups. What is there already is the next migration's.
 
 do $$
 begin

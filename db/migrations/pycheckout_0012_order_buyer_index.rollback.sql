@@ -1,1 +1,1 @@
--- The twin of migration 0005 drops the index: the ledger knows whether it is ours.
+-- The twin of migration order_cart_id drops the index: the ledger knows whether it is ours.

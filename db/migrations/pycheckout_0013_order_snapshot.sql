@@ -34,7 +34,7 @@ alter table vendor_orders add column if not exists attributed_token jsonb;
 
 do $$
 begin
-  -- the column gets its new name with migration 0029
+  -- the column gets its new name with migration drop_checkout_groups
   execute format('alter table vendor_orders add column if not exists promo_discount_cents %s',
                  coalesce(checkout_column_type('vendor_orders', 'discounts_cents'), checkout_column_type('vendor_orders', 'discount_cents')));
   -- Every row of ours has its cart. A check binds each later update of an old row too, so it looks only at rows that

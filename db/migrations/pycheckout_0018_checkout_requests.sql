@@ -1,13 +1,11 @@
--- depends: pycheckout_0017_inventory_slots
--- cost: scan inventory_items
+-- depends: pycheckout_0017_validate_checks
+-- cost: none
 --
 -- Idempotency keys, written in the transaction of the checkout that they belong to: a key that is there has its result.
 
 do $$
 begin
   perform checkout_migration_open();
-  perform checkout_migration_wait();
-  alter table inventory_items validate constraint inventory_items_split_stock_in_slots;
 
   if to_regclass('checkout_requests') is null then
     create table checkout_requests (

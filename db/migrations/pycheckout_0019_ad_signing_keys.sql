@@ -15,7 +15,7 @@ begin
   if to_regtype('ad_event_type') is null then
     create type ad_event_type as enum ('click', 'impression');
   end if;
-  -- for migration 0020
+  -- for the next migration, which builds it
   perform checkout_index_prepare('pycheckout_0019_ad_signing_keys', 'outbox_events', 'idx_outbox_events_conversion');
 end
 $$;

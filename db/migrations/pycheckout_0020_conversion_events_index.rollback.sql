@@ -1,1 +1,1 @@
--- The twin of migration 0019 drops the index: the ledger knows whether it is ours.
+-- The twin of migration ad_signing_keys drops the index: the ledger knows whether it is ours.

@@ -5,7 +5,7 @@
 -- purged: its orders carry that. The only way past is a permit that
 -- cart_purge() and checkout_erase() write for one cart and one transaction, in a table that is the owner's alone.
 -- (Under Citus, triggers on distributed tables want citus.enable_unsafe_triggers, and tg_table_name would be that of a
--- shard: so each is told its table.) The triggers sleep until migration 0029 ends the earlier checkout, which may still
+-- shard: so each is told its table.) The triggers sleep until drop_checkout_groups ends the earlier checkout, which may still
 -- write to a cart that it has converted.
 
 do $$

@@ -58,10 +58,10 @@ begin
     ('outbox_purges.deleted', 'Number of events that the call deleted.'),
     ('outbox_purges.purged_at', 'When the call was.')
   ) as said (name, comment);
-  -- migration 0028 finds it out again, and a lease ends anyway: no loss
+  -- outbox_unsent finds it out again, and a lease ends anyway: no loss
   update checkout_ledger set definition = 'false'
    where kind = 'column' and table_name = 'outbox_events' and name in ('next_attempt_at', 'claim_id', 'claimed_until', 'claim_count');
-  -- for migrations 0024 to 0027
+  -- for the four migrations that build them
   perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_due');
   perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_waiting');
   perform checkout_index_prepare('pycheckout_0023_outbox_relay', 'outbox_events', 'idx_outbox_events_published');

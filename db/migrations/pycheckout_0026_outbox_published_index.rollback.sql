@@ -1,1 +1,1 @@
--- The twin of migration 0023 drops the index: the ledger knows whether it is ours.
+-- The twin of migration outbox_relay drops the index: the ledger knows whether it is ours.

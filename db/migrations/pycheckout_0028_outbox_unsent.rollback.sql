@@ -1,1 +1,1 @@
--- The column goes with migration 0023.
+-- The column goes with migration outbox_relay.

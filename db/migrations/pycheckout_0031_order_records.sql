@@ -1,4 +1,4 @@
--- depends: pycheckout_0032_order_amounts
+-- depends: pycheckout_0030_order_amounts
 -- cost: none
 --
 -- What happened to an order, and what was paid on it: rows that are written once and never changed, since no role but the
@@ -48,7 +48,7 @@ $$;
 
 do $$
 begin
-  perform checkout_migration_close('pycheckout_0033_order_records');
+  perform checkout_migration_close('pycheckout_0031_order_records');
   perform checkout_comment(said.name, said.comment) from (values
     ('order_changes', 'What was done to orders after their checkout, one row a call, written with it and never changed; the view order_history shows it.'),
     ('order_changes.id', 'Time-ordered id, which the event of the change has too.'),

@@ -1,4 +1,4 @@
--- depends: pycheckout_0030_inventory_changes
+-- depends: pycheckout_0028_outbox_unsent
 -- cost: moment cart_records, cart_vendor_groups, cart_items
 --
 -- A quote says what else is owed: tax a line, shipping a vendor, and on which terms. Nullable, so that a host that names none
@@ -24,7 +24,7 @@ $$;
 
 do $$
 begin
-  perform checkout_migration_close('pycheckout_0031_quote_amounts');
+  perform checkout_migration_close('pycheckout_0029_quote_amounts');
   perform checkout_comment(said.name, said.comment) from (values
     ('cart_records.tax_included', 'true: the prices hold their tax, so that tax figures inform and are in no total. Null is false.'),
     ('cart_vendor_groups.shipping_cents', 'What the vendor charges for shipping this order, in the total, minor units. Null: nothing is said of it.'),

@@ -1,4 +1,4 @@
--- depends: pycheckout_0033_order_records
+-- depends: pycheckout_0031_order_records
 -- transactional: false
 -- cost: build vendor_orders
 --

@@ -1,6 +1,6 @@
 do $$
 declare
-  v_migration constant text := 'pycheckout_0040_drop_checkout_groups';
+  v_migration constant text := 'pycheckout_0038_drop_checkout_groups';
   v_step record;
   v_archived boolean;
   v_unknown jsonb;
@@ -81,4 +81,4 @@ begin
   end if;
 end
 $$;
-do $$ begin perform checkout_migration_undo('pycheckout_0040_drop_checkout_groups'); end $$;
+do $$ begin perform checkout_migration_undo('pycheckout_0038_drop_checkout_groups'); end $$;

@@ -1,4 +1,4 @@
--- depends: pycheckout_0039_catch_up_anchors
+-- depends: pycheckout_0037_catch_up_anchors
 -- cost: moment checkout_groups, vendor_orders, cart_records, cart_vendor_groups, cart_items
 --
 -- The earlier checkout ends here, and ours begins with the functions, two migrations on. PF-168: the anchor is an id on
@@ -11,7 +11,7 @@ do $$ begin perform checkout_migration_open(); end $$;
 
 do $$
 declare
-  v_migration constant text := 'pycheckout_0040_drop_checkout_groups';
+  v_migration constant text := 'pycheckout_0038_drop_checkout_groups';
   v_groups constant oid := to_regclass('checkout_groups');
   v_keeps_table boolean := not checkout_is_ours('checkout_groups');
   v_comment constant text := obj_description(v_groups, 'pg_class');

@@ -1,4 +1,4 @@
--- depends: pycheckout_0034_order_number_index
+-- depends: pycheckout_0032_order_number_index
 -- transactional: false
 -- cost: build vendor_orders
 --

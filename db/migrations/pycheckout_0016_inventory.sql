@@ -1,4 +1,4 @@
--- depends: pycheckout_0016_validate_checks
+-- depends: pycheckout_0015_cart_confirmation
 -- cost: moment inventory_items
 --
 -- A hot product's stock is spread over slots, so that checkouts do not queue on one row. The product's own row is slot
@@ -40,11 +40,28 @@ create table if not exists inventory_holds (
   primary key (product_id, line_item_id, slot)
 );
 
--- Migration 0041 fills it, when the earlier checkout has ended.
+-- Filled by the migration of its name, when the earlier checkout has ended.
 create table if not exists inventory_baseline (
   product_id uuid primary key,
   reserved_qty integer not null
 );
+
+-- Keys of stock changes, written in the transaction of the change that they belong to: whoever lost its answer makes it again
+-- under the same key, and it counts once.
+do $$
+begin
+  if to_regclass('inventory_changes') is null then
+    create table inventory_changes (
+      product_id uuid not null,
+      change_key text collate "C" not null,
+      delta integer not null,
+      created_at timestamptz not null default now(),
+      primary key (product_id, change_key)
+    );
+    create index idx_inventory_changes_created_at on inventory_changes (created_at);   -- for the purge alone
+  end if;
+end
+$$;
 
 create or replace view inventory_levels as
 select item.product_id,
@@ -75,7 +92,7 @@ comment on column inventory_levels.updated_at is 'The last change in any slot.';
 
 do $$
 begin
-  perform checkout_migration_close('pycheckout_0017_inventory_slots');
+  perform checkout_migration_close('pycheckout_0016_inventory');
   perform checkout_comment(said.name, said.comment) from (values
     ('inventory_items.slots', 'Number of slots that the stock is spread over; 1: all of it stands in this row. Set by inventory_split().'),
     ('inventory_slots', 'Stock of split products, one row a slot; slot 0 is the product''s row in inventory_items.'),
@@ -93,7 +110,12 @@ begin
     ('inventory_baseline',
      'Reserved stock that the earlier system left, as the migration found it. Nothing changes it; checkout_audit() allows for it.'),
     ('inventory_baseline.product_id', 'Product, an id of the host.'),
-    ('inventory_baseline.reserved_qty', 'Units that were reserved.')
+    ('inventory_baseline.reserved_qty', 'Units that were reserved.'),
+    ('inventory_changes', 'Changes of stock that were made under a key, written by inventory_adjust(). inventory_changes_purge() removes old ones.'),
+    ('inventory_changes.product_id', 'Product, an id of the host; the same key of another product is another key.'),
+    ('inventory_changes.change_key', 'Key that the caller chose: 1 to 255 visible ASCII characters.'),
+    ('inventory_changes.delta', 'Units that were added; below 0: taken.'),
+    ('inventory_changes.created_at', 'When the change was made; inventory_changes_purge() goes by it.')
   ) as said (name, comment);
   -- a copy of what inventory_items said: no loss
   update checkout_ledger set definition = 'false' where kind = 'table' and name = 'inventory_baseline';

@@ -1,4 +1,4 @@
--- depends: pycheckout_0031_quote_amounts
+-- depends: pycheckout_0029_quote_amounts
 -- cost: moment vendor_orders, order_line_items, payment_intents
 --
 -- An order carries what its quote said of tax, shipping and terms, what the buyer refers to it by, and a number. A line
@@ -38,7 +38,7 @@ begin
     perform checkout_table_private('checkout_order_number_seq');
   end if;
 
-  perform checkout_migration_close('pycheckout_0032_order_amounts');
+  perform checkout_migration_close('pycheckout_0030_order_amounts');
   perform checkout_comment(said.name, said.comment) from (values
     ('vendor_orders.tax_included', 'true: the prices hold their tax, and tax_cents is in no total. Null: they do not, or the order is of the earlier system.'),
     ('vendor_orders.vendor_shipping_line', 'Shipping that transport_fee_cents is for: {code, title}. Null: none is named.'),
@@ -59,10 +59,10 @@ begin
     ('payment_intents.due_at', 'When it is due by its terms. Null: at once.')
   ) as said (name, comment);
 
-  -- for migrations 0034 to 0037
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_order_number');
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_expires_at_id');
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_refund_due_cents');
-  perform checkout_index_prepare('pycheckout_0032_order_amounts', 'vendor_orders', 'idx_vendor_orders_purchase_order_created_at_id');
+  -- for the four migrations that build them
+  perform checkout_index_prepare('pycheckout_0030_order_amounts', 'vendor_orders', 'idx_vendor_orders_order_number');
+  perform checkout_index_prepare('pycheckout_0030_order_amounts', 'vendor_orders', 'idx_vendor_orders_expires_at_id');
+  perform checkout_index_prepare('pycheckout_0030_order_amounts', 'vendor_orders', 'idx_vendor_orders_refund_due_cents');
+  perform checkout_index_prepare('pycheckout_0030_order_amounts', 'vendor_orders', 'idx_vendor_orders_purchase_order_created_at_id');
 end
 $$;

@@ -1,4 +1,4 @@
--- depends: pycheckout_0038_order_views
+-- depends: pycheckout_0036_views
 -- transactional: false
 -- cost: none
 --

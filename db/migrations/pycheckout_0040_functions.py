@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"pycheckout_0041_inventory_baseline"}
+__depends__ = {"pycheckout_0039_inventory_baseline"}
 
 FUNCTIONS_HASH = "dad8290b749b2d67d15d705fe94c5544a512449a7a8c58f425904b9d9d1d90ca"
 

@@ -1,4 +1,4 @@
--- depends: pycheckout_0035_order_deadline_index
+-- depends: pycheckout_0033_order_deadline_index
 -- transactional: false
 -- cost: build vendor_orders
 --

@@ -1,4 +1,4 @@
--- depends: pycheckout_0036_order_refund_index
+-- depends: pycheckout_0034_order_refund_index
 -- transactional: false
 -- cost: build vendor_orders
 --

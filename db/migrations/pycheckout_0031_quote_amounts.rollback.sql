@@ -1,1 +1,0 @@
-do $$ begin perform checkout_migration_undo('pycheckout_0031_quote_amounts'); end $$;

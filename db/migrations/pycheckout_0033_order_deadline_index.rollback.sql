@@ -1,0 +1,1 @@
+-- The twin of migration order_amounts drops the index: the ledger knows whether it is ours.

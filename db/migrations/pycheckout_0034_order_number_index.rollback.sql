@@ -1,1 +1,0 @@
--- The twin of migration 0032 drops the index: the ledger knows whether it is ours.

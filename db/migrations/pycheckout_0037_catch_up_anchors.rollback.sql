@@ -1,0 +1,1 @@
+-- What carts and orders took over stays, as with migration backfill_anchors.

@@ -1,1 +1,0 @@
--- What carts and orders took over stays, as with migration 0007.
