@@ -15,6 +15,7 @@ from checks import values
 from factories import request_of
 from pycheckout import execute
 from pycheckout.ads import mint
+from races import wait_until
 
 PAGE = (Path(__file__).parents[1] / "docs" / "ads.md").read_text(encoding="utf-8")
 KEY = bytes(range(32))
@@ -78,6 +79,13 @@ def test_a_token_that_does_not_count_has_its_reason_and_no_claims(db):
         *answers,
         "algorithm",
     }
+
+
+def test_it_says_what_counts_now_however_long_the_transaction_has_run(db):
+    with db.transaction():
+        values(db, "select now()")
+        short_lived = token(expires_at=datetime.now(UTC) + timedelta(seconds=1))
+        wait_until(lambda: check(db, short_lived)["reason"] == "expired")
 
 
 def test_times_keep_their_instant_and_need_a_zone(db):
