@@ -31,7 +31,7 @@ begin
   perform checkout_migration_close('pycheckout_0002_missing_columns');
   perform checkout_comment(said.name, said.comment) from (values
     ('cart_vendor_groups.discounts_cents',
-     'subtotal_cents - total_cents, minor units; from the quote; the checkout does not read it. Null: left out.'),
+     'What the quote takes off, the promotion included, minor units; the checkout does not read it. Null: left out.'),
     ('cart_items.title', 'Name of the product, from the quote. Empty: the order line is named by its product_id.'),
     ('cart_items.category', 'Category of the product, from the quote; copied to the order line.'),
     ('cart_items.unit', 'What quantity counts, such as piece or bunch, from the quote; copied to the order line.')
