@@ -76,6 +76,10 @@ EQUIVALENT: dict[str, str] = {
     "ad_token_verify: exception when feature_not_supported": (
         "Only before PostgreSQL 16, in a database of encoding SQL_ASCII, is an escaped letter an error of this class."
     ),
+    "checkout_erase: where request.buyer_store_id = any (v_buyer_store_ids)": (
+        "The way to the rows by their key: a key of another buyer is bound to no cart of theirs."
+    ),
+    "checkout_metrics: now() for clock_timestamp() #5": "Bounds the time of a walk alone, which decides no test.",
     "checkout_uuid: now() for clock_timestamp()": "Not compiled on PostgreSQL 18, which has uuidv7().",
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
     "inventory_lock_product: never not found": "All slots of no product are none.",

@@ -237,6 +237,19 @@ def test_events_are_locked_in_the_order_of_their_ids(db, connect, bought):
         assert waiting.result(timeout=10) == ALL
 
 
+def test_an_error_that_a_relay_is_taking_back_is_not_counted(db, connect, bought):
+    """An event is judged once it is locked: as it is then."""
+    erase(db, bought.id)
+    [event] = values(
+        db, "update outbox_events set last_error = 'Enid' where event_type = 'checkout.converted' returning id"
+    )
+    with connect() as relay, connect(autocommit=True) as owner:
+        relay.execute("update outbox_events set last_error = null where id = %s", (event,))
+        with blocked(db, erase, owner, bought.id) as waiting:
+            relay.commit()
+        assert waiting.result(timeout=10) == 0
+
+
 def test_the_archive_may_be_gone_or_know_no_clicks(db, bought):
     db.execute("alter table checkout_groups_archive drop column attributed_ad_click_id")
     assert erase(db, bought.id) == ALL - 1
