@@ -97,7 +97,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "cart_open: never found": "The next turn finds the cart that this one made.",
     "inventory_split: now() for clock_timestamp()": "inventory_write_available dates the rows again.",
-    "0001_baseline: primary key of checkout_groups": "Migration 0040 drops the table that 0001 made.",
+    "0001_baseline: primary key of checkout_groups": "drop_checkout_groups drops the table that 0001 made.",
 }
 
 _MUTATED = "mutants_mutated"

@@ -11,7 +11,7 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
-FUNCTIONS_HASH = "dad8290b749b2d67d15d705fe94c5544a512449a7a8c58f425904b9d9d1d90ca"
+FUNCTIONS_HASH = "0cfd5153add02ea0167e90eef98d8042285f197c2e0af9ca74ab5ce8e22c350e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -21,7 +21,6 @@ begin
      where routine.prosecdef and routine.prorettype <> 'trigger'::regtype
        and deployed.name not in ('checkout_version', 'checkout_metrics', 'checkout_audit', 'checkout_audit_rest', 'checkout_audit_slice')
        and position(v_first in routine.prosrc) = 0
-     order by deployed.name
   loop
     execute replace(v_call.definition, v_call.body,
                     v_call.options || v_first || substr(v_call.body, length(v_call.options) + 1) || v_last);

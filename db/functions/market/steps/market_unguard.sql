@@ -14,7 +14,6 @@ begin
       from checkout_functions as deployed
       join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
      where position(v_first in routine.prosrc) > 0
-     order by deployed.name
   loop
     execute replace(v_call.definition, v_call.body,
                     replace(left(v_call.body, -length(v_last)), v_first, ''));
