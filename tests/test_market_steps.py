@@ -14,7 +14,6 @@ from races import blocked
 BEGUN = ("market_leave('b', 'a')",)
 FROZEN = (*BEGUN, "market_freeze(1)")
 ARRIVED = ("market_arrive(1, 'b')",)
-MARKED = "insert into checkout_moves (epoch, origin, destination) values (1, 'a', 'b')"
 
 NOT_NOW = psycopg.errors.ObjectNotInPrerequisiteState
 
@@ -36,8 +35,13 @@ def arrived(db):
     return db
 
 
-def mark(conn):
-    conn.execute(f"set session_replication_role = replica; {MARKED}; reset session_replication_role")
+def mark(conn, *, epoch=1, origin="a", destination="b"):
+    """Writes the mark of a move, as a subscription does."""
+    with conn.transaction():
+        conn.execute("set local session_replication_role = replica")
+        conn.execute(
+            "insert into checkout_moves (epoch, origin, destination) values (%s, %s, %s)", (epoch, origin, destination)
+        )
 
 
 DATED = {
@@ -141,6 +145,33 @@ def test_of_an_opening_and_a_taking_back_the_late_one_is_refused(arrived, connec
         with pytest.raises(NOT_NOW):
             waiting.result(timeout=10)
     assert state(arrived)["state"] == left
+
+
+@pytest.mark.parametrize(
+    ("before", "step"),
+    [((*BEGUN, "market_stay(1)"), "market_leave('c', 'a')"), ((*FROZEN, "market_close(1)"), "market_open(2)")],
+    ids=["leaving", "coming back"],
+)
+def test_between_the_look_and_the_change_nobody_else_changes_the_state(db, connect, before, step):
+    call(db, *before)
+    mark(db, epoch=2, origin="b", destination="a")
+    db.execute("""
+        create function wait_before_the_change() returns trigger language plpgsql as $$
+        begin
+          perform pg_advisory_xact_lock_shared(1);
+          return null;
+        end $$;
+        create trigger wait_before_the_change before update on checkout_market
+        for each statement execute function wait_before_the_change();   -- that of a row has locked it already
+    """)
+    with connect() as gate, connect(autocommit=True) as moves:
+        gate.execute("select pg_advisory_xact_lock(1)")
+        with blocked(db, call, moves, step) as waiting:
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                db.execute("select from checkout_market for update nowait")
+            gate.commit()
+        waiting.result(timeout=10)
+    assert state(db)["epoch"] == 2
 
 
 def test_the_target_opens_behind_the_mark_of_this_move_alone(db):
