@@ -55,7 +55,10 @@ _LEFT_OUT = {
     "test_demo",
     "test_docs",
     "test_embedded",
+    "test_failover",
     "test_functions_hash",
+    "test_moves",  # test_market_steps has their steps
+    "test_overload",
     "test_packaging",
     "test_pgbouncer",
     "test_pgspot",

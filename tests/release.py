@@ -1,4 +1,6 @@
-"""Build the sdist and the wheel of the commit that is checked out, and see that users get something that works.
+"""Build what a release of the commit that is checked out consists of, and see that users get something that works.
+
+The sdist, the wheel, one SQL file for psql, a bill of materials (CycloneDX), and the checksums of these.
 
     python tests/release.py               into dist/ (make release)
     python tests/release.py --look        only say whether this is a state to release; needs nothing but Python and git
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -27,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SUMS = "SHA256SUMS"
 
 
 class Refused(Exception):
@@ -54,12 +58,11 @@ def main() -> None:
             folder = Path(temporary)
             folder.chmod(0o711)
             built = make(folder, pinned=args.rehearse)
-            for file in built:
-                print(hashlib.sha256(file.read_bytes()).hexdigest(), file.name)
+            print((built / SUMS).read_text(), end="")
             if not args.rehearse:
                 # Whoever uploads dist/* uploads nothing older.
                 shutil.rmtree(ROOT / "dist", ignore_errors=True)
-                shutil.copytree(folder / "dist", ROOT / "dist")
+                shutil.copytree(built, ROOT / "dist")
     except Refused as refused:
         sys.exit(f"no release of {release()}: {refused}")
 
@@ -81,12 +84,13 @@ def unfit(root: Path, version: str, *, rehearsal: bool) -> Iterator[str]:
         yield f"v{version} is a tag of another commit: a new release takes a new number, in db/deploy.py"
 
 
-def make(folder: Path, *, pinned: bool) -> list[Path]:
-    """Build and check in an empty folder; return the sdist and the wheel."""
+def make(folder: Path, *, pinned: bool) -> Path:
+    """Build and check in an empty folder; return the one of it that holds the release."""
     # The archives take the commit's time, so that whoever builds it gets the same bytes.
     os.environ["SOURCE_DATE_EPOCH"] = git(ROOT, "log", "-1", "--format=%ct").strip()
     step("build")
-    sdist, wheel = built = build(folder / "dist")
+    dist = folder / "dist"
+    sdist, wheel = built = build(dist)
 
     step("the sdist holds what git tracks")
     with tarfile.open(sdist) as archive:
@@ -118,7 +122,18 @@ def make(folder: Path, *, pinned: bool) -> list[Path]:
     for wanted in (f"migrations of {release()} applied", "checkout_audit(): 0 broken invariants"):
         if wanted not in shown:
             raise Refused(f"the demo does not say {wanted!r}:\n{shown}")
-    return built
+
+    step("one SQL file for psql")
+    one_file = run(sys.executable, ROOT / "tests" / "install_script.py", cwd=folder)
+    (dist / f"pycheckout-{release()}.sql").write_text(one_file, encoding="utf-8")
+
+    step("the bill of materials")
+    materials = bill_of_materials(wheel, folder / "runtime", pinned=pinned)
+    (dist / f"pycheckout-{release()}.cdx.json").write_text(materials, encoding="utf-8")
+
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(dist.iterdir())]
+    (dist / SUMS).write_text("".join(sums), encoding="utf-8")
+    return dist
 
 
 def build(folder: Path, *only: str) -> list[Path]:
@@ -127,13 +142,26 @@ def build(folder: Path, *only: str) -> list[Path]:
     return [*folder.glob("*.tar.gz"), *folder.glob("*.whl")]
 
 
-def install(what: str, folder: Path, *, pinned: bool = True) -> Path:
+def install(what: str, folder: Path, *, pinned: bool = True, with_pip: bool = True) -> Path:
     """Install into a new environment and return its Python."""
-    venv.create(folder, with_pip=True, symlinks=True)
+    venv.create(folder, with_pip=with_pip, symlinks=True)
     python = folder / "bin" / "python"
+    pip = [python, "-m", "pip"] if with_pip else [sys.executable, "-m", "pip", "--python", python]
     pins = ["--constraint", ROOT / "requirements.lock"] if pinned else []
-    run(python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *pins, what, cwd=folder)
+    run(*pip, "--disable-pip-version-check", "--quiet", "install", *pins, what, cwd=folder)
     return python
+
+
+def bill_of_materials(wheel: Path, folder: Path, *, pinned: bool) -> str:
+    """What the wheel brings along without extras, as CycloneDX; the release itself is its main component."""
+    python = install(str(wheel), folder, pinned=pinned, with_pip=False)
+    options = ["--pyproject", ROOT / "pyproject.toml", "--mc-type", "library", "--output-reproducible"]
+    found = json.loads(run(sys.executable, "-m", "cyclonedx_py", "environment", python, *options, cwd=folder))
+    # the version is not in pyproject.toml
+    found["metadata"]["component"] |= {"version": release(), "purl": f"pkg:pypi/pycheckout@{release()}"}
+    if missing := {"psycopg", "yoyo-migrations"} - {component["name"] for component in found["components"]}:
+        raise Refused(f"it lacks {', '.join(sorted(missing))}")
+    return json.dumps(found, indent=2) + "\n"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
