@@ -329,18 +329,41 @@ def _grant_what_is_new(
 
 def functions_migration() -> Path:
     """The newest migration that deploys the functions and records their hash."""
-    return max(MIGRATIONS.glob("pycheckout_*_functions*.py"))
+    return max(_functions_migrations())
+
+
+def last_migration(release: str) -> str:
+    """The id of the last migration that a release has: that of its functions, or of those that it took over."""
+    has = [path for path in _functions_migrations() if _numbers(_recorded(path, "RELEASE")) <= _numbers(release)]
+    if not has or _numbers(release) > _numbers(RELEASE):
+        raise DeployError(f"there is no release {release} that {RELEASE} goes back to")
+    return max(has).stem
+
+
+def _functions_migrations() -> list[Path]:
+    return list(MIGRATIONS.glob("pycheckout_*_functions*.py"))
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(\.\d+)*", release):
+        raise DeployError(f"a release is called 0.1.0 or the like, not {release!r}")
+    return tuple(map(int, release.split(".")))
+
+
+def _recorded(path: Path, name: str) -> str:
+    match = re.search(rf'^{name} = "([^"]*)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def recorded_hash() -> str:
-    match = re.search(r'FUNCTIONS_HASH = "([0-9a-f]*)"', functions_migration().read_text(encoding="utf-8"))
-    return match[1] if match else ""
+    return _recorded(functions_migration(), "FUNCTIONS_HASH")
 
 
 def record_hash() -> None:
     path = functions_migration()
-    recorded = f'FUNCTIONS_HASH = "{functions_hash()}"'
-    text = re.sub(r'FUNCTIONS_HASH = "[0-9a-f]*"', recorded, path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    for name, value in (("RELEASE", RELEASE), ("FUNCTIONS_HASH", functions_hash())):
+        text = re.sub(rf'^{name} = "[^"]*"$', f'{name} = "{value}"', text, flags=re.MULTILINE)
     path.write_text(text, encoding="utf-8")
 
 

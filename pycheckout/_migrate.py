@@ -72,6 +72,8 @@ select set_config(setting.name, wanted.value, false)
 
 _HAS_LEDGER = "select to_regclass(quote_ident(current_schema()) || '.checkout_ledger') is not null"
 
+_DEPLOYED = "select (select version from checkout_releases order by id desc limit 1)"
+
 _APPLIED = """
 select migration_id
   from _yoyo_migration
@@ -118,13 +120,17 @@ def migrate(
         return Migrated(schema=work.schema, migrations=applied, version=release())
 
 
-def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 300.0) -> Migrated:
-    """Take all of this package out of a schema, newest migration first.
+def rollback(
+    conninfo: str = "", *, schema: str | None = None, to: str | None = None, timeout: float = 300.0
+) -> Migrated:
+    """Take all of this package out of a schema, newest migration first; or what came after a release.
 
-    Arguments and errors as in `migrate`. Nothing is undone while rows would be lost, or
-    while something of the host depends on what would go; the error names them.
+    `to`: a release, as 0.1.0: its migrations stay, and the functions go all the same, so that no call is answered
+    until that release's own `migrate` deploys them. Other arguments and errors as in `migrate`. Nothing is undone while
+    rows would be lost, or while something of the host depends on what would go; the error names them.
     """
-    with _locked(conninfo, schema, False, timeout) as work:
+    last = None if to is None else _last_migration(to)
+    with _locked(conninfo, schema, False, timeout, back_to=last) as work:
         installed = work.backend.get_applied_migration_hashes()
         known = {migration.hash for migration in work.migrations}
         newer = work.guard.execute(_APPLIED, (list(set(installed) - known),)).fetchall()
@@ -133,11 +139,24 @@ def rollback(conninfo: str = "", *, schema: str | None = None, timeout: float = 
             raise MigrationError(f"the database has migrations of another release: {names}")
         if _value(work.guard, "select to_regproc('checkout_migration_dependants') is not null"):
             with _explained("looking for what would be lost"):
-                work.guard.execute("select checkout_migration_check()")
-        undone = work.each(work.backend.to_rollback(work.migrations), work.backend.rollback_one)
-        if left := work.backend.to_rollback(work.migrations):
+                work.guard.execute("select checkout_migration_check(after => %s)", (last,))
+        goes = work.migrations.filter(lambda migration: last is None or migration.id > last)
+        undone = work.each(work.backend.to_rollback(goes), work.backend.rollback_one)
+        if left := work.backend.to_rollback(goes):
             raise MigrationError(f"not rolled back: {_ids(left)}")
+        if last is not None:
+            with _explained("taking the functions away"), work.guard.transaction():
+                if _value(work.guard, _DEPLOYED) not in (None, to):
+                    deployment().undeploy(work.guard)
         return Migrated(schema=work.schema, migrations=undone, version=release())
+
+
+def _last_migration(release: str) -> str:
+    deploy = deployment()
+    try:
+        return str(deploy.last_migration(release))
+    except deploy.DeployError as exc:
+        raise MigrationError(str(exc)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +312,13 @@ class _Work:
 
 @contextmanager
 def _locked(
-    conninfo: str, schema: str | None, create_schema: bool, timeout: float, *, looks_first: bool = False
+    conninfo: str,
+    schema: str | None,
+    create_schema: bool,
+    timeout: float,
+    *,
+    looks_first: bool = False,
+    back_to: str | None = None,
 ) -> Iterator[_Work]:
     deadline = time.monotonic() + timeout
     migrations = _read_migrations()
@@ -315,7 +340,7 @@ def _locked(
             with _explained(first.stem):
                 _look(guard, first)
         with _explained("preparing the schema"):
-            backend = stack.enter_context(_backend(params, schema))
+            backend = stack.enter_context(_backend(params, schema, back_to))
             _take_yoyo_lock(stack, guard, backend, deadline)
         yield _Work(guard, backend, migrations, name)
 
@@ -348,8 +373,11 @@ def _parameters(conninfo: str) -> dict[str, Any]:
         ) from None
 
 
-def _backend(params: dict[str, Any], schema: str | None) -> DatabaseBackend:
-    """yoyo's psycopg 3 backend, given libpq's parameters as they are: its own URLs know few."""
+def _backend(params: dict[str, Any], schema: str | None, back_to: str | None) -> DatabaseBackend:
+    """yoyo's psycopg 3 backend, given libpq's parameters as they are: its own URLs know few.
+
+    `back_to`: the last migration that stays. A functions migration that is rolled back looks for what would be lost.
+    """
     from yoyo.backends import PostgresqlPsycopgBackend
     from yoyo.connections import DatabaseURI
     from yoyo.migrations import default_migration_table
@@ -358,6 +386,7 @@ def _backend(params: dict[str, Any], schema: str | None) -> DatabaseBackend:
         def init_connection(self, connection: psycopg.Connection[Any]) -> None:
             super().init_connection(connection)
             connection.execute(_SETTINGS)
+            connection.execute("select set_config('pycheckout.rollback_to', %s, false)", (back_to or "",))
 
     args = params if schema is None else {**params, "schema": _quoted(schema)}
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, None, args)

@@ -579,8 +579,9 @@ begin
 end;
 $$;
 
--- Objects of others that would stop a rollback: what depends on something of ours and is none of ours, as text.
-create or replace function checkout_migration_dependants()
+-- Objects of others that would stop a rollback: what depends on something of ours and is none of ours, as text. After a
+-- migration: on what the later ones made, or on a function, which go with any of them.
+create or replace function checkout_migration_dependants(after text default null)
 returns text[]
 language plpgsql
 stable
@@ -593,38 +594,42 @@ begin
     execute 'select array_agg(signature) from checkout_functions' into v_signatures;
   end if;
 
-  with ours (classid, objid, objsubid) as (
+  with noted as (
+    select * from checkout_ledger
+     where checkout_migration_dependants.after is null or migration > checkout_migration_dependants.after collate "C"
+  ), ours (classid, objid, objsubid) as (
     select 'pg_class'::regclass, to_regclass(quote_ident(ledger.name))::oid, 0
-      from checkout_ledger as ledger where ledger.kind in ('table', 'view', 'index')
+      from noted as ledger where ledger.kind in ('table', 'view', 'index')
      union all
     select 'pg_class'::regclass, unnest(array['checkout_ledger'::regclass, 'checkout_objects'::regclass])::oid, 0
+     where checkout_migration_dependants.after is null
      union all
     select 'pg_class'::regclass, attribute.attrelid, attribute.attnum
-      from checkout_ledger as ledger
+      from noted as ledger
       join pg_attribute as attribute on attribute.attrelid = to_regclass(quote_ident(ledger.table_name)) and attribute.attname = ledger.name
      where ledger.kind = 'column'
      union all
     select 'pg_type'::regclass, to_regtype(quote_ident(ledger.name))::oid, 0
-      from checkout_ledger as ledger where ledger.kind in ('type', 'table', 'view')
+      from noted as ledger where ledger.kind in ('type', 'table', 'view')
      union all
     select 'pg_proc'::regclass, to_regprocedure(ledger.name)::oid, 0
-      from checkout_ledger as ledger where ledger.kind = 'function'
+      from noted as ledger where ledger.kind = 'function'
      union all
     select 'pg_proc'::regclass, oid, 0
       from pg_proc
-     where pronamespace = quote_ident(current_schema())::regnamespace
+     where checkout_migration_dependants.after is null and pronamespace = quote_ident(current_schema())::regnamespace
        and proname in ('checkout_migration_pin', 'checkout_migration_wait', 'checkout_migration_lock', 'checkout_migration_open',
                        'checkout_migration_close', 'checkout_migration_dependants', 'checkout_migration_check', 'checkout_migration_undo',
                        'checkout_column_type', 'checkout_is_ours', 'checkout_table_private', 'checkout_function_private', 'checkout_comment',
                        'checkout_index_prepare', 'checkout_index_confirm')
      union all
     select 'pg_trigger'::regclass, trigger.oid, 0
-      from checkout_ledger as ledger
+      from noted as ledger
       join pg_trigger as trigger on trigger.tgrelid = to_regclass(quote_ident(ledger.table_name)) and trigger.tgname = ledger.name
      where ledger.kind = 'trigger'
      union all
     select 'pg_constraint'::regclass, con.oid, 0
-      from checkout_ledger as ledger
+      from noted as ledger
       join pg_constraint as con on con.conrelid = to_regclass(quote_ident(ledger.table_name)) and con.conname = ledger.name
      where ledger.kind = 'constraint'
   ), deployed (classid, objid, objsubid) as (
@@ -662,8 +667,9 @@ begin
 end;
 $$;
 
--- Raises if rows would be lost by undoing a migration; of all of them, also if something else would stop that halfway.
-create or replace function checkout_migration_check(migration text default null)
+-- Raises if rows would be lost by undoing a migration; of all of them, or of all after one, also if something else would stop
+-- that halfway.
+create or replace function checkout_migration_check(migration text default null, after text default null)
 returns void
 language plpgsql
 as $$
@@ -675,14 +681,15 @@ declare
 begin
   perform checkout_migration_pin();
   if checkout_migration_check.migration is null then
-    v_dependants := checkout_migration_dependants();
+    v_dependants := checkout_migration_dependants(checkout_migration_check.after);
     if v_dependants is not null then
       raise exception 'rolling back would need these gone first, which depend on pycheckout: %', array_to_string(v_dependants, '; ')
         using errcode = 'dependent_objects_still_exist',
               detail = jsonb_build_object('dependants', v_dependants),
               hint = 'Nothing was undone. Change or drop these, then roll back again.';
     end if;
-    if to_regclass('checkout_groups_archive') is null and exists (select from checkout_ledger where kind = 'archived_table') then
+    if checkout_migration_check.after is null
+       and to_regclass('checkout_groups_archive') is null and exists (select from checkout_ledger where kind = 'archived_table') then
       raise exception 'checkout_groups cannot be restored: its archive was dropped'
         using errcode = 'object_not_in_prerequisite_state';
     end if;
@@ -693,6 +700,7 @@ begin
     select * from checkout_ledger as ledger
      where ledger.kind in ('table', 'column')
        and (ledger.migration = checkout_migration_check.migration or checkout_migration_check.migration is null)
+       and (checkout_migration_check.after is null or ledger.migration > checkout_migration_check.after collate "C")
      order by ledger.id desc
   loop
     v_table := coalesce(v_object.table_name, v_object.name);
@@ -924,8 +932,9 @@ begin
       ('checkout_migration_lock(regclass[])', 'Step of a migration: locks tables against everybody, in attempts that nobody waits long behind.'),
       ('checkout_migration_open()', 'Step of a migration: pins the schema, bounds lock waits, notes which objects exist.'),
       ('checkout_migration_close(text)', 'Step of a migration: writes to the ledger what it created.'),
-      ('checkout_migration_dependants()', 'What of others depends on pycheckout and would stop a rollback, as text.'),
-      ('checkout_migration_check(text)', 'Raises if rows would be lost by rolling back a migration; of all of them, also if something depends on them.'),
+      ('checkout_migration_dependants(text)', 'What of others depends on pycheckout and would stop a rollback, as text.'),
+      ('checkout_migration_check(text,text)',
+       'Raises if rows would be lost by rolling back a migration; of all of them, or of all after one, also if something depends on them.'),
       ('checkout_migration_undo(text)', 'Body of a rollback twin: drops what the migration created; raises if rows would be lost.'),
       ('checkout_column_type(text, text)', 'Type of a column, as SQL.'),
       ('checkout_comment(text, text)', 'Step of a migration: comments a table, type or table.column, unless it is the host''s.'),
@@ -1145,11 +1154,13 @@ begin
     ('vendor_group_status', 'ok: its ok items are ordered. invalid: the vendor cannot sell, and none is.'),
     ('cart_item_status', 'ok: the item is ordered, if its vendor group is ok. not_available, invalid: it is not, and counts in no subtotal.'),
     ('vendor_order_status',
-     'The checkout and the order functions write created_pending, partially_accepted, rejected, fulfilled, partially_fulfilled and canceled; '
-     'the rest is the host''s.'),
+     'The checkout and the order functions write created_pending, accepted, partially_accepted, rejected, fulfilled, partially_fulfilled, canceled '
+     'and expired; the rest is the host''s.'),
     ('line_item_status', 'pending, accepted and hold: the line holds stock. rejected: it gave it back, or got none. fulfilled: its goods have left.'),
     ('payment_method', 'How an order is paid. The checkout takes any value of this type.'),
-    ('payment_status', 'unpaid: nothing happened yet, and the amount follows the order. The host writes the others.'),
+    ('payment_status',
+     'unpaid: nothing happened yet, and the amount follows the order. Where payments are recorded, payment_record() writes pending and settled, and failed '
+     'where the host''s type has it; else the host does. paid is the host''s alone.'),
     ('cart_records',
      'Carts, each with its quote. The quote writes them until the checkout converts them; then only cart_purge() and checkout_erase() touch '
      'them.'),

@@ -1,7 +1,8 @@
-"""Deploy the functions of release 0.1.0.
+"""Deploy the functions of a release.
 
 The post-apply hook does so too, but yoyo runs the hook only when some migration was pending, and never again if it
-failed. A release that changes a function brings a migration like this one, with the new hash.
+failed. A release that changes a function brings a migration like this one, with its number and the new hash, as the
+last of its migrations: `pycheckout rollback --to` goes back to there.
 """
 
 import runpy
@@ -11,15 +12,16 @@ from yoyo import step
 
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
-FUNCTIONS_HASH = "0cfd5153add02ea0167e90eef98d8042285f197c2e0af9ca74ab5ce8e22c350e"
+RELEASE = "0.1.0"
+FUNCTIONS_HASH = "7a156bbf64103d79d594e42a5840dd16ec4c369bcf943b39b3d6d08865668cf8"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
 
 def _undeploy(conn):
-    # Rolling this one back begins to take everything away. If a migration before it must refuse, then better now, while
-    # the functions still work.
-    conn.execute("select checkout_migration_check()")
+    # Rolling this one back begins to take everything away, or all after a release. If a migration before it must refuse,
+    # then better now, while the functions still work.
+    conn.execute("select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))")
     _deployment["undeploy"](conn)
 
 

@@ -102,14 +102,18 @@ def _show_plan(planned: Plan) -> None:
 def rollback_command(
     database: Database = "",
     schema: NewSchema = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="Take away what came after it; then `migrate` with that release.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take pycheckout out of a schema; refused where rows would be lost."""
+    """Take pycheckout out of a schema, or what came after a release; refused where rows would be lost."""
     if not yes:
-        typer.confirm("Roll back every migration of pycheckout?", abort=True, err=as_json)
+        what = "every migration of pycheckout" if to is None else f"what came after {to}, and all functions"
+        typer.confirm(f"Roll back {what}?", abort=True, err=as_json)
     with refusals(as_json):
-        undone = rollback(database, schema=schema)
+        undone = rollback(database, schema=schema, to=to)
     with telling():
         if as_json:
             typer.echo(json.dumps(asdict(undone)))
@@ -124,7 +128,7 @@ def doctor(
     places: Sequence[Place],
     backlog: Annotated[
         float, typer.Option(metavar="MINUTES", min=0, help="How long an event may wait to be published.")
-    ] = 15,
+    ] = int(_doctor.BACKLOG / timedelta(minutes=1)),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
 ) -> None:
     """Look at the installation: release, rights, time-outs, autovacuum, backlog. Exit code 1 if something is wrong."""

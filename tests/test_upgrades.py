@@ -1,0 +1,295 @@
+"""From one release to the next and back, while a shop sells.
+
+The next release is a patch on a copy of this tree: one migration, one changed function, another number. Each is run as an
+installed one is: by a Python of its own that finds its package first.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from command import PROGRAM, environment
+from psycopg_pool import ConnectionPool
+from quoted import quoted
+from upgrade import IDS, ROOT, connect, dump, value
+
+import pycheckout
+from pycheckout._release import release
+from races import wait_until
+
+THIS = release()
+NEXT = "0.1.1"
+
+MIGRATION = """\
+-- depends: {last}
+-- cost: moment vendor_orders
+--
+-- Through which channel an order came.
+
+do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('vendor_orders'); end $$;
+
+alter table vendor_orders add column if not exists channel text;
+
+do $$
+begin
+  perform checkout_migration_close('{name}');
+  perform checkout_comment('vendor_orders.channel', 'Through which channel it came. Null: before anybody noted it.');
+end
+$$;
+"""
+TWIN = "do $$ begin perform checkout_migration_undo('{name}'); end $$;\n"
+
+
+@pytest.fixture(scope="session")
+def following(tmp_path_factory):
+    """The folder of the next release."""
+    folder = tmp_path_factory.mktemp("next")
+    for name in ("pycheckout", "db"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    migrations = folder / "db" / "migrations"
+    number = int(IDS[-1].split("_")[1])
+    name, functions = f"pycheckout_{number + 1:04d}_order_channel", f"pycheckout_{number + 2:04d}_functions"
+    (migrations / f"{name}.sql").write_text(MIGRATION.format(last=IDS[-1], name=name))
+    (migrations / f"{name}.rollback.sql").write_text(TWIN.format(name=name))
+    old = (migrations / f"{IDS[-1]}.py").read_text()
+    before = re.search(r'__depends__ = \{"(.*)"\}', old)[1]
+    (migrations / f"{functions}.py").write_text(old.replace(before, name))
+
+    replace(folder / "db" / "deploy.py", f'RELEASE = "{THIS}"', f'RELEASE = "{NEXT}"')
+    orders = folder / "db" / "functions" / "checkout" / "steps" / "checkout_create_orders.sql"
+    replace(orders, "attributed_token, created_at, updated_at)", "attributed_token, channel, created_at, updated_at)")
+    replace(orders, "vendor_store_id::text, v_cart.converted_at", "vendor_store_id::text, 'web', v_cart.converted_at")
+    subprocess.run([sys.executable, folder / "db" / "deploy.py", "--record"], check=True)
+    return folder
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, (path, old)
+    path.write_text(text.replace(old, new))
+
+
+def command(folder, *args, url):
+    """What `pycheckout` of the release in that folder says."""
+    env = environment({"PYTHONPATH": str(folder)})
+    done = subprocess.run(
+        [PROGRAM, *args, "--database", url], env=env, capture_output=True, encoding="utf-8", timeout=120, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def upgraded(folder, url):
+    code, said = command(folder, "migrate", url=url)
+    assert code == 0, said
+
+
+CHECKOUT = """
+import json, sys
+import psycopg, pycheckout
+from pycheckout._release import release
+url, *requests = sys.argv[1:]
+with psycopg.connect(url, autocommit=True) as conn:
+    results = [pycheckout.execute(conn, **json.loads(request)) for request in requests]
+print(json.dumps([release(), [[str(each.checkout_group_id), each.replayed] for each in results]]))
+"""
+
+
+def execute_by(folder, url, *requests):
+    """The anchors of these checkouts, and whether each is a replay, by the wrapper of the release in that folder."""
+    texts = [json.dumps(request, default=str) for request in requests]
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKOUT, url, *texts],
+        env=environment({"PYTHONPATH": str(folder)}),
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    by, answers = json.loads(done.stdout)
+    assert by == (THIS if folder == ROOT else NEXT)
+    return answers
+
+
+def quoted_carts(conn, count):
+    """What calls for that many checkouts are given."""
+    shop = pycheckout.Checkout(conn)
+    return [quoted(shop).request() for _ in range(count)]
+
+
+def sound(conn):
+    """How many carts are checked out, each once."""
+    assert conn.execute("select * from checkout_audit()").fetchall() == []
+    carts = value(conn, "select count(*) from cart_records where status = 'converted'")
+    assert value(conn, "select count(*) from vendor_orders") == 2 * carts
+    assert value(conn, "select count(*) from outbox_events where event_type = 'checkout.converted'") == carts
+    return carts
+
+
+@pytest.mark.parametrize("caller", ["this", "next"])
+@pytest.mark.parametrize("there", ["this", "next"])
+def test_either_release_checks_out_and_replays_on_the_database_of_either(database, following, caller, there):
+    url = database(migrated=True)
+    with connect(url) as conn:
+        first, second = quoted_carts(conn, 2)
+        [[anchor, replayed]] = execute_by(ROOT, url, first)
+        assert not replayed
+        if there == "next":
+            upgraded(following, url)
+        folder = ROOT if caller == "this" else following
+
+        assert execute_by(folder, url, first) == [[anchor, True]], "a key outlives the upgrade"
+        [[_, replayed]] = execute_by(folder, url, second)
+        assert not replayed
+        assert value(conn, "select checkout_version() ->> 'version'") == (THIS if there == "this" else NEXT)
+        assert sound(conn) == 2
+
+
+def test_a_shop_sells_while_it_is_upgraded(database, following):
+    """Every call is answered, and every cart is ordered once; whoever met the deployment was made to wait or to repeat."""
+    url = database(migrated=True)
+    with connect(url) as conn:
+        requests = quoted_carts(conn, 600)
+    done, ended = threading.Event(), []
+
+    def sell(pool, mine):
+        answers = []
+        for request in mine:
+            if done.wait(0.04):  # a pace at which there are carts until the upgrade is done
+                break
+            answers.append(pycheckout.execute(pool, **request))
+            ended.append(time.monotonic())
+        return answers
+
+    with closing(ConnectionPool(url, min_size=4, max_size=4, open=True)) as pool, ThreadPoolExecutor(4) as threads:
+        selling = [threads.submit(sell, pool, requests[n::4]) for n in range(4)]
+        wait_until(lambda: len(ended) > 20)
+        upgraded(following, url)
+        after = len(ended)
+        wait_until(lambda: len(ended) > after + 20 or all(each.done() for each in selling))
+        done.set()
+        answers = [answer for each in selling for answer in each.result()]
+
+    assert len({each.checkout_group_id for each in answers}) == len(answers) and not any(a.replayed for a in answers)
+    gaps = [later - earlier for earlier, later in zip(sorted(ended), sorted(ended)[1:], strict=False)]
+    print(f"longest time without an answered checkout: {max(gaps):.2f} s of {len(ended)}")
+    with connect(url) as conn:
+        assert sound(conn) == len(answers)
+        channels = value(conn, "select array_agg(distinct coalesce(channel, '')) from vendor_orders")
+        assert sorted(channels) == ["", "web"], "some were ordered before, and some after"
+
+
+def test_a_checkout_under_way_is_waited_for(database, following):
+    url = database(migrated=True)
+    with connect(url) as conn, connect(url, autocommit=False) as buyer, ThreadPoolExecutor(1) as threads:
+        [request] = quoted_carts(conn, 1)
+        answer = pycheckout.execute(buyer, **request)
+        upgrade = threads.submit(upgraded, following, url)
+        # it asks for its locks a moment at a time
+        waits = "select from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
+        wait_until(lambda: conn.execute(waits, (buyer.info.backend_pid,)).fetchall(), timeout=60)
+        assert not upgrade.done()
+        buyer.commit()
+        upgrade.result(timeout=60)
+
+        assert pycheckout.execute(conn, **request).checkout_group_id == answer.checkout_group_id
+        assert sound(conn) == 1
+
+
+# Back again
+
+
+def test_an_upgrade_is_taken_back_and_what_was_sold_stays(database, following, program, new_role):
+    url, service = database(migrated=True), new_role()
+    before = dump(program, url)
+    with connect(url) as conn:
+        first, second, third = quoted_carts(conn, 3)
+        conn.execute("select checkout_grant(%s)", (service,))
+        [[anchor, _]] = execute_by(ROOT, url, first)
+        upgraded(following, url)
+        [[later, _]] = execute_by(following, url, second)
+        conn.execute("update vendor_orders set channel = null")
+
+        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        assert code == 0 and said.count("rolled back") == 2, said
+        assert value(conn, "select to_regproc('checkout_execute') is null"), "the older migrate brings its own"
+        upgraded(ROOT, url)
+
+        assert value(conn, "select checkout_version() ->> 'version'") == THIS
+        assert execute_by(ROOT, url, first, second) == [[anchor, True], [later, True]]
+        [[_, replayed]] = execute_by(ROOT, url, third)
+        assert not replayed
+        assert value(conn, f"select has_function_privilege('{service}', 'checkout_version()', 'execute')")
+        assert sound(conn) == 3
+        conn.execute("select checkout_revoke(%s)", (service,))
+        conn.execute(f"drop owned by {service}")
+    assert dump(program, url) == before
+
+
+def test_one_that_would_lose_rows_is_refused_while_the_functions_work(database, following, program):
+    url = database(migrated=True)
+    upgraded(following, url)
+    with connect(url) as conn:
+        [request] = quoted_carts(conn, 1)
+        execute_by(following, url, request)
+        before = dump(program, url)
+
+        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        assert code == 1 and "order_channel would lose what vendor_orders.channel holds" in said
+        assert dump(program, url) == before
+        conn.execute("create view by_channel as select channel, count(*) from vendor_orders group by channel")
+        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        assert code == 1 and "by_channel" in said and "cart_records" not in said
+        assert sound(conn) == 1
+
+
+def test_what_the_host_has_on_older_things_is_in_nobodys_way(database, following):
+    url = database(migrated=True)
+    with connect(url) as conn:
+        conn.execute("create view mine as select id from vendor_orders")
+        upgraded(following, url)
+        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        assert code == 0, said
+        upgraded(ROOT, url)
+        assert value(conn, "select count(*) from mine") == 0
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("0.0.9", "there is no release 0.0.9 that 0.1.1 goes back to"),
+        ("0.2.0", "there is no release 0.2.0 that 0.1.1 goes back to"),
+        ("v0.1.0", "a release is called 0.1.0 or the like, not 'v0.1.0'"),
+        ("", "a release is called 0.1.0 or the like, not ''"),
+    ],
+)
+def test_what_is_no_earlier_release_is_refused(database, following, program, to, said):
+    url = database(migrated=True)
+    upgraded(following, url)
+    before = dump(program, url)
+    code, answer = command(following, "rollback", "--yes", "--to", to, url=url)
+    assert code == 1 and said in answer
+    assert dump(program, url) == before
+
+
+def test_going_back_to_the_release_that_is_there_changes_nothing(database, program):
+    url = database(migrated=True)
+    before = dump(program, url)
+
+    assert pycheckout.rollback(url, to=THIS).migrations == ()
+    assert dump(program, url) == before
+
+
+def test_the_older_release_does_not_deploy_over_the_newer_one(database, following):
+    url = database(migrated=True)
+    upgraded(following, url)
+    with pytest.raises(pycheckout.MigrationError, match=f"the database has pycheckout {NEXT}, and an older release"):
+        pycheckout.migrate(url)
