@@ -275,6 +275,31 @@ def test_a_quote_that_adds_up_to_more_than_an_amount_can_hold_is_refused(db, not
     assert refusal.detail["problem"] == "adds up to more than an amount can hold"
 
 
+def test_lines_that_add_up_to_more_than_an_amount_can_hold_are_not_their_groups_subtotal(db, nothing_written):
+    most = 2**63 - 1
+    items = [
+        {"product_id": str(product), "quantity": 1, "unit_price_cents": most, "line_subtotal_cents": most}
+        for product in (BASIL, MINT)
+    ]
+    group = {"vendor_store_id": str(VENDOR), "subtotal_cents": 0, "total_cents": 0, "items": items}
+    with nothing_written(), refused("OC007") as refusal:
+        put(db, quote(vendor_groups=[group]))
+    assert (refusal.detail["problem"], refusal.detail["expected"]) == ("vendor_subtotal", 2 * most)
+
+
+def test_a_group_of_the_buyers_own_of_which_nothing_can_be_ordered_is_in_nobodys_way(db):
+    """With something to order it is refused, by a name."""
+    [group] = quote()["vendor_groups"]
+    item = {"product_id": str(BASIL), "quantity": 1, "unit_price_cents": 5, "line_subtotal_cents": 5}
+    own = {"vendor_store_id": str(BUYER), "subtotal_cents": 0, "total_cents": 0}
+    put(db, quote(vendor_groups=[group, own | {"items": [item | {"status": "not_available"}]}]))
+
+    own |= {"subtotal_cents": 5, "total_cents": 5, "items": [item]}
+    with refused("OC007") as refusal:
+        put(db, quote(id=str(uuid4()), vendor_groups=[group, own]))
+    assert refusal.detail["problem"] == "buyer_is_vendor"
+
+
 @pytest.mark.parametrize("status", ["ok", "invalid"])
 def test_a_total_too_far_from_its_subtotal_for_an_amount_is_refused(db, nothing_written, status):
     far = {"status": status, "subtotal_cents": 2**63 - 1, "total_cents": -1}

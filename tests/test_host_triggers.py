@@ -46,6 +46,41 @@ def test_a_conversion_of_which_a_row_is_missing_is_refused(
     assert (refusal.detail["expected"], refusal.detail["found"]) == (expected, 0)
 
 
+STOCK = {
+    "inventory_set": ("inventory_set(%s, 7)", "inventory_items"),
+    "inventory_set of a split product": ("inventory_set(%s, 7)", "inventory_slots"),
+    "inventory_adjust": ("inventory_adjust(%s, 5, 'k')", "inventory_items"),
+    "inventory_restock": ("inventory_restock(%s, 5, 'k')", "inventory_items"),
+    "inventory_restock of a split product": ("inventory_restock(%s, 5, 'k')", "inventory_slots"),
+    "inventory_split": ("inventory_split(%s, 4)", "inventory_items"),
+    "inventory_split of a split product": ("inventory_split(%s, 4)", "inventory_slots"),
+    "inventory_set_many": (
+        "inventory_set_many(jsonb_build_array(jsonb_build_object('product_id', %s::text, 'available', 7)))",
+        "inventory_items",
+    ),
+    "inventory_set_many of a split product": (
+        "inventory_set_many(jsonb_build_array(jsonb_build_object('product_id', %s::text, 'available', 7)))",
+        "inventory_slots",
+    ),
+}
+
+
+@pytest.mark.parametrize("call", STOCK)
+def test_a_change_of_stock_that_is_not_written_is_no_success(db, add_cart, leave_out, nothing_written, call):
+    """Nor is its key bound, or the same call again would say that it is done."""
+    statement, table = STOCK[call]
+    product = add_cart(vendors=1, lines=1).items[0].product_id
+    if "split product" in call:
+        db.execute("select inventory_split(%s, 2)", (product,))
+    leave_out(table, "update")
+
+    with nothing_written(), refused("OC007") as refusal:
+        db.execute(f"select {statement}", (product,))
+
+    assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
+    assert refusal.detail["found"] < refusal.detail["expected"]
+
+
 @pytest.mark.parametrize("table", ["inventory_items", "inventory_slots"])
 def test_stock_of_a_split_product_that_is_not_written_is_missed(
     db, add_cart, checkout_sql, leave_out, nothing_written, table

@@ -462,6 +462,21 @@ def outcome(call, function, *args, conn):
         return error.sqlstate
 
 
+@pytest.mark.parametrize("ahead", ["2099-01-01", "infinity"])
+def test_an_event_of_an_order_that_the_host_dated_ahead_is_due_at_once(db, add_cart, checkout_sql, call, ahead):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    db.execute("update vendor_orders set updated_at = %s", (ahead,))
+    db.execute(
+        "select payment_record(%s, 'acme', 'e1', 'authorized', 1, 'USD')",
+        (cart.groups[0].id,),
+    )
+    call("vendor_order_cancel", cart.groups[0].id, "why")
+
+    claimed = values(db, "select event_type::text from outbox_claim(100, '1 minute')")
+    assert claimed[-2:] == ["payment.changed", "vendor_order.canceled"]
+
+
 def test_a_product_that_the_host_deleted_takes_nothing_back(db, add_cart, checkout_sql, call):
     cart = add_cart(vendors=1, lines=2)
     checkout_sql(db, cart)

@@ -383,6 +383,18 @@ def test_a_vendor_accepts_all(db, order, call, snapshot, decisions):
         call("vendor_order_decide", cart.groups[0].id, decisions)
 
 
+def test_a_decision_under_a_key_is_no_answer_to_one_without(db, order, call, snapshot):
+    """Who accepts all is not told "done already" of an order that was accepted in part."""
+    cart = order(lines=2)
+    refusal = {"line_item_id": str(cart.items[0].id), "accept_qty": 0, "reason": "gone"}
+    call("vendor_order_decide", cart.groups[0].id, [refusal], "k1")
+    before = snapshot(db)
+
+    with refused("OC012"):
+        call("vendor_order_decide", cart.groups[0].id)
+    assert snapshot(db) == before
+
+
 def test_a_vendor_refuses_all(db, order, call):
     cart = order(lines=2)
     decisions = [{"line_item_id": str(item.id), "accept_qty": 0, "reason": "closed"} for item in cart.items]

@@ -329,6 +329,9 @@ def test_an_order_of_nobodys_has_its_money_recorded_too(db):
 
     assert (answer["currency"], answer["balance_due_cents"], answer["refund_due_cents"]) == ("EUR", 0, 100)
     assert answer["payment_intent"] is None
+    with refused("OC005") as refusal:
+        record(db, order, "captured", 700, currency="USD")
+    assert "must be EUR" in refusal.message, "its payments are of one currency"
 
 
 @pytest.mark.breaks_invariants  # the orders have another currency than their carts

@@ -253,6 +253,12 @@ def test_products_must_be_named(db, given):
     assert refusal.detail["field"] == "product_ids"
 
 
+def test_an_array_of_arrays_is_the_products_in_it(db):
+    set_many(db, (FIRST, 1), (SECOND, 2))
+    [answer] = values(db, "select inventory_get(%s::uuid[])", [[FIRST], [SECOND]])
+    assert [level["available_qty"] for level in answer["levels"]] == [1, 2]
+
+
 def test_levels_of_a_few_products_cost_what_they_are(db, connect):
     """And not the slots of every product that is split."""
     products = [UUID(int=number + 1) for number in range(300)]

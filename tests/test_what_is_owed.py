@@ -12,7 +12,7 @@ from events import validate
 from psycopg.types.json import Jsonb
 
 import pycheckout
-from checks import refused, row, values
+from checks import refused, row, rows, values
 from factories import ADDRESS
 from pycheckout import (
     CartInconsistent,
@@ -408,6 +408,55 @@ def test_what_is_offered_once_more_goes_to_lines_in_their_order_and_no_further(d
         ["insufficient_inventory", "below_minimum"],
         [None, None],
         ["insufficient_inventory", None],
+    ]
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize(
+    ("stock", "ordered_of", "left"),
+    [
+        # A's line 2 is short, so its four of product 9 go to B, who lacked three; C's two are then short
+        (5, (B,), 2),
+        # and there are enough for both
+        (6, (B, C), 1),
+    ],
+)
+def test_what_a_vendor_frees_that_is_rejected_whole_is_offered_once_more_to_whole_vendors(
+    db, slots, stock, ordered_of, left
+):
+    made = quote(
+        group(A, line(1, 400, quantity=4, product=9), line(2, 100)),
+        group(B, line(3, 300, quantity=3, product=9), line(4, 50)),
+        group(C, line(5, 200, quantity=2, product=9), line(6, 60)),
+    )
+    put(db, made, {2: 0, 9: stock})
+    if slots > 1:
+        db.execute("select inventory_split(%s, %s)", (UUID(int=209), slots))
+    found = orders(ordered(db, reservation_policy="vendor"))
+
+    for vendor in (A, B, C):
+        gets = vendor in ordered_of
+        assert found[vendor].status == ("created_pending" if gets else "rejected"), vendor
+        assert notes(found[vendor]) == [None if gets else "insufficient_inventory"] * 2
+    level = row(db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", UUID(int=209))
+    assert level == {"available_qty": left, "reserved_qty": stock - left}
+
+
+def test_a_vendor_that_stays_short_of_a_line_keeps_nothing_of_the_second_offer(db):
+    """B would have product 9 from A, and not product 8; so C has it, with what B held at first."""
+    made = quote(
+        group(A, line(1, 400, quantity=4, product=9), line(2, 100)),
+        group(B, line(3, 300, quantity=3, product=9), line(4, 50, product=8), line(5, 70, product=7)),
+        group(C, line(6, 200, quantity=5, product=9), line(10, 60, product=7)),
+    )
+    put(db, made, {2: 0, 8: 0, 9: 5, 7: 1})
+    found = orders(ordered(db, reservation_policy="vendor"))
+
+    assert [found[vendor].status for vendor in (A, B, C)] == ["rejected", "rejected", "created_pending"]
+    levels = rows(db, "select product_id, available_qty, reserved_qty from inventory_levels order by product_id")
+    assert [(each["available_qty"], each["reserved_qty"]) for each in levels if each["product_id"].int in (207, 209)] == [
+        (0, 1),
+        (0, 5),
     ]
 
 

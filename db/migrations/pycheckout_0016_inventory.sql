@@ -106,7 +106,7 @@ begin
     ('inventory_holds.product_id', 'Product, an id of the host.'),
     ('inventory_holds.line_item_id', 'Order line that holds the units; the row goes when the line ends, or with inventory_split().'),
     ('inventory_holds.slot', 'Slot that they are held in.'),
-    ('inventory_holds.qty', 'Units held there; what the line holds beyond its rows here (its reserved_qty) stands in slot 0.'),
+    ('inventory_holds.qty', 'Units held there; the rows of a line come to its reserved_qty.'),
     ('inventory_baseline',
      'Reserved stock that the earlier system left, as the migration found it. Nothing changes it; checkout_audit() allows for it.'),
     ('inventory_baseline.product_id', 'Product, an id of the host.'),

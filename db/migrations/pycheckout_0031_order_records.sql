@@ -50,19 +50,19 @@ do $$
 begin
   perform checkout_migration_close('pycheckout_0031_order_records');
   perform checkout_comment(said.name, said.comment) from (values
-    ('order_changes', 'What was done to orders after their checkout, one row a call, written with it and never changed; the view order_history shows it.'),
+    ('order_changes', 'What was done to orders after their checkout, one row a call, written with it and changed by checkout_erase() alone; the view order_history shows it.'),
     ('order_changes.id', 'Time-ordered id, which the event of the change has too.'),
     ('order_changes.order_id', 'The order.'),
     ('order_changes.kind', 'released, fulfilled, returned, decided, canceled, adjusted, expired or extended.'),
     ('order_changes.lines', 'The lines that it changed, and by how much: [{line_item_id, released_qty, fulfilled_qty, returned_qty, amounts in minor units}].'),
-    ('order_changes.amount_cents', 'What an adjustment added (below 0: took off), minor units. Null: no adjustment.'),
+    ('order_changes.amount_cents', 'What it added to adjustments_cents (below 0: took off), minor units. Null: nothing.'),
     ('order_changes.reason', 'Why; checkout_erase() blanks it. Null: none was given.'),
     ('order_changes.details', 'What the caller added, such as carrier and tracking; checkout_erase() blanks it. Null: nothing.'),
-    ('order_changes.change_key', 'Key that the caller chose, unique an order. Null: a change of all that was open, which its state replays.'),
+    ('order_changes.change_key', 'Key that the caller chose, unique an order. Null: a change that the order''s state replays.'),
     ('order_changes.request_hash', 'SHA-256 of the request that the key is bound to. Null without a key.'),
     ('order_changes.made_by', 'Role that the session was opened by.'),
     ('order_changes.created_at', 'When; later than the change of the order before it, whatever the clock did.'),
-    ('payment_events', 'What payment providers told of orders, written by payment_record() and never changed.'),
+    ('payment_events', 'What payment providers told of orders, written by payment_record() and changed by checkout_erase() alone.'),
     ('payment_events.order_id', 'The order.'),
     ('payment_events.provider', 'Who told it.'),
     ('payment_events.provider_event_id', 'Its id there; one event may be about several orders, a row each.'),

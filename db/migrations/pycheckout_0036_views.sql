@@ -1,7 +1,7 @@
 -- depends: pycheckout_0035_purchase_order_index
 -- cost: moment vendor_orders
 --
--- Views for people, once the indexes of the four migrations before are there. None shows an address, a note, a token or a key:
+-- Views for people, once the indexes of the four migrations before are there. None shows an address, a token or a secret:
 -- checkout_grant_operators() opens them to whoever watches the shop. Each figure is looked up from the cart or the order, so that
 -- a question about one costs little. Of a cart that the checkout converted, orders and lines that are the host's own count nowhere.
 

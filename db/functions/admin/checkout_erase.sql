@@ -5,7 +5,7 @@
 -- Nothing is left that a guess could be tried on: the keys go, since each holds a hash over the address, and an address
 -- of nulls tells checkout_execute to bind none again. What consumers were sent, they must erase themselves.
 --
--- Locks the cart, its orders, then its events, oldest first. A relay holds a lock on an event for a statement, never
+-- Locks the cart, its orders, then its events, by their ids. A relay holds a lock on an event for a statement, never
 -- while it waits for a broker; what it writes afterwards about a broker that refuses takes another call.
 
 create or replace function checkout_erase(cart_id uuid)

@@ -14,7 +14,7 @@ as $$
 declare
   v_most constant integer := 10000;
 begin
-  if inventory_get.product_ids is null or array_position(inventory_get.product_ids, null) is not null then
+  if inventory_get.product_ids is null or exists (select from unnest(inventory_get.product_ids) as each (product_id) where each.product_id is null) then
     perform checkout_raise_invalid('product_ids', 'must be an array of ids, without null');
   elsif cardinality(inventory_get.product_ids) > v_most then
     perform checkout_raise_invalid('product_ids', format('must hold at most %s ids, not %s', v_most, cardinality(inventory_get.product_ids)));

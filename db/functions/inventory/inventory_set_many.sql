@@ -12,6 +12,7 @@ declare
   v_product_id uuid;
   v_now timestamptz;
   v_rows bigint;
+  v_expected bigint;
 begin
   v_wanted := inventory_read_levels(inventory_set_many.levels);
 
@@ -29,6 +30,9 @@ begin
     from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
    where stock.product_id = wanted.product_id;
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_wanted.product_ids) then
+    perform checkout_raise_rows(null, 'inventory_items', cardinality(v_wanted.product_ids), v_rows);
+  end if;
 
   -- as inventory_write_available spreads them
   update inventory_slots as stock
@@ -47,7 +51,13 @@ begin
       offset 0   -- so that a row is looked for by its whole key
     ) as item
    where stock.product_id = item.product_id and stock.slot = item.slot and stock.version = item.version;
-  return v_rows;
+  get diagnostics v_rows = row_count;
+  v_expected := (select coalesce(sum(item.slots), 0) from inventory_items as item
+                  where item.product_id = any (v_wanted.product_ids) and item.slots > 1);
+  if v_rows <> v_expected then
+    perform checkout_raise_rows(null, 'inventory_slots', v_expected, v_rows);
+  end if;
+  return cardinality(v_wanted.product_ids);
 end;
 $$;
 
@@ -56,4 +66,4 @@ revoke execute on function inventory_set_many(jsonb) from public;
 comment on function inventory_set_many(jsonb) is
   'Sets the available units of up to 10000 products, given as [{product_id, available}], as inventory_set does of one, all or none, and returns '
   'how many it set. Waits for checkouts of them; locks them in (product_id, slot) order until the commit. Raises OC005 with the path of what is '
-  'wrong: an entry that is none, a product that is there twice, a number below 0 or too large.';
+  'wrong: an entry that is none, a product that is there twice, a number below 0 or too large; OC007 if a trigger keeps a row from being written.';

@@ -13,6 +13,7 @@ declare
   v_available bigint;
   v_now timestamptz;
   v_version bigint;
+  v_rows bigint;
 begin
   if inventory_split.slots is null or inventory_split.slots not between 1 and 256 then
     perform checkout_raise_invalid('slots', 'must be a number from 1 to 256');
@@ -32,9 +33,13 @@ begin
              (select sum(held.reserved_qty) from inventory_slots as held where held.product_id = inventory_split.product_id), 0),
            updated_at = v_now
      where stock.product_id = inventory_split.product_id;
+    get diagnostics v_rows = row_count;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('slots', 'would bring together more reserved units than one row can hold');
   end;
+  if v_rows <> 1 then
+    perform checkout_raise_rows(null, 'inventory_items', 1, v_rows);
+  end if;
 
   delete from inventory_holds as hold where hold.product_id = inventory_split.product_id;
   delete from inventory_slots as old where old.product_id = inventory_split.product_id;
@@ -53,4 +58,4 @@ revoke execute on function inventory_split(uuid, integer) from public;
 comment on function inventory_split(uuid, integer) is
   'Spreads a product''s stock over 2 to 256 slots, so that as many checkouts can take it at once; 1 merges it back. Returns its '
   'level. Waits for checkouts of the product; locks its slots until the commit. Raises OC005 for a number out of range, a '
-  'product without a stock row, or more units than one row can hold.';
+  'product without a stock row, or more units than one row can hold, OC007 if a trigger keeps a row from being written.';

@@ -33,7 +33,7 @@ begin
   v_change := order_check_key(v_order.id, vendor_order_decide.change_key, v_hash);
   if v_change.id is null and vendor_order_decide.change_key is null and v_order.status::text <> all (v_allowed) then
     v_change := order_last_change(v_order.id);
-    v_change := case when v_change.kind = 'decided' then v_change end;
+    v_change := case when v_change.kind = 'decided' and v_change.change_key is null then v_change end;
   end if;
   if v_change.id is not null then
     return order_describe_change(v_order, v_change) || jsonb_build_object('replayed', true);

@@ -1,18 +1,17 @@
--- cart_owed_beside: what a cart's ok groups owe beside their lines: tax and shipping, and what of both is in the total.
+-- cart_owed_beside: what a cart's ok groups owe beside their lines: tax and shipping.
 --
 -- Stored nowhere else than in the groups and items. Those are brought together by grouping, not by a join, of which the planner
 -- would not know how many rows it has.
 
-create or replace function cart_owed_beside(cart cart_records, out tax_cents numeric, out shipping_cents numeric, out added_cents numeric)
+create or replace function cart_owed_beside(cart cart_records, out tax_cents numeric, out shipping_cents numeric)
 language plpgsql
 stable
 as $$
 declare
   v_cart alias for cart;
 begin
-  select coalesce(sum(vendor.tax), 0), coalesce(sum(vendor.shipping), 0),
-         coalesce(sum(vendor.shipping + case when v_cart.tax_included then 0 else vendor.tax end), 0)
-    into tax_cents, shipping_cents, added_cents
+  select coalesce(sum(vendor.tax), 0), coalesce(sum(vendor.shipping), 0)
+    into tax_cents, shipping_cents
     from (
       select coalesce(sum(part.tax), 0) as tax, coalesce(sum(part.shipping), 0) as shipping
         from (
@@ -31,4 +30,4 @@ $$;
 revoke execute on function cart_owed_beside(cart_records) from public;
 
 comment on function cart_owed_beside(cart_records) is
-  'Tax and shipping (cents) of a cart''s ok groups, and what of them is added to the lines: all, without the tax where prices hold it.';
+  'Tax and shipping (cents) of a cart''s ok groups.';

@@ -16,7 +16,7 @@ begin
              'vendor_store_id', vendor.vendor_store_id,
              'status', coalesce((vendor.own).status, 'invalid'),
              'subtotal_cents', coalesce((vendor.own).subtotal_cents, 0),
-             'discounts_cents', coalesce((vendor.own).subtotal_cents - (vendor.own).total_cents + coalesce((vendor.own).shipping_cents, 0)
+             'discounts_cents', coalesce((vendor.own).subtotal_cents::numeric - (vendor.own).total_cents + coalesce((vendor.own).shipping_cents, 0)
                                          + case when cart_show_groups.tax_included then 0
                                                 else coalesce((vendor.own).shipping_tax_cents, 0) + vendor.tax_cents end, 0),
              'line_discounts_cents', (vendor.own).line_discounts_cents,

@@ -64,7 +64,11 @@ begin
     v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_has_minimum, true, v_cart.converted_at);
   exception
     when no_data_found then   -- a slot was held in vain
-      v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_has_minimum, false, v_cart.converted_at);
+      begin
+        v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_has_minimum, false, v_cart.converted_at);
+      exception when numeric_value_out_of_range then
+        perform inventory_raise_full(v_cart.id, v_vendors);
+      end;
     when numeric_value_out_of_range then
       perform inventory_raise_full(v_cart.id, v_vendors);
   end;

@@ -37,14 +37,14 @@ begin
     into v_found, vendor_store_ids, promo_cents, line_count, all_ordered, v_is_their_sum
     from (
       select lines.vendor_store_id, lines.lines, vendor.subtotal_cents, vendor.total_cents,
-             case when vendor.total_cents between 0 and lines.total then (lines.total - vendor.total_cents)::bigint end as promo,
+             case when vendor.total_cents between 0 and lines.total then least(lines.total - vendor.total_cents, 9223372036854775807)::bigint end as promo,
              vendor.status = 'ok' as is_ok,
              vendor.status = 'ok' and lines.lines > 0 as is_ordered,
              case when vendor.id is null and lines.lines > 0 then array['1', 'vendor_without_group', lines.vendor_store_id::text]
                   when vendor.id is null or vendor.status <> 'ok' then null
                   when coalesce(lines.lines, 0) = 0 and (vendor.subtotal_cents <> 0 or vendor.total_cents <> 0)
                   then array['5', 'vendor_without_items', vendor.id::text]
-                  when lines.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', vendor.id::text]
+                  when lines.lines > 0 and lines.vendor_store_id = v_cart.buyer_store_id then array['2', 'buyer_is_vendor', vendor.id::text]
                   when lines.problem < '{9}' then lines.problem
                   when vendor.subtotal_cents <> lines.subtotal then array['6', 'vendor_subtotal', vendor.id::text]
                   when lines.problem is not null or vendor.has_more then '{9}'

@@ -8,10 +8,10 @@
 -- by_slot: of a split product, one slot is tried first (inventory_take_slot, which may ask for a rollback by no_data_found).
 -- Without it, all slots of every product are locked, so that nothing can be held in vain.
 --
--- A vendor whose lines that are not short come to less than its minimum gets none of them. What that frees is offered once
--- more, to lines that are short, or they would be told "sold out" beside stock. A vendor that was short of everything may still
--- be below its minimum with what it got then, so that minimums are judged once more; that is the end of it. Under
--- policy vendor no vendor is left with a part of its quote.
+-- A vendor whose lines that are not short come to less than its minimum gets none of them, and under policy vendor neither does
+-- one of whom a line is short. What that frees is offered once more, to what is short, or it would be told "sold out" beside stock:
+-- line by line, and under policy vendor to all lines of a vendor or to none. A vendor that was short of everything may still be
+-- below its minimum with what it got then, so that minimums are judged once more; that is the end of it.
 
 create or replace function inventory_reserve(
   cart_id uuid,
@@ -40,6 +40,9 @@ declare
   v_left_slots integer[] := '{}'::integer[];
   v_left_qtys integer[] := '{}'::integer[];
   v_first_holds integer;
+  v_holds integer;
+  v_offered record;
+  v_freed_line_ids uuid[] := '{}'::uuid[];
   v_off_line_ids uuid[];
   v_short_lines jsonb := '[]'::jsonb;
   v_rows bigint;
@@ -110,43 +113,71 @@ begin
       from cart_items as item
      where item.cart_id = inventory_reserve.cart_id and item.status = 'ok'
        and item.vendor_store_id in (select short.vendor_store_id from cart_items as short where short.id = any (short_line_ids));
+    v_freed_line_ids := short_line_ids;
+  elsif cardinality(short_line_ids) > 0 and inventory_reserve.has_minimum then
+    below_minimum_line_ids := cart_lines_below_minimum(inventory_reserve.cart_id, inventory_reserve.vendor_store_ids, short_line_ids);
+    v_freed_line_ids := below_minimum_line_ids;
   end if;
 
-  if inventory_reserve.has_minimum and inventory_reserve.reservation_policy = 'partial' and cardinality(short_line_ids) > 0 then
-    below_minimum_line_ids := cart_lines_below_minimum(inventory_reserve.cart_id, inventory_reserve.vendor_store_ids, short_line_ids);
+  if cardinality(v_freed_line_ids) > 0 then
     v_first_holds := cardinality(v_held_line_ids);
-    -- a loop, because what one line takes is not there for the next
-    for v_line in
-      select item.id, item.product_id, item.quantity as qty
+    -- loops, because what one takes is not there for the next
+    for v_offered in
+      select array_agg(item.id order by item.id) as line_ids
         from cart_items as item
-       where item.id = any (short_line_ids) and cardinality(below_minimum_line_ids) > 0
+       where item.id = any (short_line_ids)
          and item.vendor_store_id not in (select below.vendor_store_id from cart_items as below where below.id = any (below_minimum_line_ids))
-       order by item.id
+       group by item.vendor_store_id, case when inventory_reserve.reservation_policy <> 'vendor' then item.id end
+       order by array_agg(item.id order by item.id)
     loop
-      select array_agg(part.slot order by part.slot), array_agg(part.qty order by part.slot) into v_slots, v_available
-        from (
-          select each.slot, sum(each.qty)::integer as qty
-            from (
-              select rest.product_id, rest.slot, rest.qty from unnest(v_left_product_ids, v_left_slots, v_left_qtys) as rest (product_id, slot, qty)
-               union all
-              select held.product_id, held.slot, case when held.position > v_first_holds then - held.qty else held.qty end
-                from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) with ordinality as held (product_id, line_id, slot, qty, position)
-               where held.position > v_first_holds or held.line_id = any (below_minimum_line_ids)
-            ) as each
-           where each.product_id = v_line.product_id
-           group by each.slot
-        ) as part;
-      v_takes := inventory_spread(v_line.qty, v_available);
-      continue when v_takes is null;
-      short_line_ids := array_remove(short_line_ids, v_line.id);
-      for i in 1 .. cardinality(v_slots) loop
-        continue when v_takes[i] = 0;
-        v_held_product_ids := v_held_product_ids || v_line.product_id;
-        v_held_line_ids := v_held_line_ids || v_line.id;
-        v_held_slots := v_held_slots || v_slots[i];
-        v_held_qtys := v_held_qtys || v_takes[i];
+      v_holds := cardinality(v_held_line_ids);
+      for v_line in
+        select item.id, item.product_id, item.quantity as qty from cart_items as item where item.id = any (v_offered.line_ids) order by item.id
+      loop
+        select array_agg(part.slot order by part.slot), array_agg(part.qty order by part.slot) into v_slots, v_available
+          from (
+            select each.slot, sum(each.qty)::integer as qty
+              from (
+                select rest.product_id, rest.slot, rest.qty from unnest(v_left_product_ids, v_left_slots, v_left_qtys) as rest (product_id, slot, qty)
+                 union all
+                select held.product_id, held.slot, case when held.position > v_first_holds then - held.qty else held.qty end
+                  from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) with ordinality as held (product_id, line_id, slot, qty, position)
+                 where held.position > v_first_holds or held.line_id = any (v_freed_line_ids)
+              ) as each
+             where each.product_id = v_line.product_id
+             group by each.slot
+          ) as part;
+        v_takes := inventory_spread(v_line.qty, v_available);
+        exit when v_takes is null;
+        for i in 1 .. cardinality(v_slots) loop
+          continue when v_takes[i] = 0;
+          v_held_product_ids := v_held_product_ids || v_line.product_id;
+          v_held_line_ids := v_held_line_ids || v_line.id;
+          v_held_slots := v_held_slots || v_slots[i];
+          v_held_qtys := v_held_qtys || v_takes[i];
+        end loop;
       end loop;
+
+      if v_takes is null then
+        v_held_product_ids := v_held_product_ids[:v_holds];
+        v_held_line_ids := v_held_line_ids[:v_holds];
+        v_held_slots := v_held_slots[:v_holds];
+        v_held_qtys := v_held_qtys[:v_holds];
+      else
+        -- what its lines held at first was free for all, itself among them
+        select array_agg(held.product_id order by held.position), array_agg(held.line_id order by held.position),
+               array_agg(held.slot order by held.position), array_agg(held.qty order by held.position),
+               count(*) filter (where held.position <= v_first_holds)
+          into v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys, v_first_holds
+          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) with ordinality as held (product_id, line_id, slot, qty, position)
+         where held.position > v_first_holds or held.line_id <> all (v_offered.line_ids);
+        short_line_ids := array(select line_id from unnest(short_line_ids) as line_id where line_id <> all (v_offered.line_ids));
+        v_freed_line_ids := array(select line_id from unnest(v_freed_line_ids) as line_id where line_id <> all (v_offered.line_ids));
+      end if;
     end loop;
+  end if;
+
+  if inventory_reserve.has_minimum and inventory_reserve.reservation_policy = 'partial' and cardinality(short_line_ids || below_minimum_line_ids) > 0 then
     below_minimum_line_ids := below_minimum_line_ids
       || cart_lines_below_minimum(inventory_reserve.cart_id, inventory_reserve.vendor_store_ids, short_line_ids || below_minimum_line_ids);
   end if;

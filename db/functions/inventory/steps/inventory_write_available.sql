@@ -8,6 +8,7 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_slots integer;
+  v_rows bigint;
   v_level inventory_levels;
 begin
   begin
@@ -16,6 +17,9 @@ begin
            updated_at = v_now
      where stock.product_id = inventory_write_available.product_id
     returning stock.slots into v_slots;
+    if v_slots is null then
+      perform checkout_raise_rows(null, 'inventory_items', 1, 0);
+    end if;
 
     -- the first slots take what does not divide
     update inventory_slots as stock
@@ -33,6 +37,10 @@ begin
         offset 0   -- so that a row is looked for by its whole key
       ) as own
      where stock.product_id = inventory_write_available.product_id and stock.slot = own.slot and stock.version = own.version;
+    get diagnostics v_rows = row_count;
+    if v_slots > 1 and v_rows <> v_slots then
+      perform checkout_raise_rows(null, 'inventory_slots', v_slots, v_rows);
+    end if;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));
   end;
@@ -46,4 +54,4 @@ revoke execute on function inventory_write_available(uuid, bigint) from public;
 
 comment on function inventory_write_available(uuid, bigint) is
   'Step of the inventory functions: writes the available units of a locked product, evenly over its slots, and returns its level. '
-  'Raises OC005 if they are more than its rows can hold.';
+  'Raises OC005 if they are more than its rows can hold, OC007 if a trigger keeps a row from being written.';

@@ -5,7 +5,6 @@
 
 create or replace function payment_sums(
   order_id uuid,
-  out authorized_cents numeric,
   out open_cents numeric,
   out captured_cents numeric,
   out refunded_cents numeric,
@@ -16,14 +15,13 @@ language plpgsql
 stable
 as $$
 begin
-  select coalesce(sum(event.amount_cents) filter (where event.kind = 'authorized'), 0),
-         greatest(coalesce(sum(event.amount_cents) filter (where event.kind = 'authorized'), 0)
+  select greatest(coalesce(sum(event.amount_cents) filter (where event.kind = 'authorized'), 0)
                   - coalesce(sum(event.amount_cents) filter (where event.kind in ('voided', 'captured')), 0), 0),
          coalesce(sum(event.amount_cents) filter (where event.kind = 'captured'), 0),
          coalesce(sum(event.amount_cents) filter (where event.kind in ('refunded', 'disputed', 'reversed')), 0),
          count(*) filter (where event.kind = 'failed'),
          count(*)
-    into authorized_cents, open_cents, captured_cents, refunded_cents, failures, events
+    into open_cents, captured_cents, refunded_cents, failures, events
     from payment_events as event
    where event.order_id = payment_sums.order_id;
 end;
@@ -32,4 +30,4 @@ $$;
 revoke execute on function payment_sums(uuid) from public;
 
 comment on function payment_sums(uuid) is
-  'Step of the payment functions: of an order what was authorised, what of it is open, captured, and given back, in cents; how many failures, and events at all.';
+  'Step of the payment functions: of an order what is authorised and open, captured, and given back, in cents; how many failures, and events at all.';
