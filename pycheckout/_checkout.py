@@ -564,20 +564,19 @@ class StockCalls:
         "select to_json({schema}inventory_set(product_id => %s::uuid, available => %s::integer))::text",
         one(StockLevel),
         about="product_id",
-        replays=True,
     )
     def set(self, product_id: UUID | str, available: int, **options: Unpack[CallOptions]) -> Sent:
         """Set the units that can be ordered, as counted. What open orders hold is not touched.
 
-        Same transaction as `execute`, and tried again as that is. Raises InvalidRequest, Busy, Unavailable and
-        NotInstalled.
+        After a lost connection it is Unavailable with `outcome` unknown, and not tried again: a second call would put
+        back what was sold since the first. Else same transaction and attempts as `execute`. Raises InvalidRequest, Busy,
+        Unavailable and NotInstalled.
         """
         return to.uuid("product_id", product_id), to.integer("available", available)
 
     @call(
         "select {schema}inventory_set_many(levels => %s::jsonb)::text",
         _number,
-        replays=True,
     )
     def set_many(self, levels: Mapping[Any, int], **options: Unpack[CallOptions]) -> Sent:
         """`set` for up to 10,000 products at once, all or none; returns how many. `levels`: units by product id.
@@ -631,7 +630,7 @@ select to_json({schema}inventory_restock(
     def split(self, product_id: UUID | str, slots: int, **options: Unpack[CallOptions]) -> Sent:
         """Spread the units of a product that many order at once over 1 to 256 rows, so that they do not wait.
 
-        Transaction, attempts and errors as those of `set`.
+        Same transaction as `execute`, and tried again as that is. Errors as those of `set`.
         """
         return to.uuid("product_id", product_id), to.integer("slots", slots)
 
@@ -695,12 +694,13 @@ select coalesce(json_agg(letter), '[]')::text
         """
         return (to.integer("most", most),)
 
-    @call("select to_json({schema}outbox_replay(id => %s::uuid))::text", _text, about="event_id", replays=True)
+    @call("select to_json({schema}outbox_replay(id => %s::uuid))::text", _text, about="event_id")
     def replay(self, event_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
         """Make an event due now, under the same id, and return what it was: parked, published, waiting, or claimed.
 
-        A claimed one stays as it is: a relay is sending it. Same transaction as `execute`. Raises InvalidRequest for
-        what is no event of the relay, Busy, Unavailable and NotInstalled.
+        A claimed one stays as it is: a relay is sending it. Same transaction as `execute`; after a lost connection it
+        is not tried again, since the event may have been sent meanwhile. Raises InvalidRequest for what is no event of
+        the relay, Busy, Unavailable and NotInstalled.
         """
         return (to.uuid("event_id", event_id),)
 
@@ -713,7 +713,8 @@ select coalesce(json_agg(letter), '[]')::text
     def discard(self, event_id: UUID | str, *, reason: str, **options: Unpack[CallOptions]) -> Sent:
         """Give an event up: it is never sent, and younger events of its aggregate go on. Returns what it was.
 
-        `reason`: why; up to 1000 characters of it stand in `last_error`. Transaction and errors as those of `replay`.
+        `reason`: why; up to 1000 characters of it stand in `last_error`. Transaction and errors as those of `replay`;
+        tried again after a lost connection, and then it was published, as far as that call knows.
         """
         return to.uuid("event_id", event_id), to.text("reason", reason)
 

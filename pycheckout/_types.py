@@ -300,7 +300,7 @@ class BelowMinimum:
 class ActiveCart(Answer):
     """A cart that is not converted: the same checkout may still be made."""
 
-    status: Literal["active", "abandoned"]
+    status: str
     """active, or what the host added for a cart that is not converted"""
     cart_id: UUID
     buyer_store_id: UUID
@@ -352,6 +352,10 @@ class CartVendorGroup:
     """ok, invalid, or what the host added; only of an ok group something is ordered"""
     subtotal_cents: int
     discounts_cents: int
+    line_discounts_cents: int | None = None
+    """As the quote says; no checkout reads it. None: it does not say."""
+    promo_discount_cents: int | None = None
+    """As the quote says; no checkout reads it. None: it does not say."""
     total_cents: int
     promo: Promo | None = None
     shipping_cents: int = 0
@@ -510,7 +514,10 @@ class OrderChange(Answer):
     """Credits (below 0) and surcharges."""
     total_cents: int
     balance_due_cents: int
+    refund_due_cents: int = 0
+    """What was paid beyond the total and has not gone back."""
     payment_intent: PaymentIntent | None = None
+    """Without its terms and when it is due, which no change touches."""
     items: tuple[ChangedLine, ...] = ()
     """Of a replay without a key: none of an order, the line of a line."""
     changes: tuple[LineChange, ...] = ()
@@ -520,7 +527,7 @@ class OrderChange(Answer):
     change_key: str | None = None
     reason: str | None = None
     expires_at: datetime | None = None
-    """Of `extend`: the deadline that it has now."""
+    """The deadline that it has now. None: none, or no more."""
     replayed: bool = False
     """Whether it had been so before, and this call changed nothing."""
 
@@ -573,9 +580,10 @@ class PaymentChange(Answer):
     refunded_cents: int
     """What went back: refunded, disputed, or reversed."""
     balance_due_cents: int
-    refund_due_cents: int | None = None
+    refund_due_cents: int = 0
     """What was paid beyond the total and has not gone back."""
     payment_intent: PaymentIntent | None = None
+    """Without its terms and when it is due, which no payment touches."""
     payment: RecordedPayment
     replayed: bool = False
     """Whether the event was there already, and this call changed nothing."""

@@ -138,8 +138,8 @@ class Relay:
     No transaction is open while the broker is asked, and an event is marked as published after the broker confirmed it.
     What a relay that dies had claimed is sent again once its lease has ended, under the same ids.
 
-    Raises ValueError for a URL of no broker that is known, ModuleNotFoundError where its client is not installed, and
-    psycopg.ProgrammingError for a database that libpq cannot read.
+    Raises ValueError for a URL of no broker that is known and for a database that libpq cannot read, and
+    ModuleNotFoundError where the broker's client is not installed.
     """
 
     def __init__(
@@ -157,7 +157,10 @@ class Relay:
         max_attempts: int = 12,
     ) -> None:
         check_broker(broker)
-        self._database: dict[str, Any] = _CONNECTION | _conninfo.parameters(database)
+        try:
+            self._database: dict[str, Any] = _CONNECTION | _conninfo.parameters(database)
+        except psycopg.ProgrammingError:  # whose text repeats the password
+            raise ValueError("the database is no libpq URL (postgresql://...) or DSN") from None
         self._name = _conninfo.named(self._database) + ("" if schema is None else f', schema "{schema}"')
         self._broker = broker
         self._security = security

@@ -102,6 +102,8 @@ CALLS = {
     "outbox.discard": ("outbox_discard", lambda world: {"event_id": world.event_id, "reason": "late"}),
 }
 NEEDS_A_KEY = ("stock.adjust", "stock.restock")
+# A second call undoes what others did since the first: sold units, published the event.
+NOT_AGAIN = ("stock.set", "stock.set_many", "outbox.replay")
 
 
 def ids_of(cart):
@@ -163,7 +165,7 @@ def test_every_call_is_here():
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in NEEDS_A_KEY])
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in NEEDS_A_KEY + NOT_AGAIN])
 def test_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(proxy, dsn, world, name, is_async):
     statement, arguments = CALLS[name]
     given = arguments(world)
@@ -193,6 +195,21 @@ def test_stock_change_without_a_key_is_not_tried_again(proxy, dsn, world, name, 
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("name", NOT_AGAIN)
+def test_what_would_undo_the_work_of_others_is_not_tried_again(proxy, dsn, world, name, is_async):
+    statement, arguments = CALLS[name]
+    proxy.cut(Cut(point=Point.ANSWERED, statement=statement.encode()))
+
+    with pytest.raises(Unavailable) as caught:
+        made(proxy, dsn, name, arguments(world), is_async)
+
+    assert (caught.value.outcome, caught.value.retryable) == ("unknown", False)
+    assert proxy.made == 1
+    if name != "outbox.replay":
+        assert world.stock()[0] == 70
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("name", NEEDS_A_KEY)
 def test_stock_change_with_a_key_counts_once(proxy, dsn, world, name, is_async):
     statement, arguments = CALLS[name]
@@ -218,4 +235,10 @@ def test_server_that_took_nothing_says_so(proxy, dsn, world):
 
 def test_calls_that_are_repeated_are_those_that_replay():
     replays = {name: call._replays for group in GROUPS for name, call in calls(group).items()}
-    assert {name for name, replay in replays.items() if replay is not True} == {"adjust", "restock"}
+    assert {name for name, replay in replays.items() if replay is not True} == {
+        "adjust",
+        "restock",
+        "set",
+        "set_many",
+        "replay",
+    }

@@ -78,18 +78,20 @@ def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
         if not isinstance(value, list):
             fields.add_row(f"[bold]{_titled(name)}[/]", escape(_cell(name, value, currency)))
     wide_console().print(fields)
-    for value in record.values():
+    for name, value in record.items():
         if isinstance(value, list) and value:
-            _print_table(value, columns, currency)
+            # what the host wrote into a list of its own, as warnings, may have any shape
+            _print_table([each if isinstance(each, dict) else {name: each} for each in value], columns, currency)
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], currency: str | None) -> None:
-    names = [name for name in columns if name in rows[0]] or [*rows[0]]
+    there = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in columns if name in there] or [*there]
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(_titled(name), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
     for row in rows:
-        table.add_row(*(escape(_cell(name, row[name], row.get("currency", currency))) for name in names))
+        table.add_row(*(escape(_cell(name, row.get(name), row.get("currency", currency))) for name in names))
     wide_console().print(table)
 
 

@@ -65,6 +65,8 @@ select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'u
  where routine.proname = 'checkout_version'
  order by usable, schema
 """
+BACKLOG = timedelta(minutes=15)
+
 _RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
 _DEPLOYED = """
 with deployed as materialized (   -- apart: Citus joins no table with a catalog
@@ -77,7 +79,9 @@ select deployed.name, routine.prosrc as body
 """
 
 
-def findings(conn: psycopg.Connection[dict[str, Any]], schema: str | None, backlog: timedelta) -> list[Finding]:
+def findings(
+    conn: psycopg.Connection[dict[str, Any]], schema: str | None, backlog: timedelta = BACKLOG
+) -> list[Finding]:
     """Everything that is wrong. `backlog`: how long an event may wait to be published."""
     with in_schema(conn, schema):
         [has] = conn.execute(_HAS).fetchall()
@@ -129,7 +133,7 @@ def _pooler(conn: psycopg.Connection[dict[str, Any]]) -> Iterator[Finding]:
             check="pooler",
             subject=f"{conn.info.host}:{conn.info.port}",
             problem="is a pooler such as pgbouncer: what a session sets, and what it prepares, may be lost there",
-            remedy="Migrate through the server itself; for services, heed what docs/limits.md says of poolers.",
+            remedy="Migrate through the server itself; for services, heed what docs/operations.md says of poolers.",
         )
 
 

@@ -111,6 +111,7 @@ class Move:
         """
         lost_at: float | None = None
         while True:
+            began = time.monotonic()
             try:
                 with self._both():
                     return self._go()
@@ -118,8 +119,10 @@ class Move:
                 known = translated(exc) if isinstance(exc, psycopg.Error) else exc
                 if not isinstance(known, Unavailable):
                     raise
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() > lost_at + _PATIENCE:
+                now = time.monotonic()
+                if lost_at is None or now > began + _PATIENCE:  # it went on in between
+                    lost_at = now
+                if now > lost_at + _PATIENCE:
                     raise MoveUnfinished(
                         f"a server is away: {str(exc).splitlines()[0][:200]}",
                         hint="When it is back, run the same command again; or take the move back with --abort.",
@@ -137,8 +140,11 @@ class Move:
     def finish(self, *, drop_source: bool = False, dump: str | None = None) -> None:
         """End a move that came through, and its way back: nothing is left but the source's word, or not even that.
 
-        `drop_source`: after a dump into the file `dump`. Raises MoveRefused while the target does not sell.
+        `drop_source`: after a dump into the file `dump`, which must not be there yet. Raises MoveRefused while the target
+        does not sell.
         """
+        if drop_source and dump is None:
+            raise MoveRefused("name the file that the source is dumped into before it is dropped")
         with self._both():
             here, there = self.source.status(), self.target.status()
             if here.state != "moved" or there.state != "selling" or there.epoch < here.epoch:
@@ -147,12 +153,12 @@ class Move:
                     f"the market is {here.state} at {a}, and {there.state or 'not'} at {b}",
                     hint="`pycheckout market move` ends the move first.",
                 )
+            if dump is not None and drop_source:
+                structure.begin_dump(dump)
             self._clear(here.epoch)
             if there.epoch == here.epoch or self._back.subscribed:
                 self._leave_behind(there.epoch)
-            if drop_source:
-                if dump is None:
-                    raise MoveRefused("name the file that the source is dumped into before it is dropped")
+            if dump is not None and drop_source:
                 if tied := leads_out(self.source):
                     raise MoveRefused(tied, hint="Nothing outside may need the schema.")
                 structure.dump(self.source, dump, self.options.pg_dump)

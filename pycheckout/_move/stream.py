@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from zlib import crc32
 
 import psycopg
@@ -12,6 +13,22 @@ from psycopg import sql
 
 from .._conninfo import parameters
 from .sides import TIMELINE, MoveUnfinished, Side, Status, listed
+
+
+_LOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic"}
+
+
+@contextmanager
+def _unlogged(side: Side) -> Iterator[None]:
+    """For statements that hold a password: neither they nor their failure come into the server's log."""
+    for setting, value in _LOGGED.items():
+        side.rows(sql.SQL("set {} = {}").format(sql.Identifier(setting), sql.Literal(value)))
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # the session is gone, and its settings with it
+            for setting in _LOGGED:
+                side.rows(sql.SQL("reset {}").format(sql.Identifier(setting)))
 
 
 class Stream:
@@ -113,18 +130,16 @@ class Stream:
             else:
                 self.publisher.rows("checkpoint")
         self.subscriber.rows(f"update checkout_market set timeline = {TIMELINE}")
-        self.subscriber.rows(
-            sql.SQL("create subscription {} connection {} publication {} with (" + options + ")").format(
-                self._named, sql.Literal(self._way_in(address)), self._named
-            )
-        )
+        query = sql.SQL("create subscription {} connection {} publication {} with (" + options + ")")
+        way_in = sql.Literal(self._way_in(address))
+        with _unlogged(self.subscriber):
+            self.subscriber.rows(query.format(self._named, way_in, self._named))
 
     def _way_in(self, address: str) -> str:
         """How the subscriber comes in, as a role that can do nothing else, with a password that nobody knows."""
         publisher = self.publisher
         password = secrets.token_hex(24)
-        with publisher.conn.transaction():
-            publisher.rows("set local log_statement = 'none'")
+        with _unlogged(publisher), publisher.conn.transaction():
             verb = "alter" if publisher.rows("select 1 from pg_roles where rolname = %s", self.name) else "create"
             query = sql.SQL(verb + " role {} login replication password {}")
             publisher.rows(query.format(self._named, sql.Literal(password)))

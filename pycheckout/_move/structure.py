@@ -41,8 +41,15 @@ def difference(source: Side, target: Side) -> str | None:
     return None
 
 
+def begin_dump(file: str) -> None:
+    """Make the file, for nobody but us: people's addresses go into it."""
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as exc:
+        raise MoveRefused(f"the file of the dump cannot be made: {exc}", hint="Name one that is not there yet.") from exc
+
+
 def dump(side: Side, file: str, pg_dump: str | None) -> None:
-    Path(file).touch(mode=0o600)
     _dumped(side, pg_dump, "--format=custom", f"--file={Path(file).resolve()}")
 
 

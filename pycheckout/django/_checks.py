@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -14,8 +13,6 @@ from psycopg.rows import dict_row
 
 from .. import _doctor
 from ._database import belongs, conninfo, is_applied, schema
-
-_BACKLOG = timedelta(minutes=5)
 
 
 def look(app_configs: object, databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -32,7 +29,7 @@ def _warnings(connection: Any) -> Iterator[checks.CheckMessage]:
         return
     with closing(psycopg.connect(conninfo(connection), autocommit=True, row_factory=dict_row)) as conn:
         try:
-            found = _doctor.findings(conn, schema(), _BACKLOG)
+            found = _doctor.findings(conn, schema())
         except psycopg.errors.InsufficientPrivilege as exc:
             message = (
                 f'the role of database "{connection.alias}" may not look at pycheckout: {exc.diag.message_primary}'
