@@ -569,8 +569,8 @@ class StockCalls:
         """Set the units that can be ordered, as counted. What open orders hold is not touched.
 
         After a lost connection it is Unavailable with `outcome` unknown, and not tried again: a second call would put
-        back what was sold since the first. Else same transaction and attempts as `execute`. Raises InvalidRequest, Busy,
-        Unavailable and NotInstalled.
+        back what was sold since the first. Else same transaction and attempts as `execute`. Raises InvalidRequest,
+        CartInconsistent if a trigger of the host keeps a row from being written, Busy, Unavailable and NotInstalled.
         """
         return to.uuid("product_id", product_id), to.integer("available", available)
 
@@ -603,7 +603,7 @@ select to_json({schema}inventory_adjust(
         `change_key`: 1 to 255 visible characters, the same for each retry of one change: the second call changes
         nothing. Without the key a lost connection is Unavailable with `outcome` unknown, and not tried again: a second
         call would count the units twice. Same transaction as `execute`. Raises InsufficientInventory if fewer are
-        there, IdempotencyKeyReused for a key of another change, InvalidRequest, Busy, Unavailable and NotInstalled.
+        there, IdempotencyKeyReused for a key of another change, and what `set` raises.
         """
         return to.uuid("product_id", product_id), to.integer("delta", delta), to.text("change_key", change_key)
 

@@ -300,7 +300,7 @@ class BelowMinimum:
 class ActiveCart(Answer):
     """A cart that is not converted: the same checkout may still be made."""
 
-    status: str
+    status: Literal["active", "abandoned"]
     """active, or what the host added for a cart that is not converted"""
     cart_id: UUID
     buyer_store_id: UUID

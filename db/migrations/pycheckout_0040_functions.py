@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "7a156bbf64103d79d594e42a5840dd16ec4c369bcf943b39b3d6d08865668cf8"
+FUNCTIONS_HASH = "8e4536267cabf11f2770df6829e87d9de53b7815e6e2c638213798306733fc62"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -19,4 +19,4 @@ revoke execute on function inventory_set(uuid, integer) from public;
 
 comment on function inventory_set(uuid, integer) is
   'Sets the available units of a product, making its row if it has none, and returns its level. Spreads them evenly over its '
-  'slots. Waits for checkouts of the product; locks its slots until the commit. Raises OC005 for a negative number.';
+  'slots. Waits for checkouts of the product; locks its slots until the commit. Raises OC005 for a negative number, OC007 if a trigger keeps a row from being written.';
