@@ -256,7 +256,7 @@ def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _make(admin: psycopg.Connection, name: str, template: str = "template0") -> None:
     _drop(admin, name)
-    made = sql.SQL("create database {} template {} strategy file_copy")   # a small one: half of the time of wal_log
+    made = sql.SQL("create database {} template {} strategy file_copy")  # a small one: half of the time of wal_log
     admin.execute(made.format(sql.Identifier(name), sql.Identifier(template)))
 
 

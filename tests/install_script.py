@@ -1,6 +1,6 @@
 """The release as one file for psql: what `pycheckout migrate` does in a schema that has nothing of it yet.
 
-    python tests/install_script.py > pycheckout.sql
+`python tests/install_script.py > pycheckout.sql`
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _HEAD = """\
 --
 --     psql --no-psqlrc --file pycheckout-{release}.sql --dbname shop
 --
--- As the role that is to own it. Where it breaks off, what came before stays, and the same call goes on. It notes what it did for
--- `pycheckout migrate`, which brings later releases.
+-- As the role that is to own it. Where it breaks off, what came before stays, and the same call goes on. It notes what
+-- it did for `pycheckout migrate`, which brings later releases.
 
 \\set ON_ERROR_STOP on
 \\set QUIET on
@@ -41,7 +41,8 @@ begin
   end if;
   if to_regclass(quote_ident(current_schema()) || '.checkout_releases') is not null then
     if exists (select from checkout_releases) then
-      raise exception 'schema "%" has pycheckout already', current_schema() using hint = 'pycheckout migrate brings it to another release.';
+      raise exception 'schema "%" has pycheckout already', current_schema()
+        using hint = 'pycheckout migrate brings it to another release.';
     end if;
   end if;
 end
@@ -82,7 +83,8 @@ declare
   v_open record;
 begin
   for v_open in
-    select routine.oid::regprocedure as function, case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as role
+    select routine.oid::regprocedure as function,
+           case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as role
       from pg_proc as routine
      cross join aclexplode(coalesce(routine.proacl, acldefault('f', routine.proowner))) as acl
      where routine.pronamespace = quote_ident(current_schema())::regnamespace and routine.proname = any (v_names)
@@ -128,10 +130,8 @@ def script() -> Iterator[str]:
 
 
 def _noted(migration: str, text: str, *, whole: bool) -> str:
-    note = (
-        f"insert into _yoyo_migration values ('{get_migration_hash(migration)}', '{migration}', now() at time zone 'utc')\n"
-        "on conflict do nothing;\n"
-    )
+    row = f"'{get_migration_hash(migration)}', '{migration}', now() at time zone 'utc'"
+    note = f"insert into _yoyo_migration values ({row})\non conflict do nothing;\n"
     return f"\nbegin;\n{text}\n{note}commit;\n" if whole else f"{text}\n{note}"
 
 

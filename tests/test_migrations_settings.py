@@ -141,7 +141,9 @@ def test_rights_that_were_given_survive_a_migration_that_is_run_again(web, empty
     pycheckout.migrate(url)
     with connect(url) as conn:
         conn.execute(f"grant select on checkout_overview, cart_records to {web}")
-        conn.execute("delete from _yoyo_migration where migration_id >= 'pycheckout_0029' and migration_id < 'pycheckout_0038'")
+        conn.execute(
+            "delete from _yoyo_migration where migration_id >= 'pycheckout_0029' and migration_id < 'pycheckout_0038'"
+        )
         pycheckout.migrate(url)
         assert value(conn, "select has_table_privilege(%s, 'checkout_overview', 'select')", web)
         conn.execute(f"drop owned by {web}")

@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from brokers import BROKERS, LARGEST, Broker, Line, line, running
 from cloudevents.core.formats.json import JSONFormat

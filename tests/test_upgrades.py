@@ -1,7 +1,7 @@
 """From one release to the next and back, while a shop sells.
 
-The next release is a patch on a copy of this tree: one migration, one changed function, another number. Each is run as an
-installed one is: by a Python of its own that finds its package first.
+The next release is a patch on a copy of this tree: one migration, one changed function, another number. Each is run as
+an installed one is: by a Python of its own that finds its package first.
 """
 
 import json
@@ -154,7 +154,7 @@ def test_either_release_checks_out_and_replays_on_the_database_of_either(databas
 
 
 def test_a_shop_sells_while_it_is_upgraded(database, following):
-    """Every call is answered, and every cart is ordered once; whoever met the deployment was made to wait or to repeat."""
+    """Every call is answered, and every cart is ordered once: who meets the deployment waits, or repeats."""
     url = database(migrated=True)
     with connect(url) as conn:
         requests = quoted_carts(conn, 600)

@@ -454,7 +454,9 @@ def test_a_vendor_that_stays_short_of_a_line_keeps_nothing_of_the_second_offer(d
 
     assert [found[vendor].status for vendor in (A, B, C)] == ["rejected", "rejected", "created_pending"]
     levels = rows(db, "select product_id, available_qty, reserved_qty from inventory_levels order by product_id")
-    assert [(each["available_qty"], each["reserved_qty"]) for each in levels if each["product_id"].int in (207, 209)] == [
+    assert [
+        (each["available_qty"], each["reserved_qty"]) for each in levels if each["product_id"].int in (207, 209)
+    ] == [
         (0, 1),
         (0, 5),
     ]

@@ -19,9 +19,11 @@ _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
 
 def _undeploy(conn):
-    # Rolling this one back begins to take everything away, or all after a release. If a migration before it must refuse,
-    # then better now, while the functions still work.
-    conn.execute("select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))")
+    # Rolling this one back begins to take everything away, or all after a release. If a migration before it must
+    # refuse, then better now, while the functions still work.
+    conn.execute(
+        "select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))"
+    )
     _deployment["undeploy"](conn)
 
 

@@ -103,7 +103,8 @@ def rollback_command(
     database: Database = "",
     schema: NewSchema = None,
     to: Annotated[
-        str | None, typer.Option(metavar="RELEASE", help="Take away what came after it; then `migrate` with that release.")
+        str | None,
+        typer.Option(metavar="RELEASE", help="Take away what came after it; then `migrate` with that release."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,

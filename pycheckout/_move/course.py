@@ -140,8 +140,8 @@ class Move:
     def finish(self, *, drop_source: bool = False, dump: str | None = None) -> None:
         """End a move that came through, and its way back: nothing is left but the source's word, or not even that.
 
-        `drop_source`: after a dump into the file `dump`, which must not be there yet. Raises MoveRefused while the target
-        does not sell.
+        `drop_source`: after a dump into the file `dump`, which must not be there yet. Raises MoveRefused while the
+        target does not sell.
         """
         if drop_source and dump is None:
             raise MoveRefused("name the file that the source is dumped into before it is dropped")

@@ -14,7 +14,6 @@ from psycopg import sql
 from .._conninfo import parameters
 from .sides import TIMELINE, MoveUnfinished, Side, Status, listed
 
-
 _LOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic"}
 
 

@@ -46,7 +46,9 @@ def begin_dump(file: str) -> None:
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as exc:
-        raise MoveRefused(f"the file of the dump cannot be made: {exc}", hint="Name one that is not there yet.") from exc
+        raise MoveRefused(
+            f"the file of the dump cannot be made: {exc}", hint="Name one that is not there yet."
+        ) from exc
 
 
 def dump(side: Side, file: str, pg_dump: str | None) -> None:
