@@ -294,6 +294,25 @@ def test_an_operator_reads_the_backlog(run, db, dsn, new_role, emit):
     assert json.loads(own.stdout)["events"] == 1
 
 
+@pytest.mark.parametrize("command", ["show", "history"])
+@pytest.mark.parametrize("store", ["buyer", "vendor"])
+def test_a_role_that_may_read_no_table_names_a_store_of_the_order(
+    run, db, dsn, new_role, add_cart, checkout_sql, command, store
+):
+    role = new_role()
+    run("grant", role, "orders")
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    db.execute("select vendor_order_cancel(%s, 'late')", (cart.groups[0].id,))
+    its = {"buyer": cart.buyer_store_id, "vendor": cart.groups[0].vendor_store_id}
+    called = ("order", command, str(cart.groups[0].id), "--database", make_conninfo(dsn, user=role, password=PASSWORD))
+
+    shown = run_command(*called, f"--{store}", str(its[store]))
+    assert shown.returncode == 0 and "cancel" in shown.stdout, shown.stderr
+    strange = run_command(*called, f"--{store}", str(uuid4()))
+    assert strange.returncode == 1 and "no order" in strange.stderr
+
+
 # Data
 
 
@@ -331,7 +350,7 @@ def test_a_person_is_erased_after_a_question(run, answer, db, dsn, add_cart, che
 
 def test_a_payment_is_recorded_once(run, answer, db, add_cart, checkout_sql):
     [order] = checkout_sql(db, add_cart(vendors=1, lines=1))["vendor_orders"]
-    told = ["--provider", "acme", "--event", "evt", "--kind", "captured", "--amount", 400, "--currency", "USD"]
+    told = ["--provider", "acme", "--event", "evt", "--kind", "captured", "--cents", 400, "--currency", "USD"]
     more = ["--occurred-at", "2026-01-02T03:04:05", "--details", '{"charge": "ch"}']
 
     [done] = answer("payment", "record", order["order_id"], *told, *more)

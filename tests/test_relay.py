@@ -889,7 +889,7 @@ def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(url):
 
 def test_an_error_that_no_waiting_mends_is_raised_as_it_is():
     with pytest.raises(ValueError, match="the database is no libpq URL") as caught:
-        drain(Relay("postgresql://shop:s3cret@host:none/shop", "redis://127.0.0.1:1"))
+        drain(Relay("postgresql://shop:s3cret@[::1/shop", "redis://127.0.0.1:1"))
 
     assert "s3cret" not in str(caught.value) and caught.value.__suppress_context__
 

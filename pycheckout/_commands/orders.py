@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .._checkout import OrderCalls
 from ._app import CHECKOUT, command_group
-from ._options import ChangeKey, Order, Reason
+from ._options import ChangeKey, Order, Reason, json_argument
 from ._statements import Statement, calls
 
 orders = command_group("order", CHECKOUT, "Orders after the checkout.")
@@ -33,6 +32,22 @@ _STEP = ("created_at", "about", "kind", "amount_cents", "reason", "key")
 # The vendor of an order, for whoever runs the commands; of none where there is no such order.
 _ITS_VENDOR = "coalesce((select vendor_store_id from vendor_orders where id = %s::uuid), gen_random_uuid())"
 
+ItsBuyer = Annotated[
+    str | None,
+    typer.Option(
+        "--buyer",
+        metavar="UUID",
+        help="The buyer's store, for a role without a right on tables: it must be this one's.",
+    ),
+]
+ItsVendor = Annotated[
+    str | None,
+    typer.Option(
+        "--vendor",
+        metavar="UUID",
+        help="The vendor's store, for a role without a right on tables: it must be this one's.",
+    ),
+]
 Line = Annotated[str, typer.Argument(metavar="LINE", help="The id of an order's line.")]
 Quantity = Annotated[
     int | None, typer.Option("--qty", metavar="UNITS", help="How many units, all of them if left out; needs --key.")
@@ -43,12 +58,8 @@ Key = Annotated[str, typer.Option("--key", metavar="TEXT", help="The same for ea
 @calls(orders, "show", grant="checkout_grant_orders", columns=_LINE)
 def _order_show(
     order: Order,
-    buyer: Annotated[
-        str | None, typer.Option(metavar="UUID", help="The buyer's store, if it must be this one's.")
-    ] = None,
-    vendor: Annotated[
-        str | None, typer.Option(metavar="UUID", help="The vendor's store, if it must be this one's.")
-    ] = None,
+    buyer: ItsBuyer = None,
+    vendor: ItsVendor = None,
 ) -> Statement:
     """Show an order and its lines, as it is now."""
     if buyer is None and vendor is None:
@@ -104,11 +115,12 @@ def _order_fulfil(
     qty: Quantity = None,
     key: ChangeKey = None,
     details: Annotated[
-        str | None, typer.Option(metavar="JSON", help="For the event: carrier, tracking, as a JSON object.")
+        str | None, typer.Option(metavar="JSON|@FILE", help="For the event: carrier, tracking, as a JSON object.")
     ] = None,
 ) -> Statement:
     """Fulfil units of a line of an order: they have left the stock."""
-    return OrderCalls.fulfil.statement(line, qty=qty, change_key=key, details=_json_of("details", details))
+    given = None if details is None else json_argument("--details", details)
+    return OrderCalls.fulfil.statement(line, qty=qty, change_key=key, details=given)
 
 
 @calls(orders, "return", grant="checkout_grant_orders", columns=_PART)
@@ -129,14 +141,15 @@ def _order_decide(
     decisions: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON",
+            metavar="JSON|@FILE",
             help="What is not accepted whole: an array of objects with line_item_id, accept_qty and reason.",
         ),
     ] = None,
     key: ChangeKey = None,
 ) -> Statement:
     """Answer an order for its vendor: accept it, whole or in part, or refuse it."""
-    return OrderCalls.decide.statement(order, _json_of("decisions", decisions), change_key=key)
+    given = None if decisions is None else json_argument("--decisions", decisions)
+    return OrderCalls.decide.statement(order, given, change_key=key)
 
 
 @calls(orders, "adjust", grant="checkout_grant_orders", columns=_PART)
@@ -151,9 +164,16 @@ def _order_adjust(
 
 
 @calls(orders, "history", grant="checkout_grant_orders", columns=_STEP)
-def _order_history(order: Order) -> Statement:
+def _order_history(
+    order: Order,
+    buyer: ItsBuyer = None,
+    vendor: ItsVendor = None,
+) -> Statement:
     """Show what happened to an order since its checkout, payments too."""
-    return f"select json_array_elements(order_changes_list(%s::uuid, null, {_ITS_VENDOR}))", (order, order)
+    if buyer is None and vendor is None:
+        return f"select json_array_elements(order_changes_list(%s::uuid, null, {_ITS_VENDOR}))", (order, order)
+    listed = "select json_array_elements(order_changes_list(%s::uuid, %s::uuid, %s::uuid))"
+    return listed, (order, buyer, vendor)
 
 
 @calls(orders, "extend", grant="checkout_grant_orders")
@@ -163,10 +183,3 @@ def _order_extend(
 ) -> Statement:
     """Give an order more time to be paid."""
     return OrderCalls.extend.statement(order, until.replace(tzinfo=UTC))
-
-
-def _json_of(name: str, text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as exc:
-        raise typer.BadParameter(f"--{name} is no JSON: {exc}") from exc

@@ -23,7 +23,7 @@ def _payment_record(
     kind: Annotated[
         str, typer.Option(metavar="KIND", help="authorized, captured, voided, refunded, failed, disputed or reversed.")
     ],
-    amount: Annotated[int, typer.Option(metavar="CENTS", help="The order's share, in minor units.")],
+    cents: Annotated[int, typer.Option(metavar="CENTS", help="The order's share, in minor units.")],
     currency: Annotated[str, typer.Option(metavar="CODE", help="ISO 4217, that of the order.")],
     occurred_at: Annotated[datetime | None, typer.Option(metavar="TIME", help="When it happened (UTC).")] = None,
     details: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="An object to keep beside it.")] = None,
@@ -34,7 +34,7 @@ def _payment_record(
         provider=provider,
         provider_event_id=event,
         kind=cast(PaymentKind, kind),
-        amount_cents=amount,
+        amount_cents=cents,
         currency=currency,
         occurred_at=occurred_at and occurred_at.replace(tzinfo=UTC),
         details=None if details is None else json_argument("--details", details),
