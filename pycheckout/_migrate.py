@@ -72,6 +72,7 @@ select set_config(setting.name, wanted.value, false)
 
 _HAS_LEDGER = "select to_regclass(quote_ident(current_schema()) || '.checkout_ledger') is not null"
 
+_HAS_RELEASES = "select to_regclass(quote_ident(current_schema()) || '.checkout_releases') is not null"
 _DEPLOYED = "select (select version from checkout_releases order by id desc limit 1)"
 
 _APPLIED = """
@@ -144,7 +145,7 @@ def rollback(
         undone = work.each(work.backend.to_rollback(goes), work.backend.rollback_one)
         if left := work.backend.to_rollback(goes):
             raise MigrationError(f"not rolled back: {_ids(left)}")
-        if last is not None:
+        if last is not None and _value(work.guard, _HAS_RELEASES):
             with _explained("taking the functions away"), work.guard.transaction():
                 if _value(work.guard, _DEPLOYED) not in (None, to):
                     deployment().undeploy(work.guard)

@@ -288,6 +288,21 @@ def test_going_back_to_the_release_that_is_there_changes_nothing(database, progr
     assert dump(program, url) == before
 
 
+def test_where_nothing_is_there_is_nothing_to_take_back(database):
+    assert pycheckout.rollback(database(), to=THIS).migrations == ()
+
+
+def test_a_release_that_changed_no_function_is_taken_back_too(database):
+    """Its number alone is in the database."""
+    url = database(migrated=True)
+    with connect(url) as conn:
+        conn.execute("insert into checkout_releases (version, hash) values (%s, '')", (NEXT,))
+        assert pycheckout.rollback(url, to=THIS).migrations == ()
+        assert value(conn, "select to_regproc('checkout_execute') is null")
+        assert pycheckout.migrate(url).migrations == ()
+        assert value(conn, "select checkout_version() ->> 'version'") == THIS
+
+
 def test_the_older_release_does_not_deploy_over_the_newer_one(database, following):
     url = database(migrated=True)
     upgraded(following, url)

@@ -111,16 +111,17 @@ class Move:
         """
         lost_at: float | None = None
         while True:
-            began = time.monotonic()
+            began: float | None = None
             try:
                 with self._both():
+                    began = time.monotonic()
                     return self._go()
             except (psycopg.OperationalError, Unavailable) as exc:
                 known = translated(exc) if isinstance(exc, psycopg.Error) else exc
                 if not isinstance(known, Unavailable):
                     raise
                 now = time.monotonic()
-                if lost_at is None or now > began + _PATIENCE:  # it went on in between
+                if lost_at is None or (began is not None and now > began + _PATIENCE):  # it went on in between
                     lost_at = now
                 if now > lost_at + _PATIENCE:
                     raise MoveUnfinished(
