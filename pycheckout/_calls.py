@@ -41,6 +41,12 @@ class CallOptions(TypedDict, total=False):
     """Goes into the log record of the call, and nowhere else."""
 
 
+def qualified(query: str, schema: str | None) -> str:
+    """The statement with the schema, or nothing, where it says `{schema}`."""
+    prefix = "" if schema is None else '"' + schema.replace('"', '""').replace("%", "%%") + '".'
+    return query.replace("{schema}", prefix)
+
+
 class Group:
     """Calls on one connection or pool."""
 
@@ -194,8 +200,7 @@ class Call(Generic[P, T]):
     def _query(self, schema: str | None) -> str:
         query = self._queries.get(schema)
         if query is None:
-            prefix = "" if schema is None else '"' + schema.replace('"', '""').replace("%", "%%") + '".'
-            query = self._queries[schema] = self._sql.replace("{schema}", prefix)
+            query = self._queries[schema] = qualified(self._sql, schema)
         return query
 
     def _recorded(self, args: Any, kwargs: Mapping[str, Any]) -> _Record:

@@ -34,6 +34,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _http_docs as docs
+from ._calls import qualified
 from ._checkout import (
     AdTokenPolicy,
     AsyncCheckout,
@@ -99,6 +100,7 @@ def checkout_router(
     *,
     buyer: Callable[..., Any],
     pool: Pool | AsyncPool | Callable[..., Any] | None = None,
+    schema: str | None = None,
     market: Callable[..., Any] | None = None,
     reservation_policy: ReservationPolicy = "partial",
     ad_token_policy: AdTokenPolicy = "drop",
@@ -115,8 +117,9 @@ def checkout_router(
     text) from the host's own authentication, and raises HTTPException where there is
     none; None is a 401 as well. `pool`: a psycopg ConnectionPool or
     AsyncConnectionPool, or a dependency that answers one, as a pool that is opened in
-    the lifespan needs. `market`, instead of a pool: a dependency that answers the `AsyncCheckout` or
-    `Checkout` of the request's market, as `markets.async_[name]` does; UnknownMarket is a 404.
+    the lifespan needs; `schema`: the one that pycheckout is in, where no search_path leads there. `market`, instead of
+    a pool: a dependency that answers the `AsyncCheckout` or `Checkout` of the request's market, as
+    `markets.async_[name]` does; UnknownMarket is a 404.
     `reservation_policy`, `ad_token_policy`: as in `pycheckout.execute`, for every request. Each request is a
     transaction of its own, committed before the answer.
 
@@ -152,7 +155,7 @@ def checkout_router(
         return store if isinstance(store, UUID) else UUID(str(store))
 
     Buyer: TypeAlias = Annotated[UUID, Depends(buyer_store)]
-    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, market))]
+    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, schema, market))]
 
     @router.post(
         "/checkout",
@@ -303,6 +306,7 @@ def order_router(
     *,
     party: Callable[..., Any],
     pool: Pool | AsyncPool | Callable[..., Any] | None = None,
+    schema: str | None = None,
     market: Callable[..., Any] | None = None,
     problem_base: str = "urn:pycheckout:problem:",
     max_body_bytes: int = 65536,
@@ -316,7 +320,7 @@ def order_router(
     `party`: a FastAPI dependency that answers who asks, a `Party`, from the host's own authentication; None is a 401.
     An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
     by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
-    changes nothing. `pool`, `market`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
+    changes nothing. `pool`, `schema`, `market`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
     `timeout` too, for each call: a change reads the order first, which is another one.
     """
     problems = _Problems(problem_base)
@@ -335,7 +339,7 @@ def order_router(
 
     Asks: TypeAlias = Annotated[Party, Depends(the_party)]
     Vendor: TypeAlias = Annotated[Party, Depends(vendor)]
-    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, market))]
+    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, schema, market))]
     OrderId: TypeAlias = Annotated[UUID, Path(examples=[docs.ORDER])]
     LineId: TypeAlias = Annotated[UUID, Path(examples=[docs.LINE])]
 
@@ -484,19 +488,22 @@ def order_router(
 
 
 _READY = """
-select json_build_object('release', checkout_version() ->> 'version', 'standby', pg_is_in_recovery())::text
+select json_build_object('release', {schema}checkout_version() ->> 'version', 'standby', pg_is_in_recovery())::text
 """
 
 
-def health_router(*, pool: Pool | AsyncPool | Callable[..., Any], timeout: float = 2.0) -> APIRouter:
+def health_router(
+    *, pool: Pool | AsyncPool | Callable[..., Any], schema: str | None = None, timeout: float = 2.0
+) -> APIRouter:
     """A router with `GET /livez` and `GET /readyz`, for whoever starts the service and sends it requests.
 
     `/livez` asks nobody and is a 200 as long as the service answers. `/readyz` asks the database through the pool
-    (`pool`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503 with `Retry-After`
-    if it is a standby, has no functions for this role, or does not answer within `timeout` seconds. Its body is
-    `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
+    (`pool`, `schema`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503 with
+    `Retry-After` if it is a standby, has no functions for this role, or does not answer within `timeout` seconds. Its
+    body is `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
     """
     router = APIRouter(include_in_schema=False)
+    query = qualified(_READY, schema)
 
     async def the_pool() -> Any:
         return pool
@@ -511,9 +518,9 @@ def health_router(*, pool: Pool | AsyncPool | Callable[..., Any], timeout: float
         found: dict[str, Any]
         try:
             if _is_async(connections):
-                found = await run_async(connections, _READY, (), attempts)
+                found = await run_async(connections, query, (), attempts)
             else:
-                found = await run_in_threadpool(run, connections, _READY, (), attempts)
+                found = await run_in_threadpool(run, connections, query, (), attempts)
         except CheckoutError:
             found = {"release": None, "standby": None}
         is_ready = found["release"] is not None and not found["standby"]
@@ -523,10 +530,14 @@ def health_router(*, pool: Pool | AsyncPool | Callable[..., Any], timeout: float
     return router
 
 
-def _calls(pool: Pool | AsyncPool | Callable[..., Any] | None, market: Callable[..., Any] | None) -> Callable[..., Any]:
+def _calls(
+    pool: Pool | AsyncPool | Callable[..., Any] | None, schema: str | None, market: Callable[..., Any] | None
+) -> Callable[..., Any]:
     """The dependency that answers the calls of a request."""
     if (pool is None) == (market is None):
         raise TypeError("give pool or market, and not both")
+    if schema is not None and market is not None:
+        raise TypeError("a market has its schema already")
     if market is not None:
         return market
 
@@ -538,7 +549,8 @@ def _calls(pool: Pool | AsyncPool | Callable[..., Any] | None, market: Callable[
     async def calls(connections: Annotated[Any, Depends(pool if callable(pool) else the_pool)]) -> Any:
         # One for all requests, as the pool is: its methods are made with their first use.
         if not made or made[0]._conn is not connections:
-            made[:] = [AsyncCheckout(connections) if _is_async(connections) else Checkout(connections)]
+            checkout = AsyncCheckout if _is_async(connections) else Checkout
+            made[:] = [checkout(connections, schema=schema)]
         return made[0]
 
     return calls

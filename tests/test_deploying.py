@@ -168,7 +168,7 @@ def test_the_readiness_route_asks_the_database_and_the_liveness_route_does_not(d
         finally:
             names["pool"].close()
 
-    service = make_conninfo(deployed["shop_service"], options="-c search_path=public,checkout")
+    service = deployed["shop_service"]
     alive, ready = answers(service)
     assert alive == (200, {"alive": True})
     assert ready[0] == 200 and ready[1]["release"] and not ready[1]["standby"]

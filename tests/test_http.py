@@ -17,9 +17,11 @@ from uuid import UUID
 
 import httpx
 import jsonschema
+import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from quoted import quoted
 
 import pycheckout
 from checks import values
@@ -79,6 +81,26 @@ def orders(db):
 
 
 MALFORMED = ["", "two words", "a\tb", "schlüssel", "back\\slash", '"', '""', 'in"side', '"in"side"', "k" * 256, '"open']
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_routers_work_in_a_schema_that_no_search_path_leads_to(serve, empty_database, kind):
+    dsn, schema = empty_database(), 'shop "100%"'
+    pycheckout.migrate(dsn, schema=schema, create_schema=True)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        cart = quoted(pycheckout.Checkout(conn, schema=schema))
+    api = serve(dsn, kind=kind, orders=True, schema=schema)
+
+    ready = httpx.get(f"{api.url}/readyz", trust_env=False)
+    assert (ready.status_code, ready.json()["standby"]) == (200, False)
+    made = api.post(cart)
+    assert made.status_code == 201, made.text
+    listed = api.http.get("/orders", headers=headers(cart.buyer_store_id))
+    assert {order["order_id"] for order in listed.json()["orders"]} == {
+        order["order_id"] for order in made.json()["vendor_orders"]
+    }
+    lost = serve(dsn, kind=kind)
+    assert httpx.get(f"{lost.url}/readyz", trust_env=False).status_code == 503
 
 
 def test_a_request_without_a_valid_idempotency_key_is_rejected(api, add_cart, nothing_written):

@@ -239,6 +239,8 @@ def test_a_router_is_given_a_pool_or_a_market(pool):
     for given in ({}, {"pool": pool, "market": Depends}):
         with pytest.raises(TypeError, match="pool or market"):
             checkout_router(buyer=lambda: None, **given)
+    with pytest.raises(TypeError, match="has its schema"):
+        checkout_router(buyer=lambda: None, market=Depends, schema="checkout")
 
 
 # The command line

@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from factories import ADDRESS, Cart
-from pycheckout.http import Party, checkout_router, order_router
+from pycheckout.http import Party, checkout_router, health_router, order_router
 from races import wait_until
 
 _bearer = HTTPBearer()
@@ -68,7 +68,8 @@ def app(
     host = FastAPI(lifespan=lifespan)
     host.include_router(checkout_router(**({"buyer": buyer, "pool": the_pool} | router)), prefix="/shop")
     if orders:
-        host.include_router(order_router(party=party, pool=the_pool), prefix="/shop")
+        host.include_router(order_router(party=party, pool=the_pool, schema=router.get("schema")), prefix="/shop")
+    host.include_router(health_router(pool=the_pool, schema=router.get("schema")))
 
     @host.get("/own/{number}", include_in_schema=False)
     def own(number: int) -> int:
