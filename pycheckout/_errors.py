@@ -88,7 +88,10 @@ class InvalidRequest(CheckoutError):
 
 
 class IdempotencyKeyReused(CheckoutError):
-    """The key already stands for another request of this buyer. Take a new key for a new request."""
+    """The key already stands for another request: of this buyer, order or product, or another event of this provider.
+
+    Take a new key for a new request.
+    """
 
     code = "idempotency_key_reused"
     http_status = 422
@@ -120,7 +123,7 @@ class SnapshotImmutable(CheckoutError):
 
 
 class InsufficientInventory(CheckoutError):
-    """A line is short of stock and the policy is `all`, so nothing was ordered.
+    """A line is short of stock and the policy is `all`, so nothing was ordered; or `stock.adjust` takes more than is there.
 
     Show the buyer the short lines, which `detail` names.
     """

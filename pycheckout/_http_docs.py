@@ -38,7 +38,7 @@ DETAILS = {
     "cart_inconsistent": "The quote contradicts itself: ask for a new one.",
     "cart_not_active": "The cart is neither active nor ordered.",
     "cart_not_found": "There is no such cart.",
-    "content_too_large": "The body is larger than a checkout can be.",
+    "content_too_large": "The body is larger than such a request can be.",
     "idempotency_key_invalid": "Idempotency-Key must be one key of 1 to 255 visible ASCII characters, bare or in "
     "double quotes, without a quote or a backslash inside.",
     "idempotency_key_required": "The header Idempotency-Key is missing.",
@@ -56,7 +56,7 @@ DETAILS = {
     "unknown_market": "There is no such market.",
     "market_moving": "The market is being moved to another server. Make the same call again, with the same key.",
     "market_moved": "The market is on another server, which this service has to be told. Make the same call later.",
-    "unavailable": "The database did not answer. Make the same call again, with the same key: it orders once.",
+    "unavailable": "The database did not answer. Make the same call again, with the same key: it counts once.",
     "unsupported_media_type": "The body must be application/json.",
 }
 
@@ -372,8 +372,8 @@ def order_responses(document: Callable[..., dict[str, Any]], *which: int) -> dic
     of_orders = {
         403: ("Whoever asks may not", ("forbidden",)),
         404: ("Whoever asks has no such order, or the order no such line", ("order_not_found", "unknown_market")),
-        409: ("The order is past that: read it again", ("order_state_conflict",)),
-        422: ("Correct the request", ("invalid_request",)),
+        409: ("The order is past that: read it again", ("order_state_conflict", "cart_inconsistent")),
+        422: ("Correct the request", ("invalid_request", "idempotency_key_reused")),
     }
     return {status: _problem(document, status, *of_orders.get(status, _CODES[status])) for status in which}
 

@@ -1,8 +1,7 @@
-"""The checkout as two HTTP routes for a FastAPI service. Needs the extra `http`.
+"""The checkout, what becomes of its orders, and health as HTTP routes for a FastAPI service. Needs the extra `http`.
 
-`POST /checkout` converts a cart or replays what it became, `GET /checkout/{cart_id}`
-says what became of it. docs/services.md tells how to mount them, and what a client
-has to do.
+`POST /checkout` converts a cart or replays what it became, `GET /checkout/{cart_id}` says what became of it;
+`order_router` has those of orders. docs/services.md tells how to mount them, and what a client has to do.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of functions
@@ -48,10 +47,17 @@ from ._http_docs import Problem
 from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
 
 __all__ = [
-    "ChangeRequest",
+    "CancelRequest",
     "CheckoutRequest",
+    "DecideRequest",
+    "Decision",
+    "FulfilRequest",
+    "Hook",
     "Party",
     "Problem",
+    "ReleaseRequest",
+    "ReturnRequest",
+    "ShippingCallback",
     "ShippingChoice",
     "checkout_router",
     "health_router",
@@ -228,8 +234,8 @@ class Party:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeRequest:
-    """The body of a change that takes a reason."""
+class CancelRequest:
+    """The body of a cancel."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -395,7 +401,7 @@ def order_router(
         operation_id="order_cancel",
     )
     async def cancel_order(
-        request: Request, asks: Asks, calls: Calls, order_id: OrderId, body: ChangeRequest
+        request: Request, asks: Asks, calls: Calls, order_id: OrderId, body: CancelRequest
     ) -> Response:
         """Cancels an order that nobody has begun to deliver."""
         await made(calls.orders.get, order_id, **asdict(asks))  # another's is not found
@@ -697,7 +703,7 @@ class _Problems:
         return self.response(document, {"Retry-After": docs.RETRY_AFTER[exc.code]} if exc.http_status == 503 else None)
 
 
-_PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of a checkout"}
+_PROBLEMS = {"missing": "is required", "unexpected_keyword_argument": "is not a field of this request"}
 
 
 def _refusal(exc: RequestValidationError) -> _Refusal:

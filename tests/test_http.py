@@ -138,7 +138,7 @@ def test_a_field_that_the_request_does_not_have_is_refused(api, add_cart, nothin
     with nothing_written():
         for name in ("attributed_ad_click_id", "ad_tokens", "buyer_store_id", "idempotency_key", "currency"):
             told = problem(api.post(cart, **{name: str(STRANGER)}), 422, "invalid_request")
-            assert told["errors"] == [{"field": name, "problem": "is not a field of a checkout"}]
+            assert told["errors"] == [{"field": name, "problem": "is not a field of this request"}]
 
 
 def test_the_idempotency_key_and_the_request_reach_the_checkout(either_api, db, add_cart):
@@ -524,7 +524,7 @@ def test_a_price_of_the_buyers_is_refused(api, add_cart, nothing_written):
 
     with nothing_written():
         told = problem(api.post(cart, shipping_line={"code": "x", "price_cents": 1}), 422, "invalid_request")
-    assert told["errors"] == [{"field": "shipping_line.price_cents", "problem": "is not a field of a checkout"}]
+    assert told["errors"] == [{"field": "shipping_line.price_cents", "problem": "is not a field of this request"}]
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "mapping"])
