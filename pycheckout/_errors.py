@@ -123,7 +123,7 @@ class SnapshotImmutable(CheckoutError):
 
 
 class InsufficientInventory(CheckoutError):
-    """A line is short of stock and the policy is `all`, so nothing was ordered; or an adjustment takes more than is there.
+    """A line is short of stock and the policy is `all`, so nothing was ordered; or `stock.adjust` takes too much.
 
     Show the buyer the short lines, which `detail` names.
     """

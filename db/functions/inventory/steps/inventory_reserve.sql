@@ -42,6 +42,7 @@ declare
   v_first_holds integer;
   v_holds integer;
   v_offered record;
+  v_missed_line_ids uuid[];
   v_freed_line_ids uuid[] := '{}'::uuid[];
   v_off_line_ids uuid[];
   v_short_lines jsonb := '[]'::jsonb;
@@ -103,6 +104,7 @@ begin
     end if;
   end loop;
 
+  v_missed_line_ids := short_line_ids;
   if cardinality(short_line_ids) > 0 and inventory_reserve.reservation_policy = 'all' then
     raise exception 'not enough stock for % of the lines of cart %', cardinality(short_line_ids), inventory_reserve.cart_id
       using errcode = 'OC010',
@@ -132,7 +134,10 @@ begin
     loop
       v_holds := cardinality(v_held_line_ids);
       for v_line in
-        select item.id, item.product_id, item.quantity as qty from cart_items as item where item.id = any (v_offered.line_ids) order by item.id
+        select item.id, item.product_id, item.quantity as qty
+          from cart_items as item
+         where item.id = any (v_offered.line_ids)
+         order by item.id <> all (v_missed_line_ids), item.id   -- most vendors are out with the first
       loop
         select array_agg(part.slot order by part.slot), array_agg(part.qty order by part.slot) into v_slots, v_available
           from (
