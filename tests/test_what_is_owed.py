@@ -415,10 +415,10 @@ def test_what_is_offered_once_more_goes_to_lines_in_their_order_and_no_further(d
 @pytest.mark.parametrize(
     ("stock", "ordered_of", "left"),
     [
-        # A's line 2 is short, so its four of product 9 go to B, who lacked three; C's two are then short
-        (5, (B,), 2),
-        # and there are enough for both
-        (6, (B, C), 1),
+        # A's line 2 is short, so its four of product 9 are free again: B takes three, and one is too little for C
+        (4, (B,), 1),
+        # and here there are enough for both
+        (5, (B, C), 0),
     ],
 )
 def test_what_a_vendor_frees_that_is_rejected_whole_is_offered_once_more_to_whole_vendors(
