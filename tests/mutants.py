@@ -79,6 +79,10 @@ EQUIVALENT: dict[str, str] = {
     "ad_token_verify: exception when feature_not_supported": (
         "Only before PostgreSQL 16, in a database of encoding SQL_ASCII, is an escaped letter an error of this class."
     ),
+    "checkout_convert: exception when numeric_value_out_of_range #3": (
+        "Takes a slot held in vain twice in a row, and then a row that is full."
+    ),
+    "checkout_convert: perform inventory_raise_full(v_cart.id, v_vendors) #2": "So does this.",
     "checkout_erase: where request.buyer_store_id = any (v_buyer_store_ids)": (
         "The way to the rows by their key: a key of another buyer is bound to no cart of theirs."
     ),
@@ -89,6 +93,8 @@ EQUIVALENT: dict[str, str] = {
     "inventory_take: where stock.slots = 1 and": (
         "A split product has no units in its own row: inventory_items_split_stock_in_slots."
     ),
+    "order_emit_event: now() for clock_timestamp()": "Due is due: nobody sees the event before the commit.",
+    "payment_emit_event: now() for clock_timestamp()": "Due is due: nobody sees the event before the commit.",
     "outbox_lock_claimed: and event.claim_id is not distinct from outbox_lock_claimed.claim_id": (
         "The statement after it asks again: a row more is locked, and no other is returned."
     ),
