@@ -53,6 +53,7 @@ STOCK = {
     "inventory_restock": ("inventory_restock(%s, 5, 'k')", "inventory_items"),
     "inventory_restock of a split product": ("inventory_restock(%s, 5, 'k')", "inventory_slots"),
     "inventory_split": ("inventory_split(%s, 4)", "inventory_items"),
+    "inventory_split, and the slots alone": ("inventory_split(%s, 4)", "inventory_items"),
     "inventory_split of a split product": ("inventory_split(%s, 4)", "inventory_slots"),
     "inventory_set_many": (
         "inventory_set_many(jsonb_build_array(jsonb_build_object('product_id', %s::text, 'available', 7)))",
@@ -72,11 +73,12 @@ def test_a_change_of_stock_that_is_not_written_is_no_success(db, add_cart, leave
     product = add_cart(vendors=1, lines=1).items[0].product_id
     if "split product" in call:
         db.execute("select inventory_split(%s, 2)", (product,))
-    leave_out(table, "update")
+    leave_out(table, "update of slots" if "slots alone" in call else "update")
 
     with nothing_written(), refused("OC007") as refusal:
         db.execute(f"select {statement}", (product,))
 
+    assert refusal.detail.keys() == {"problem", "table", "expected", "found"}, "it is about no cart"
     assert (refusal.detail["problem"], refusal.detail["table"]) == ("rows_written", table)
     assert refusal.detail["found"] < refusal.detail["expected"]
 
