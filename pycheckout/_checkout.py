@@ -603,7 +603,8 @@ select to_json({schema}inventory_adjust(
         `change_key`: 1 to 255 visible characters, the same for each retry of one change: the second call changes
         nothing. Without the key a lost connection is Unavailable with `outcome` unknown, and not tried again: a second
         call would count the units twice. Same transaction as `execute`. Raises InsufficientInventory if fewer are
-        there, IdempotencyKeyReused for a key of another change, and what `set` raises.
+        there, IdempotencyKeyReused for a key of another change, InvalidRequest, CartInconsistent, Busy, Unavailable and
+        NotInstalled.
         """
         return to.uuid("product_id", product_id), to.integer("delta", delta), to.text("change_key", change_key)
 

@@ -262,6 +262,8 @@ _ACTIVE = {
             "status": "ok",
             "subtotal_cents": 2000,
             "discounts_cents": 0,
+            "line_discounts_cents": 0,
+            "promo_discount_cents": 0,
             "total_cents": 2260,
             "shipping_cents": 100,
             "shipping_tax_cents": 0,

@@ -312,7 +312,8 @@ class Model:
         """Lines that a checkout would reject, and why.
 
         Each takes its units whole or not at all, from what the lines before it left. What a minimum frees is offered
-        once more, and then the minimums are judged once more, and never again.
+        once more, and then the minimums are judged once more, and never again; what the policy `vendor` frees, to
+        vendors whole.
         """
         left, notes = self.available.copy(), {}
         lines = self.orderable(cart)
@@ -332,7 +333,19 @@ class Model:
             else:
                 notes[item.id] = SHORT
         if policy == "vendor":
-            reject({item.vendor_store_id for item in lines if notes.get(item.id) == SHORT}, SHORT)
+            short = {item.vendor_store_id for item in lines if notes.get(item.id) == SHORT}
+            for item in reject(short, SHORT):
+                left[item.product_id] += item.quantity
+            for vendor in sorted(short, key=lambda each: min(it.id for it in lines if it.vendor_store_id == each)):
+                own = [item for item in lines if item.vendor_store_id == vendor and notes[item.id] == SHORT]
+                rest = left.copy()
+                for item in own:
+                    rest[item.product_id] -= item.quantity
+                if min(rest.values()) >= 0:
+                    left = rest
+                    for item in own:
+                        del notes[item.id]
+                    self.seen["offered once more to a vendor"] += 1
             return notes
 
         ended = self.below_minimum(cart, kept())
