@@ -38,11 +38,17 @@ def test_a_standby_answers_what_reads_and_refuses_what_writes():
         assert isinstance(there.result(waiting.buyer_store_id, waiting.id), ActiveCart)
         assert len(there.orders.list(buyer_store_id=cart.buyer_store_id).orders) == 2
         assert there.quotes.get(cart.buyer_store_id, cart.id).id == cart.id
+        order, *_ = done.vendor_orders
+        assert there.orders.get(order.order_id, buyer_store_id=cart.buyer_store_id).order_id == order.order_id
+        assert there.orders.history(order.order_id, buyer_store_id=cart.buyer_store_id) == ()
+        assert there.stock.levels([order.items[0].product_id]).levels
+        assert there.ads.verify("no.token", cart.buyer_store_id).reason == "malformed"
         assert there.outbox.backlog()
         assert there.audit() == ()
         with psycopg.connect(pair.dsn(), options=f"-c search_path={SCHEMA}", row_factory=dict_row) as conn:
             for view in VIEWS:
                 conn.execute(f"select * from {view}").fetchall()
+            conn.execute("select checkout_version(), (select count(*) from checkout_metrics())")
         for write in (
             lambda: there.execute(**waiting.request()),
             lambda: there.stock.set(uuid4(), 1),

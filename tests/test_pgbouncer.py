@@ -30,7 +30,7 @@ from races import at_once, wait_until
 CLIENTS = 4
 CALLS = 20
 
-# What docs/limits.md says for each pgbouncer.
+# What docs/operations.md says for each pgbouncer.
 OLD, NEW = {"prepare_threshold": None}, {}
 
 
