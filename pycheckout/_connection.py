@@ -149,7 +149,7 @@ class Attempts:
     def about(self, error: CheckoutError) -> CheckoutError:
         """The same error; it says what is known of a call whose answer did not come."""
         if isinstance(error, Unavailable):
-            error.outcome = "unknown" if self.sent and error.may_be_done else "nothing_done"
+            error.outcome = "unknown" if self.sent and error._may_be_done else "nothing_done"
             error.retryable = error.retryable and (self._replays or error.outcome == "nothing_done")
         if isinstance(error, ReadOnlyServer) and self.drained:
             error.hint = _ROUTED
@@ -384,7 +384,7 @@ def _ended_after(connection: psycopg.Connection[Any], left: float) -> Iterator[N
         with suppress(psycopg.Error):
             connection.cancel_safe(timeout=_GRACE)
         if not done.wait(_GRACE):
-            _cut(connection)
+            cut(connection)
 
     watching = threading.Thread(target=expire, name="pycheckout-timeout", daemon=True)
     watching.start()
@@ -416,7 +416,7 @@ async def _ended_after_async(connection: psycopg.AsyncConnection[Any], left: flo
         with suppress(psycopg.Error):
             await connection.cancel_safe(timeout=_GRACE)
         if not await finished(_GRACE):
-            _cut(connection)
+            cut(connection)
 
     watching = asyncio.create_task(expire())
     try:
@@ -426,7 +426,7 @@ async def _ended_after_async(connection: psycopg.AsyncConnection[Any], left: flo
         await watching
 
 
-def _cut(connection: _AnyConnection) -> None:
+def cut(connection: _AnyConnection) -> None:
     """Shut the socket: whoever waits for an answer there gets the error of a lost connection."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)

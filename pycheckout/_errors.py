@@ -195,7 +195,7 @@ class Unavailable(CheckoutError):
     """unknown: the call may have been committed, its answer was lost; nothing_done: it was not."""
 
     @property
-    def may_be_done(self) -> bool:
+    def _may_be_done(self) -> bool:
         # An error that the server reports undid the statement; a crash and a broken protocol say nothing of it.
         return self.sqlstate is None or self.sqlstate[:2] == "08" or self.sqlstate == "57P02"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,6 +19,7 @@ from psycopg.rows import class_row, scalar_row
 
 from . import _conninfo
 from ._brokers import TIMEOUT, Blame, Event, Publish, blame, check_broker, connected
+from ._connection import cut
 from ._errors import Busy, InvalidRequest, Unavailable, translated
 
 if TYPE_CHECKING:
@@ -477,14 +476,8 @@ async def _answer(conn: psycopg.AsyncConnection[Any], call: Coroutine[Any, Any, 
     finally:
         if not task.done():
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            _hang_up(conn)
+            cut(conn)
     return await task
-
-
-def _hang_up(conn: psycopg.AsyncConnection[Any]) -> None:
-    """Let whoever waits for this connection see it end."""
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.pgconn.socket)) as end:
-        end.shutdown(socket.SHUT_RDWR)
 
 
 def _described(exc: BaseException) -> str:

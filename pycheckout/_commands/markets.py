@@ -113,7 +113,7 @@ def market_move(
             typer.echo(json.dumps({"market": name, **asdict(moved)}, default=_iso))
         else:
             frozen = "" if moved.frozen_seconds is None else f", frozen for {moved.frozen_seconds:.3f} s"
-            proof = {None: "not compared", True: "every row is the same", False: "rows differ"}[moved.proven]
+            proof = "every row is the same" if moved.proven else "not compared"
             typer.echo(f"market {name} is at {moved.server} (move {moved.epoch}{frozen}); {proof}")
             if moved.followed_until is not None:
                 typer.echo(f"{move.source_place.name} follows, as a way back, until {_iso(moved.followed_until)}")

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,7 +111,7 @@ def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
         levels, lines = [], []
         for row in reader:
             available: Any = row["available"]
-            with suppress(TypeError, ValueError):
+            if re.fullmatch("[+-]?[0-9]+", available or ""):  # int() takes more
                 available = int(available)
             levels.append({"product_id": row["product_id"], "available": available})
             lines.append(reader.line_num)

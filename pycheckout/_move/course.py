@@ -61,7 +61,7 @@ class Moved:
     """None: it was frozen by a command that died."""
     tries: int
     proven: bool | None
-    """Whether both servers had the same rows when the target was opened. None: nobody compared."""
+    """True: both servers had the same rows when the target was opened. None: nobody compared."""
     findings: int | None
     """Of the audit at the target. None: it was not run."""
     followed_until: datetime | None
