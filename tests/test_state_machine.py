@@ -447,7 +447,12 @@ class Checkouts(RuleBasedStateMachine):
             wrong = None
         key = f"decided-{self.model.next()}" if decisions or data.draw(st.booleans()) else None
 
-        again = not key and order.status not in DECIDED_FROM and order.changes and order.changes[-1][0] == "decided"
+        again = (
+            not key
+            and order.status not in DECIDED_FROM
+            and order.changes
+            and order.changes[-1][::3] == ("decided", None)
+        )
         refusal = "OC012" if order.status not in DECIDED_FROM or not held else "OC005" if wrong else None
         call = ("vendor_order_decide", order_id)
         answer = self.expect(None if again else refusal, lambda: self.call(*call, Jsonb(decisions), key))

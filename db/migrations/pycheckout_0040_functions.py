@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "37fc38c03e81ce1b9f94abba34bdef8172a594d9c3a0e57c2c97e1d74aa2a598"
+FUNCTIONS_HASH = "65b41a00e117220a7ebcbec76f787a2528c03750ffa4a0ff3b458a2de587a5dc"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -17,8 +17,9 @@ begin
            updated_at = v_now
      where stock.product_id = inventory_write_available.product_id
     returning stock.slots into v_slots;
-    if v_slots is null then
-      perform checkout_raise_rows(null, 'inventory_items', 1, 0);
+    get diagnostics v_rows = row_count;
+    if v_rows <> 1 then
+      perform checkout_raise_rows(null, 'inventory_items', 1, v_rows);
     end if;
 
     -- the first slots take what does not divide
