@@ -73,7 +73,7 @@ select set_config(setting.name, wanted.value, false)
 _HAS_LEDGER = "select to_regclass(quote_ident(current_schema()) || '.checkout_ledger') is not null"
 
 _HAS_RELEASES = "select to_regclass(quote_ident(current_schema()) || '.checkout_releases') is not null"
-_DEPLOYED = "select (select version from checkout_releases order by id desc limit 1)"
+_DEPLOYED = "select version from checkout_releases order by id desc limit 1"
 
 _APPLIED = """
 select migration_id

@@ -172,8 +172,7 @@ def _order_history(
     """Show what happened to an order since its checkout, payments too."""
     if buyer is None and vendor is None:
         return f"select json_array_elements(order_changes_list(%s::uuid, null, {_ITS_VENDOR}))", (order, order)
-    listed = "select json_array_elements(order_changes_list(%s::uuid, %s::uuid, %s::uuid))"
-    return listed, (order, buyer, vendor)
+    return OrderCalls.history.statement(order, buyer_store_id=buyer, vendor_store_id=vendor)
 
 
 @calls(orders, "extend", grant="checkout_grant_orders")
