@@ -60,6 +60,9 @@ DETAILS = {
     "unsupported_media_type": "The body must be application/json.",
 }
 
+UNREADABLE = {"22P05": r"holds \u0000, which PostgreSQL does not store"}
+"""What PostgreSQL cannot read, by its SQLSTATE. No function was reached that could name the field."""
+
 
 def text(most: int, *, blank: bool = False, least: int | None = None) -> dict[str, Any]:
     """The schema of a text that the database can store, with something to read in it unless it may be `blank`."""

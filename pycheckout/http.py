@@ -42,7 +42,7 @@ from ._checkout import (
     ReservationPolicy,
 )
 from ._connection import AsyncPool, Attempts, Pool, run, run_async
-from ._errors import CheckoutError, OrderNotFound
+from ._errors import CheckoutError, InvalidRequest, OrderNotFound
 from ._http_docs import Problem
 from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
 
@@ -695,6 +695,8 @@ class _Problems:
     def _of_the_checkout(self, exc: CheckoutError) -> Response:
         detail = exc.detail
         errors = [detail] if detail.keys() == {"field", "problem"} else []
+        if not detail and isinstance(exc, InvalidRequest):
+            errors = [{"field": "request", "problem": docs.UNREADABLE.get(exc.sqlstate or "", "cannot be read")}]
         context = {name: detail[name] for name in docs.CONTEXT if name in detail}
         if lines := detail.get("items"):
             # The lines that are short, without what is left of them: stock is nobody's business.
