@@ -390,7 +390,7 @@ def test_execute_and_show_tell_tax_shipping_number_minimum_and_what_is_noted(exe
     db.execute("update cart_items set tax_cents = 80 where vendor_store_id = %s", [cart.vendors[0]])
     db.execute("update cart_records set total_cents = total_cents + 330")
 
-    noted = ("--purchase-order", "PO-1", "--metadata", '{"a_cents": "x"}', "--expires-in", "1.5")
+    noted = ("--purchase-order", "PO-1", "--metadata", '{"a_cents": "x"}', "--expires-in", "90m")
     done = execute(cart, *noted, "--billing-address", json.dumps(ADDRESS))
 
     assert done.returncode == 0, done.stderr

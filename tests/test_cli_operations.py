@@ -376,9 +376,29 @@ def test_orders_expire_once_and_get_more_time(run, answer, db, add_cart, checkou
     assert values(db, "select id::text from vendor_orders where status = 'expired'") == [orders[2]]
 
 
-@pytest.mark.parametrize("every", ["soon", "0s", "-1s", "5w"])
-def test_a_time_between_looks_that_is_none_is_wrong_usage(run, every):
-    assert run("expire", f"--every={every}").returncode == 2
+@pytest.mark.parametrize("time", ["soon", "0s", "-1s", "5w", "30", "1 s", "1e3s", "999999999d", "none"])
+def test_a_time_that_is_none_is_wrong_usage(run, time):
+    refused = run("expire", f"--every={time}")
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in " ".join(refused.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("doctor", "--backlog"),
+        ("execute", "--buyer=b", "--cart=c", "--key=k", "--address={}", "--payment-method=ach", "--expires-in"),
+        ("market", "move", "eu", "--to=b", "--way-back"),
+        *(("relay", "--broker=redis://h", option) for option in ("--lease", "--poll", "--timeout")),
+        ("top", "--every"),
+    ],
+    ids=lambda options: options[-1],
+)
+def test_every_time_has_a_unit(run, options):
+    refused = run(*options, "30")
+
+    assert (refused.returncode, refused.stdout) == (2, "") and "a time with its unit" in refused.stderr
 
 
 def test_looks_go_on_until_sigterm(dsn, db, add_cart, checkout_sql):

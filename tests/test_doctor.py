@@ -472,7 +472,7 @@ def test_events_that_nobody_publishes(command, db, add_cart, checkout):
 
     assert (found["check"], found["subject"]) == ("outbox_backlog", "outbox_events")
     assert found["problem"].startswith("has 2 unpublished events, the oldest for 00:20:")
-    assert command("--backlog", "30") == []
+    assert command("--backlog", "30m") == []
     db.execute(found["remedy"].partition(": ")[2])  # what it names to look at is there
     db.execute("select outbox_ack(null, array_agg(id)) from outbox_events")  # as the relay does
     assert command() == []
@@ -487,7 +487,7 @@ def test_orders_that_nobody_ends_in_time(command, db, add_cart, checkout_sql):
 
     assert (found["check"], found["subject"]) == ("deadlines_passed", "vendor_orders")
     assert found["problem"].startswith("has 2 orders that were to be paid in time, the first for 00:20:")
-    assert command("--backlog", "30") == []
+    assert command("--backlog", "30m") == []
     db.execute(found["remedy"].partition(": ")[2])
     db.execute("select vendor_orders_expire()")
     assert command() == []

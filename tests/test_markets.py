@@ -335,7 +335,7 @@ def test_the_doctor_answers_for_each_market_and_the_worst_counts(fleet, silent):
 
 
 def test_expire_looks_again_in_each_market_while_one_is_away(fleet, silent):
-    command = [PROGRAM, "expire", "--all-markets", "--every", "0.2s", "--json", "--markets", str(silent.path)]
+    command = [PROGRAM, "expire", "--all-markets", "--every", "200ms", "--json", "--markets", str(silent.path)]
     with subprocess.Popen(command, env=environment(), text=True, stdout=subprocess.PIPE) as process:
         try:
             for market in ("ok", "ca", "tx"):
@@ -357,7 +357,7 @@ def test_expire_looks_again_in_each_market_while_one_is_away(fleet, silent):
 def test_one_relay_publishes_every_market_while_one_is_away(fleet, silent):
     with running("redis") as broker:
         port = _free_port()
-        command = [PROGRAM, "relay", "--all-markets", "--broker", broker.url, "--poll", "0.1", "--listen", str(port)]
+        command = [PROGRAM, "relay", "--all-markets", "--broker", broker.url, "--poll", "100ms", "--listen", str(port)]
         command += ["--markets", str(silent.path)]
         with subprocess.Popen(command, env=environment(), text=True, stdout=subprocess.PIPE) as process:
             try:

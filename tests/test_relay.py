@@ -113,7 +113,7 @@ def process(dsn: str, inbox: Inbox) -> Iterator[Callable[..., "subprocess.Popen[
     processes: list[subprocess.Popen[str]] = []
 
     def process(*args: str, database: str = dsn, url: str = inbox.broker.url) -> "subprocess.Popen[str]":
-        options = ["--database", database, "--broker", url, "--destination", inbox.destination, "--poll", "0.05"]
+        options = ["--database", database, "--broker", url, "--destination", inbox.destination, "--poll", "50ms"]
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", "from pycheckout.cli import main; main()", "relay", *options, *args],
@@ -324,7 +324,7 @@ def test_a_relay_killed_between_publishing_and_marking_sends_the_same_event_agai
     """Particular/docs.particular.net#1816: at least once, and the consumer can tell."""
     event = str(emit(uuid4()))
     with stopped_before_the_mark(db):
-        killed = process("--lease", "1")
+        killed = process("--lease", "1s")
         inbox.wait_for(event)
         backend = wait_for_waiter(db, db.info.backend_pid)
         killed.send_signal(signal.SIGKILL)
@@ -599,11 +599,11 @@ def test_a_relay_killed_in_the_middle_of_a_run_is_followed_by_another_in_order(d
     aggregate = uuid4()
     events = [str(emit(aggregate)) for _ in range(6)]
     slow.delay = 0.3
-    killed = process("--lease", "2", url=f"redis://127.0.0.1:{slow.port}")
+    killed = process("--lease", "2s", url=f"redis://127.0.0.1:{slow.port}")
     inbox.wait_for(events[1])
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=30)
-    process("--lease", "2")
+    process("--lease", "2s")
 
     inbox.wait_for(*events)
     assert list(dict.fromkeys(inbox.ids())) == events
@@ -791,7 +791,7 @@ def test_a_drain_gives_up_when_broker_or_database_stay_away(process, elsewhere, 
     emit(uuid4())
     options = {"url": "redis://127.0.0.1:1"} if away == "broker" else {"database": elsewhere(port=1)}
     began = time.monotonic()
-    gave_up = process("--drain", "--timeout", "2", **options)
+    gave_up = process("--drain", "--timeout", "2s", **options)
     output, errors = gave_up.communicate(timeout=60)
 
     assert (gave_up.returncode, output) == (4, "")

@@ -80,7 +80,7 @@ def test_an_operator_may_look_and_another_role_is_told_who_may(db, dsn, new_role
 
 
 def test_it_looks_again_until_it_is_interrupted(dsn):
-    command = [PROGRAM, "top", "--json", "--every", "0.2", "--database", dsn]
+    command = [PROGRAM, "top", "--json", "--every", "200ms", "--database", dsn]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     looks = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_in_a_terminal_of_80_columns_it_is_a_screen_of_its_own_until_ctrl_c(dsn)
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     env = environment({"TERM": "xterm-256color"})
     env.pop("COLUMNS")
-    command = [PROGRAM, "top", "--database", dsn, "--every", "0.2"]
+    command = [PROGRAM, "top", "--database", dsn, "--every", "200ms"]
     process = subprocess.Popen(command, env=env, stdin=its, stdout=its, stderr=its)
     os.close(its)
     try:

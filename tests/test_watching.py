@@ -40,7 +40,7 @@ def broker() -> Iterator[Broker]:
 def relay(dsn: str, broker: Broker) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
     """relay(): the command, listening at relay.port; stopped at the end."""
     port = _free_port()
-    options = ["--database", dsn, "--broker", broker.url, "--destination", uuid4().hex, "--poll", "0.05"]
+    options = ["--database", dsn, "--broker", broker.url, "--destination", uuid4().hex, "--poll", "50ms"]
     with ExitStack() as stack:
 
         def relay() -> "subprocess.Popen[bytes]":

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,12 +50,38 @@ OlderThan = Annotated[str, typer.Option(metavar="INTERVAL", help="The age, as Po
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Rows to delete in one transaction.")]
 
 
-def seconds_argument(option: str, value: str) -> float:
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)(s|m|h|d)?", value)
-    seconds = float(found[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else 0.0
-    if seconds <= 0:
-        raise typer.BadParameter(f"{option}: a time above 0, such as 30s, 5m or 1h")
-    return seconds
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def time_option(
+    help: str,
+    *,
+    default: str | None = None,
+    least: timedelta = timedelta(0),
+    most: timedelta = timedelta(days=366),
+    none: bool = False,
+) -> Any:
+    """An option that is a time, a number with its unit: 500ms, 30s, 5m, 1h, 2d; `none`: or that word, for None."""
+
+    def parsed(value: str | timedelta) -> timedelta | None:
+        if isinstance(value, timedelta):  # the default
+            return value
+        if none and value == "none":
+            return None
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", value)
+        span = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else None
+        if span is None or not least <= span <= most:
+            raise typer.BadParameter(
+                f"a time with its unit, such as 500ms, 30s, 5m, 1h or 2d, from {_written(least)} to {_written(most)}"
+            )
+        return span
+
+    return typer.Option(parser=parsed, metavar="TIME", help=help, show_default=default or False)
+
+
+def _written(span: timedelta) -> str:
+    unit = next((unit for unit in ("d", "h", "m", "s") if span and not span % timedelta(**{_UNITS[unit]: 1})), "ms")
+    return f"{span // timedelta(**{_UNITS[unit]: 1})}{unit}"
 
 
 def json_argument(option: str, value: str) -> Any:

@@ -17,7 +17,7 @@ from .._checkout import AdTokenPolicy, CheckoutCalls, ReservationPolicy
 from .._money import amount, money
 from .._types import ActiveCart, CheckoutResult, build
 from ._app import CHECKOUT, Command, app
-from ._options import Database, Json, Schema, json_argument
+from ._options import Database, Json, Schema, json_argument, time_option
 from ._places import in_market
 from ._printing import lacking, telling, wide_console
 from ._session import checkout, connected
@@ -50,9 +50,7 @@ def execute(
     ] = None,
     purchase_order: Annotated[str | None, typer.Option(metavar="TEXT", help="The buyer's own number.")] = None,
     metadata: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="An object to note on the orders.")] = None,
-    expires_in: Annotated[
-        float | None, typer.Option(metavar="HOURS", min=0, max=8784, help="How long orders wait to be paid for.")
-    ] = None,
+    expires_in: Annotated[timedelta | None, time_option("How long orders wait to be paid for.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check a cart out, or replay what it became."""
@@ -70,7 +68,7 @@ def execute(
             billing_address=None if billing_address is None else json_argument("--billing-address", billing_address),
             purchase_order=purchase_order,
             metadata=None if metadata is None else json_argument("--metadata", metadata),
-            expires_in=None if expires_in is None else timedelta(hours=expires_in),
+            expires_in=expires_in,
         )
     _show(answer, as_json)
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from .._checkout import OrderCalls
 from ._app import AGAIN, CLEAR, Command, app
-from ._options import Batch, Json, OlderThan, seconds_argument
+from ._options import Batch, Json, OlderThan, time_option
 from ._places import Place, at_each, in_markets, worst
 from ._printing import telling
 from ._session import checkout, connected
@@ -27,33 +28,33 @@ from ._statements import Statement, calls
 def expire_command(
     places: Sequence[Place],
     every: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Look again after so long, as 30s, 5m or 1h, until SIGTERM.")
+        timedelta | None,
+        time_option("Look again after so long, until SIGTERM.", least=timedelta(milliseconds=100)),
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Orders to end in one transaction.")] = 100,
     as_json: Json = False,
 ) -> None:
     """End the orders that were not paid in time, and give their stock back."""
-    seconds = None if every is None else seconds_argument("--every", every)
     stop = threading.Event()
-    if seconds is not None:
+    if every is not None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
 
     def again_and_again(place: Place) -> None:
         while not stop.is_set():
             try:
-                _expire_all(place, batch, as_json, stop, quiet=seconds is not None)
+                _expire_all(place, batch, as_json, stop, quiet=every is not None)
             except typer.Exit as exc:
                 # busy, away, or only orders left whose stock cannot be given back: said by then, and tried again;
                 # beside other markets, whatever it is
                 final = exc.exit_code != AGAIN and getattr(exc.__cause__, "sqlstate", None) != "OC012"
-                if seconds is None or (final and not places[1:]):
+                if every is None or (final and not places[1:]):
                     raise
-            if seconds is None:
+            if every is None:
                 return
-            stop.wait(seconds)
+            stop.wait(every.total_seconds())
 
-    if seconds is not None:  # a thread each, since none of them ends
+    if every is not None:  # a thread each, since none of them ends
         places = [replace(place, server=place.market) for place in places]
     if code := worst([each.code for each in at_each(places, again_and_again)]):
         raise typer.Exit(code)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from .. import _doctor
 from .._migrate import Migrated, Plan, migrate, plan, plan_sql, rollback
 from ._app import FAILED, INSTALL, Command, app
-from ._options import Database, Json, NewSchema
+from ._options import Database, Json, NewSchema, time_option
 from ._places import Place, at_each, in_market, in_markets, worst
 from ._printing import stderr, telling
 from ._session import connected, refusals
@@ -128,15 +128,15 @@ def rollback_command(
 def doctor(
     places: Sequence[Place],
     backlog: Annotated[
-        float, typer.Option(metavar="MINUTES", min=0, help="How long an event may wait to be published.")
-    ] = int(_doctor.BACKLOG / timedelta(minutes=1)),
+        timedelta, time_option("How long an event may wait to be published.", default="15m")
+    ] = _doctor.BACKLOG,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
 ) -> None:
     """Look at the installation: release, rights, time-outs, autovacuum, backlog. Exit code 1 if something is wrong."""
 
     def look(place: Place) -> list[_doctor.Finding]:
         with connected(place.database, place.schema, as_json, market=place.market) as conn:
-            return _doctor.findings(conn, place.schema, timedelta(minutes=backlog))
+            return _doctor.findings(conn, place.schema, backlog)
 
     codes = []
     for each in at_each(places, look):

@@ -13,7 +13,7 @@ from .. import _move
 from .._errors import CheckoutError
 from ..markets import Markets
 from ._app import FAILED, FOUND, INSTALL, Command, command_group
-from ._options import Json, MarketsFile, seconds_argument
+from ._options import Json, MarketsFile, time_option
 from ._printing import progress, stderr, telling
 from ._session import refusals
 
@@ -57,13 +57,14 @@ def market_move(
         ),
     ] = "",
     way_back: Annotated[
-        str,
-        typer.Option(
-            "--way-back",
-            metavar="TIME",
-            help="How long the source is to follow the target afterwards, so that the market can come back; or `none`.",
+        timedelta | None,
+        time_option(
+            "How long the source is to follow the target afterwards, so that the market can come back; or `none`.",
+            default="1d",
+            least=timedelta(milliseconds=100),
+            none=True,
         ),
-    ] = "1d",
+    ] = timedelta(days=1),
     tries: Annotated[int, typer.Option("--tries", metavar="N", min=1, help="Attempts to freeze the market.")] = 20,
     max_wal: Annotated[
         float, typer.Option("--max-wal", metavar="GB", min=0.001, help="WAL that a server may keep for the move.")
@@ -81,7 +82,7 @@ def market_move(
         pg_dump=pg_dump,
         source_address=source_address,
         target_address=target_address,
-        way_back=None if way_back == "none" else timedelta(seconds=seconds_argument("--way-back", way_back)),
+        way_back=way_back,
         tries=tries,
         max_wal=int(max_wal * 1024**3),
         given_up=tuple(given_up or ()),

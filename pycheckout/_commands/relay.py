@@ -7,12 +7,14 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
 from .._migrate import _parameters
 from ._app import AGAIN, WATCH, Command, app
+from ._options import time_option
 from ._places import Place, in_markets, worst
 from ._printing import lacking, stderr, telling
 from ._session import refusals
@@ -38,17 +40,23 @@ def relay(
     source: Annotated[str, typer.Option(metavar="TEXT", help="The CloudEvents attribute `source`.")] = "pycheckout",
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Events to claim at once.")] = 100,
     lease: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=1, max=86400, help="How soon the events of a relay that died are free."),
-    ] = 30.0,
+        timedelta,
+        time_option(
+            "How soon the events of a relay that died are free.",
+            default="30s",
+            least=timedelta(seconds=1),
+            most=timedelta(days=1),
+        ),
+    ] = timedelta(seconds=30),
     poll: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.01, help="The time between looks at an idle outbox.")
-    ] = 1.0,
+        timedelta,
+        time_option("The time between looks at an idle outbox.", default="1s", least=timedelta(milliseconds=10)),
+    ] = timedelta(seconds=1),
     max_attempts: Annotated[int, typer.Option(metavar="N", min=1, help="Attempts before an event is parked.")] = 12,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing is due.")] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long --drain goes on without publishing anything.")
-    ] = 60.0,
+        timedelta, time_option("How long --drain goes on without publishing anything.", default="1m")
+    ] = timedelta(minutes=1),
     listen: Annotated[
         str | None,
         typer.Option(
@@ -69,8 +77,8 @@ def relay(
                 destination=destination,
                 source=source if place.market is None else f"{source}/{place.market}",
                 batch=batch,
-                lease_seconds=lease,
-                poll_seconds=poll,
+                lease_seconds=lease.total_seconds(),
+                poll_seconds=poll.total_seconds(),
                 max_attempts=max_attempts,
             )
         except ValueError as exc:
@@ -96,7 +104,7 @@ def relay(
             code = 0
             try:
                 with refusals(False, params[place], place.schema, "checkout_grant_relay", place.market):
-                    published += await relays[place].run(until_empty=drain, timeout=timeout)
+                    published += await relays[place].run(until_empty=drain, timeout=timeout.total_seconds())
             except typer.Exit as exc:  # said by then
                 if not places[1:]:
                     raise

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from .. import _audit, _conninfo, _top
 from ._app import FOUND, WATCH, Command, app
-from ._options import Database, Json, Schema
+from ._options import Database, Json, Schema, time_option
 from ._places import Place, at_each, in_market, in_markets, worst
 from ._printing import lacking, progress, telling, wide_console
 from ._session import connected
@@ -117,8 +117,9 @@ def top(
     database: Database = "",
     schema: Schema = None,
     every: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.2, max=3600, help="The time between two looks.")
-    ] = 2.0,
+        timedelta,
+        time_option("The time between two looks.", default="2s", least=timedelta(milliseconds=200), most=timedelta(hours=1)),
+    ] = timedelta(seconds=2),
     once: Annotated[bool, typer.Option("--once", help="Look once; so it is where the output is no terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
 ) -> None:
@@ -139,9 +140,9 @@ def top(
                 sys.stdout.flush()
                 if once or not as_json:
                     return
-                time.sleep(every)
+                time.sleep(every.total_seconds())
                 found = look()
         with Live(_top.screen(found, console.height), console=console, screen=True, auto_refresh=False) as live:
             while True:
-                time.sleep(every)
+                time.sleep(every.total_seconds())
                 live.update(_top.screen(look(), console.height), refresh=True)
