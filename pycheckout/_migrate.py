@@ -23,6 +23,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
+from ._arguments import invalid
 from ._conninfo import parameters
 from ._errors import CheckoutError, MigrationError, Unavailable, json_object, translated
 from ._release import db_folder, deployment, release
@@ -94,7 +95,7 @@ class Migrated:
 
 
 def migrate(
-    conninfo: str = "",
+    database: str = "",
     *,
     schema: str | None = None,
     create_schema: bool = False,
@@ -102,7 +103,7 @@ def migrate(
 ) -> Migrated:
     """Apply what is pending, then deploy the functions of this release.
 
-    `conninfo`: a libpq URL or DSN, or SQLAlchemy's URL (`postgresql+psycopg://`); "" is
+    `database`: a libpq URL or DSN, or SQLAlchemy's URL (`postgresql+psycopg://`); "" is
     libpq's environment. `schema`: where to install, by default the first of the
     search_path; `create_schema` makes it if it is missing. `timeout`: seconds to wait for
     another migration to end. Connect as the owner and without a transaction pooler.
@@ -110,9 +111,10 @@ def migrate(
 
     Each migration has transactions of its own, so those before a failure stay, and
     the next call goes on from there. Raises MigrationError, `__cause__` being the
-    error behind it, and Unavailable if there is no connection.
+    error behind it, InvalidRequest for a `database` that libpq cannot read, and
+    Unavailable if there is no connection.
     """
-    with _locked(conninfo, schema, create_schema, timeout, looks_first=True) as work:
+    with _locked(database, schema, create_schema, timeout, looks_first=True) as work:
         applied = work.each(work.backend.to_apply(work.migrations), work.backend.apply_one)
         if left := work.backend.to_apply(work.migrations):
             raise MigrationError(f"still pending: {_ids(left)}")
@@ -122,7 +124,7 @@ def migrate(
 
 
 def rollback(
-    conninfo: str = "", *, schema: str | None = None, to: str | None = None, timeout: float = 300.0
+    database: str = "", *, schema: str | None = None, to: str | None = None, timeout: float = 300.0
 ) -> Migrated:
     """Take all of this package out of a schema, newest migration first; or what came after a release.
 
@@ -131,7 +133,7 @@ def rollback(
     rows would be lost, or while something of the host depends on what would go; the error names them.
     """
     last = None if to is None else _last_migration(to)
-    with _locked(conninfo, schema, False, timeout, back_to=last) as work:
+    with _locked(database, schema, False, timeout, back_to=last) as work:
         installed = work.backend.get_applied_migration_hashes()
         known = {migration.hash for migration in work.migrations}
         newer = work.guard.execute(_APPLIED, (list(set(installed) - known),)).fetchall()
@@ -200,9 +202,9 @@ class Plan:
     """What would stop it before any change, each with `problem`, `message` and `hint`."""
 
 
-def plan(conninfo: str = "", *, schema: str | None = None) -> Plan:
+def plan(database: str = "", *, schema: str | None = None) -> Plan:
     """What `migrate` would do, looked up without a lock and without changing anything. Errors as in `migrate`."""
-    params = _parameters(conninfo)
+    params = _parameters(database)
     with _explained("connecting"):
         conn = psycopg.connect(**params, autocommit=True, row_factory=dict_row)
     with closing(conn), _explained("looking at the schema"):
@@ -313,7 +315,7 @@ class _Work:
 
 @contextmanager
 def _locked(
-    conninfo: str,
+    database: str,
     schema: str | None,
     create_schema: bool,
     timeout: float,
@@ -323,7 +325,7 @@ def _locked(
 ) -> Iterator[_Work]:
     deadline = time.monotonic() + timeout
     migrations = _read_migrations()
-    params = _parameters(conninfo)
+    params = _parameters(database)
     with ExitStack() as stack:
         with _explained("connecting"):
             guard = psycopg.connect(**params, autocommit=True, row_factory=tuple_row)
@@ -363,14 +365,14 @@ def _read_migrations() -> MigrationList:
     return migrations
 
 
-def _parameters(conninfo: str) -> dict[str, Any]:
+def _parameters(database: str) -> dict[str, Any]:
     try:
-        return {**parameters(conninfo), "application_name": _NAME}
+        return {**parameters(database), "application_name": _NAME}
     except psycopg.ProgrammingError:
         # libpq quotes the text, and with it the password.
-        raise MigrationError(
-            "not a libpq URL (postgresql://...) or DSN (host=... dbname=...)",
-            hint="A schema goes into `schema`, not into the URL.",
+        raise invalid(
+            "database",
+            "is not a libpq URL (postgresql://...) or DSN (host=... dbname=...); a schema goes into `schema`",
         ) from None
 
 

@@ -217,7 +217,7 @@ class Markets(Mapping[str, Checkout]):
         return self._map.servers
 
     def close(self) -> None:
-        """Close the pools. Those of `async_` are closed by its `close()`."""
+        """Close the pools; a call after that makes new ones. Those of `async_` are closed by its `close()`."""
         with self._lock:
             pools, self._pools, self._checkouts = self._pools, {}, {}
         for pool in pools.values():
@@ -275,7 +275,7 @@ class AsyncMarkets(Mapping[str, AsyncCheckout]):
         return name in self._map.markets
 
     async def close(self) -> None:
-        """Close the pools."""
+        """Close the pools; a call after that makes new ones."""
         pools, self._pools, self._checkouts = self._pools, {}, {}
         for pool in pools.values():
             await pool.close()

@@ -136,7 +136,7 @@ def test_plan_of_a_role_that_may_not_read_says_where_it_failed(url, admin, reade
 
 @pytest.mark.parametrize("address", ["postgresql://me:hunter2@host/db?schema=x", "hunter2"])
 def test_malformed_address_is_refused_without_showing_its_password(address):
-    with pytest.raises(MigrationError, match="not a libpq URL") as caught:
+    with pytest.raises(pycheckout.InvalidRequest, match="database is not a libpq URL") as caught:
         pycheckout.migrate(address)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__
