@@ -395,8 +395,8 @@ def test_a_time_that_is_none_is_wrong_usage(run, time):
     ],
     ids=lambda options: options[-1],
 )
-def test_every_time_has_a_unit(run, options):
-    refused = run(*options, "30")
+def test_every_time_has_a_unit(options):
+    refused = run_command(*options, "30")
 
     assert (refused.returncode, refused.stdout) == (2, "") and "a time with its unit" in refused.stderr
 
