@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row, scalar_row
+from psycopg.rows import dict_row, scalar_row, tuple_row
 
 
 def rows(conn: psycopg.Connection, query: str, *params: Any) -> list[dict[str, Any]]:
@@ -22,6 +22,13 @@ def row(conn: psycopg.Connection, query: str, *params: Any) -> dict[str, Any]:
 def values(conn: psycopg.Connection, query: str, *params: Any) -> list[Any]:
     """The values of a query's only column."""
     return conn.cursor(row_factory=scalar_row).execute(query, params).fetchall()
+
+
+def level(conn: psycopg.Connection, product_id: Any) -> tuple[int, int] | None:
+    """What is available of a product and what is reserved; None: it has no stock."""
+    query = "select available_qty::int, reserved_qty::int from inventory_levels where product_id = %s"
+    found: tuple[int, int] | None = conn.cursor(row_factory=tuple_row).execute(query, (product_id,)).fetchone()
+    return found
 
 
 class Refusal:

@@ -5,6 +5,7 @@ one is started. TEST_SECOND_SERVER leaves out what is the same on every server.
 """
 
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -246,6 +247,13 @@ def proxy(dsn: str) -> Iterator[Any]:
     with proxy_to(address["host"], int(address["port"])) as proxy:
         yield proxy
         assert proxy.pending == 0, "the test ended before all its cuts were made"
+
+
+@pytest.fixture
+def attempts(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
+    """attempts(): how many attempts the last call of the wrapper made."""
+    caplog.set_level(logging.INFO, logger="pycheckout")
+    return lambda: caplog.records[-1].attempts  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ looks the same. So each test pins what the server did at the cut, and then what 
 
 import asyncio
 import itertools
-import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -39,13 +38,6 @@ pytestmark = pytest.mark.usefixtures("brief_pauses")
 @pytest.fixture
 def proxied(proxy, dsn):
     return proxy.dsn(dsn)
-
-
-@pytest.fixture
-def attempts(caplog):
-    """attempts(): how many attempts the last call made."""
-    caplog.set_level(logging.INFO, logger="pycheckout")
-    return lambda: caplog.records[-1].attempts
 
 
 @pytest.fixture(params=["pool", "async pool"])

@@ -9,7 +9,7 @@ from events import validate
 from test_payment_record import money, record
 
 import pycheckout
-from checks import refused, row, rows, values
+from checks import level, refused, row, rows, values
 from races import at_once, blocked
 
 HOUR = timedelta(hours=1)
@@ -17,11 +17,6 @@ HOUR = timedelta(hours=1)
 
 def expire(db, max_rows=100, conn=None):
     return values(conn or db, "select vendor_orders_expire(%s)", max_rows)[0]
-
-
-def level(db, product_id):
-    found = "select available_qty::int, reserved_qty::int from inventory_levels where product_id = %s"
-    return tuple(row(db, found, product_id).values())
 
 
 def told(db, kind="expired"):

@@ -6,10 +6,8 @@ import psycopg
 import pytest
 from events import validate
 
-from checks import refused, row, rows, values
+from checks import level, refused, row, rows, values
 from races import at_once, blocked
-
-LEVEL = "select available_qty::int, reserved_qty::int from inventory_levels where product_id = %s"
 
 
 @pytest.fixture
@@ -21,10 +19,6 @@ def call(db):
         return values(conn, f"select {function}({places})", *args)[0]
 
     return call
-
-
-def level(db, product_id):
-    return tuple(db.execute(LEVEL, (product_id,)).fetchone())
 
 
 def changes(db):

@@ -5,7 +5,6 @@ Reported elsewhere as: prepared statements that clash, or vanish, behind a trans
 
 import itertools
 import json
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,12 +66,6 @@ def pool_of(dsn, size=1, **kwargs):
     with ConnectionPool(dsn, min_size=size, max_size=size, kwargs=kwargs, timeout=10, open=True) as pool:
         pool.wait()
         yield pool
-
-
-@pytest.fixture
-def attempts(caplog):
-    caplog.set_level(logging.INFO, logger="pycheckout")
-    return lambda: caplog.records[-1].attempts
 
 
 def test_transactions_of_one_client_run_on_several_backends(pooled):

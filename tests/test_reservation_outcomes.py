@@ -3,16 +3,9 @@
 import pytest
 from psycopg.types.json import Jsonb
 
-from checks import refused, rows, values
+from checks import level, refused, rows, values
 
 SHORT = {"type": "insufficient_inventory", "message": "Rejected: there was not enough stock."}
-
-
-def level(db, product_id):
-    [(available, reserved)] = db.execute(
-        "select available_qty, reserved_qty from inventory_levels where product_id = %s", (product_id,)
-    )
-    return available, reserved
 
 
 def states(result):

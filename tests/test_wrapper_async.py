@@ -1,7 +1,6 @@
 """The async twins keep the same promises."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -17,12 +16,6 @@ from pycheckout import Busy, CartExpired, CartNotFound, InvalidRequest, NotInsta
 from races import wait_until_blocked
 
 IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
-
-
-@pytest.fixture
-def attempts(caplog):
-    caplog.set_level(logging.INFO, logger="pycheckout")
-    return lambda: caplog.records[-1].attempts
 
 
 def checkout_async(conn, cart, key="k1", **overrides):

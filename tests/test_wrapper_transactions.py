@@ -1,6 +1,5 @@
 """Whose transaction a checkout is, and which errors are tried again."""
 
-import logging
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,6 @@ from races import wait_until, wait_until_blocked
 IDLE, INTRANS, INERROR = TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR
 
 LOCK_CART = "select from cart_records where id = %s for update"
-
-
-@pytest.fixture
-def attempts(caplog):
-    """attempts(): how many attempts the last call made."""
-    caplog.set_level(logging.INFO, logger="pycheckout")
-    return lambda: caplog.records[-1].attempts
 
 
 @contextmanager
