@@ -269,8 +269,7 @@ def test_rollback_after_the_archive_was_dropped_is_refused(database):
         conn.execute("drop table checkout_groups_archive")
         with pytest.raises(pycheckout.MigrationError, match="its archive was dropped"):
             pycheckout.rollback(url)
-        pycheckout.migrate(url)
-        assert value(conn, "select checkout_version() ->> 'version'")
+        assert value(conn, "select checkout_version() ->> 'version'"), "nothing was undone"
 
 
 def test_index_and_columns_of_the_host_outlive_the_rollback(database):
