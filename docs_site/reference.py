@@ -35,6 +35,7 @@ SCOPES = {
     "quotes": ("checkout_grant_quotes", "For whoever writes quotes"),
     "orders": ("checkout_grant_orders", "For whoever changes orders"),
     "payments": ("checkout_grant_payments", "For whoever hears of payments"),
+    "stock": ("checkout_grant_stock", "For whoever keeps stock"),
     "relay": ("checkout_grant_relay", "For the relay"),
     "operators": ("checkout_grant_operators", "For people who watch"),
 }
@@ -85,7 +86,7 @@ ARGUMENTS = {
     "reason": "1 to 1000 characters; it is told in the event.",
     "reservation_policy": "What a short line rejects: itself (`partial`), its vendor (`vendor`) or everything (`all`).",
     "role_name": "A role of the server.",
-    "scope": "`checkout`, `quotes`, `orders`, `payments`, `relay` or `operators`.",
+    "scope": "`checkout`, `quotes`, `orders`, `payments`, `stock`, `relay` or `operators`.",
     "secret": "Its bytes, 32 or more.",
     "shipping_address": "`{line1, line2, city, state, postal_code, country}`; line1, city and country are a must.",
     "shipping_line": "`{code, title, price_cents}`, the buyer's choice as you found it; in no total.",

@@ -64,6 +64,7 @@ FOR_THE_OWNER = {
     "checkout_grant_payments",
     "checkout_grant_quotes",
     "checkout_grant_relay",
+    "checkout_grant_stock",
     "checkout_revoke",
     "market_status",
 }

@@ -407,6 +407,7 @@ def test_null_everywhere_is_refused(db, nothing_written):
         "checkout_grant(null)",
         "checkout_grant_quotes(null)",
         "checkout_grant_operators(null)",
+        "checkout_grant_stock(null)",
         "checkout_erase(null)",
     ):
         with nothing_written(), refused("OC005"):

@@ -86,6 +86,7 @@ def test_each_role_of_the_page_may_do_its_own_and_nothing_else(deployed):
         "shop_quotes": "select checkout.cart_put('{}')",
         "shop_orders": "select checkout.vendor_order_cancel(gen_random_uuid(), 'x')",
         "shop_payments": "select checkout.payment_record(gen_random_uuid(), 'p', 'e', 'captured', 1, 'USD')",
+        "shop_stock": "select checkout.inventory_get('{}')",
         "shop_relay": "select checkout.outbox_claim(1, '1 second')",
         "shop_operator": "select * from checkout.checkout_overview",
     }

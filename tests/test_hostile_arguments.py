@@ -120,6 +120,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
         "checkout_grant_payments": {"role_name": db.info.user},
         "checkout_grant_quotes": {"role_name": db.info.user},
         "checkout_grant_relay": {"role_name": db.info.user},
+        "checkout_grant_stock": {"role_name": db.info.user},
         "checkout_revoke": {"role_name": db.info.user},
         "inventory_adjust": {"product_id": PRODUCT, "delta": 1, "change_key": "delivery-1"},
         "inventory_restock": {"product_id": PRODUCT, "qty": 1, "change_key": "delivery-1"},

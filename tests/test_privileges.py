@@ -79,6 +79,17 @@ KINDS: dict[str, tuple[str, dict[str, set[str]]]] = {
         "select checkout_grant_payments({name})",
         {"payment_record": EXECUTE, "checkout_version": EXECUTE},
     ),
+    "stock": (
+        "select checkout_grant_stock({name})",
+        {
+            "inventory_get": EXECUTE,
+            "inventory_set": EXECUTE,
+            "inventory_set_many": EXECUTE,
+            "inventory_adjust": EXECUTE,
+            "inventory_restock": EXECUTE,
+            "checkout_version": EXECUTE,
+        },
+    ),
     "operators": (
         "select checkout_grant_operators({name})",
         {

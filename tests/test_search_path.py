@@ -62,6 +62,7 @@ CALLS = {
     "checkout_grant_operators": "(%(role)s)",
     "checkout_grant_payments": "(%(role)s)",
     "checkout_grant_relay": "(%(role)s)",
+    "checkout_grant_stock": "(%(role)s)",
     "checkout_revoke": "(%(role)s)",
     "checkout_apply_grants": "(%(role)s, 'checkout')",
     "market_status": "()",

@@ -21,7 +21,7 @@ create table if not exists checkout_functions (
 create table if not exists checkout_roles (
   role_name text collate "C" not null,
   role_oid oid not null,
-  scope text collate "C" not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'payments', 'relay')),
+  scope text collate "C" not null constraint checkout_roles_scope_known check (scope in ('checkout', 'quotes', 'orders', 'operators', 'payments', 'stock', 'relay')),
   primary key (role_name, scope)
 );
 
@@ -68,8 +68,8 @@ begin
     ('checkout_functions.signature', 'Name and argument types, as DROP FUNCTION takes them.'),
     ('checkout_functions.name', 'Name, which is also that of its file.'),
     ('checkout_roles',
-     'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders(), checkout_grant_payments(), checkout_grant_operators() and '
-     'checkout_grant_relay() '
+     'Roles that checkout_grant(), checkout_grant_quotes(), checkout_grant_orders(), checkout_grant_payments(), checkout_grant_stock(), '
+     'checkout_grant_operators() and checkout_grant_relay() '
      'were called for, until checkout_revoke(). A deployment gives them what its release brings anew.'),
     ('checkout_roles.role_name', 'Name of the role when it was granted.'),
     ('checkout_roles.role_oid',

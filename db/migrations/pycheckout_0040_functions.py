@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "65b41a00e117220a7ebcbec76f787a2528c03750ffa4a0ff3b458a2de587a5dc"
+FUNCTIONS_HASH = "53dd4adf8b5a3ca8a1f33462a71212732cf36bbe60877e89539cceaf50d47337"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

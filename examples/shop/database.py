@@ -53,9 +53,7 @@ grant select, update (units_sold) on products to shop;
 grant insert on confirmations, seen_events to shop;
 grant select, insert on charges to shop;
 select checkout_grant('shop'), checkout_grant_quotes('shop');
-select checkout_grant_orders('shop'), checkout_grant_payments('shop');
-grant execute on function inventory_get(uuid[]), inventory_set(uuid, integer) to shop;
-grant execute on function inventory_adjust(uuid, integer, text) to shop;
+select checkout_grant_orders('shop'), checkout_grant_payments('shop'), checkout_grant_stock('shop');
 select checkout_grant_relay('shop_relay'), checkout_grant_operators('shop_expiry');
 """
 

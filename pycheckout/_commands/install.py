@@ -163,6 +163,7 @@ class Kind(StrEnum):
     quotes = "quotes"
     orders = "orders"
     payments = "payments"
+    stock = "stock"
     relay = "relay"
     operators = "operators"
 
@@ -174,10 +175,10 @@ Role = Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server.
 def _grant(
     role: Role,
     kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, payments, relay or operators.")
+        Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, payments, stock, relay or operators.")
     ],
 ) -> Statement:
-    """Let a role check out, quote, change orders, record payments, relay or look on. Deployments keep it up to date."""
+    """Let a role check out, quote, change orders, record payments, keep stock, relay or look on. Deployments keep it up to date."""
     function = "checkout_grant" if kind is Kind.checkout else f"checkout_grant_{kind.value}"
     query = "select json_build_object('role', %s::text, 'grant', %s::text) from {}(%s::text)"
     return sql.SQL(query).format(sql.Identifier(function)), (role, kind.value, role)

@@ -29,7 +29,7 @@ Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="The id of a pro
 Units = Annotated[int, typer.Argument(metavar="UNITS", help="How many units.")]
 
 
-@calls(stock, "show")
+@calls(stock, "show", grant="checkout_grant_stock")
 def _stock_show(
     product: Annotated[list[str], typer.Argument(metavar="PRODUCT", help="The ids of products.")],
 ) -> Statement:
@@ -37,13 +37,13 @@ def _stock_show(
     return "select json_array_elements(inventory_get(%s::uuid[]) -> 'levels')", (product,)
 
 
-@calls(stock, "set")
+@calls(stock, "set", grant="checkout_grant_stock")
 def _stock_set(product: Product, units: Units) -> Statement:
     """Set the available units of a product, whatever was there."""
     return StockCalls.set.statement(product, units)
 
 
-@calls(stock, "adjust")
+@calls(stock, "adjust", grant="checkout_grant_stock")
 def _stock_adjust(
     product: Product,
     by: Annotated[int, typer.Option(metavar="UNITS", help="How many more there are; fewer, if it is negative.")],
@@ -53,7 +53,7 @@ def _stock_adjust(
     return StockCalls.adjust.statement(product, by, change_key=key)
 
 
-@calls(stock, "restock")
+@calls(stock, "restock", grant="checkout_grant_stock")
 def _stock_restock(product: Product, units: Units, key: ChangeKey = None) -> Statement:
     """Add units that have come in."""
     return StockCalls.restock.statement(product, units, change_key=key)
@@ -81,7 +81,10 @@ def import_stock(
     """Set the available units of many products. Can be run again after a failure."""
     levels, lines = _levels(file)
     done = 0
-    with connected(database, schema, as_json) as conn, progress("setting stock") as bar:
+    with (
+        connected(database, schema, as_json, grant="checkout_grant_stock") as conn,
+        progress("setting stock") as bar,
+    ):
         task = bar.add_task("", total=len(levels))
         for start in range(0, len(levels), batch):
             some = json.dumps(levels[start : start + batch])

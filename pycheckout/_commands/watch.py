@@ -118,7 +118,9 @@ def top(
     schema: Schema = None,
     every: Annotated[
         timedelta,
-        time_option("The time between two looks.", default="2s", least=timedelta(milliseconds=200), most=timedelta(hours=1)),
+        time_option(
+            "The time between two looks.", default="2s", least=timedelta(milliseconds=200), most=timedelta(hours=1)
+        ),
     ] = timedelta(seconds=2),
     once: Annotated[bool, typer.Option("--once", help="Look once; so it is where the output is no terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,

@@ -38,6 +38,12 @@ as $$
          ('orders', 'execute', 'function', 'checkout_version()', null),
          ('payments', 'execute', 'function', 'payment_record(uuid, text, text, text, bigint, text, timestamptz, jsonb)', null),
          ('payments', 'execute', 'function', 'checkout_version()', null),
+         ('stock', 'execute', 'function', 'inventory_get(uuid[])', null),
+         ('stock', 'execute', 'function', 'inventory_set(uuid, integer)', null),
+         ('stock', 'execute', 'function', 'inventory_set_many(jsonb)', null),
+         ('stock', 'execute', 'function', 'inventory_adjust(uuid, integer, text)', null),
+         ('stock', 'execute', 'function', 'inventory_restock(uuid, integer, text)', null),
+         ('stock', 'execute', 'function', 'checkout_version()', null),
          ('relay', 'execute', 'function', 'outbox_claim(integer, interval)', null),
          ('relay', 'execute', 'function', 'outbox_extend(uuid, interval)', null),
          ('relay', 'execute', 'function', 'outbox_ack(uuid, uuid[])', null),
@@ -59,5 +65,5 @@ $$;
 revoke execute on function checkout_privileges() from public;
 
 comment on function checkout_privileges() is
-  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_payments, checkout_grant_relay and '
+  'What roles get from checkout_grant, checkout_grant_quotes, checkout_grant_orders, checkout_grant_payments, checkout_grant_stock, checkout_grant_relay and '
   'checkout_grant_operators: one row a privilege, with the columns where it is for some of them only.';
