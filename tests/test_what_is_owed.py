@@ -12,7 +12,7 @@ from events import validate
 from psycopg.types.json import Jsonb
 
 import pycheckout
-from checks import refused, row, rows, values
+from checks import level, refused, row, rows, values
 from factories import ADDRESS
 from pycheckout import (
     CartInconsistent,
@@ -395,8 +395,7 @@ def test_what_a_minimum_frees_is_offered_once_more_to_short_lines(db, slots):
     assert (found[A].status, notes(found[A])) == ("rejected", ["insufficient_inventory", "below_minimum"])
     assert (found[B].status, notes(found[B]), owed(found[B])) == ("created_pending", [None, None], (350, 0, 0, 0, 350))
     assert [(vendor.vendor_store_id, vendor.reason) for vendor in result.rejected_vendors] == [(A, "below_minimum")]
-    level = row(db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", UUID(int=209))
-    assert level == {"available_qty": 2, "reserved_qty": 3}
+    assert level(db, UUID(int=209)) == (2, 3)
 
 
 def test_what_is_offered_once_more_goes_to_lines_in_their_order_and_no_further(db):
@@ -438,8 +437,7 @@ def test_what_a_vendor_frees_that_is_rejected_whole_is_offered_once_more_to_whol
         gets = vendor in ordered_of
         assert found[vendor].status == ("created_pending" if gets else "rejected"), vendor
         assert notes(found[vendor]) == [None if gets else "insufficient_inventory"] * 2
-    level = row(db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", UUID(int=209))
-    assert level == {"available_qty": left, "reserved_qty": stock - left}
+    assert level(db, UUID(int=209)) == (left, stock - left)
 
 
 def test_a_vendor_that_stays_short_of_a_line_keeps_nothing_of_the_second_offer(db):
@@ -462,6 +460,23 @@ def test_a_vendor_that_stays_short_of_a_line_keeps_nothing_of_the_second_offer(d
     ]
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+def test_what_a_vendor_gives_up_for_its_second_offer_is_there_for_the_next(db, slots):
+    """B held two of product 9 at first, and has three in the end: of the five that A's end leaves two are C's."""
+    made = quote(
+        group(A, line(1, 300, quantity=3, product=9), line(2, 900, quantity=9, product=9)),
+        group(B, line(3, 100, quantity=1, product=9), line(4, 200, quantity=2, product=9)),
+        group(C, line(5, 200, quantity=2, product=9)),
+    )
+    put(db, made, {9: 5})
+    if slots > 1:
+        db.execute("select inventory_split(%s, %s)", (UUID(int=209), slots))
+    found = orders(ordered(db, reservation_policy="vendor"))
+
+    assert [found[vendor].status for vendor in (A, B, C)] == ["rejected", "created_pending", "created_pending"]
+    assert level(db, UUID(int=209)) == (0, 5)
+
+
 def test_a_vendor_that_only_the_second_offer_gave_something_is_judged_by_its_minimum_too(db):
     """All of C was short; the two units of line 5 that A's end frees come to less than C's minimum."""
     more = group(C, line(5, 200, quantity=2, product=9), line(6, 300), minimum_cents=500)
@@ -478,8 +493,7 @@ def test_a_vendor_that_only_the_second_offer_gave_something_is_judged_by_its_min
         A: "below_minimum",
         C: "below_minimum",
     }
-    level = row(db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", UUID(int=209))
-    assert level == {"available_qty": 5, "reserved_qty": 0}
+    assert level(db, UUID(int=209)) == (5, 0)
 
 
 def test_policy_vendor_says_short_of_a_vendor_that_would_be_below_its_minimum(db):

@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "53dd4adf8b5a3ca8a1f33462a71212732cf36bbe60877e89539cceaf50d47337"
+FUNCTIONS_HASH = "fa5ed7c74acb2acf1bca2df036ec9d46625e69f531cc8b9438b233133968f942"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -16,7 +16,7 @@ begin
     insert into inventory_items (product_id, available_qty, reserved_qty, updated_at)
     values (inventory_lock_available.product_id, 0, 0, clock_timestamp())
         on conflict (product_id) do nothing;
-    perform from inventory_items as stock where stock.product_id = inventory_lock_available.product_id for update;
+    perform from inventory_items as stock where stock.product_id = inventory_lock_available.product_id for no key update;
     exit when found;
   end loop;
 

@@ -15,7 +15,7 @@ begin
   select stock.* into v_item
     from inventory_items as stock
    where stock.product_id = inventory_lock_product.product_id
-     for update;
+     for no key update;
   if not found then
     return;
   end if;
@@ -36,7 +36,7 @@ begin
                                                where newest.product_id = inventory_lock_product.product_id and newest.slot = numbered.slot
                                                order by newest.version desc
                                                limit 1)
-                          for update) as stock;
+                          for no key update) as stock;
 end;
 $$;
 

@@ -169,7 +169,12 @@ begin
         v_held_slots := v_held_slots[:v_holds];
         v_held_qtys := v_held_qtys[:v_holds];
       else
-        -- what its lines held at first was free for all, itself among them
+        -- what its lines held at first was free for all, itself among them, and is so for those that come after it
+        select v_left_product_ids || coalesce(array_agg(held.product_id), '{}'), v_left_slots || coalesce(array_agg(held.slot), '{}'),
+               v_left_qtys || coalesce(array_agg(held.qty), '{}')
+          into v_left_product_ids, v_left_slots, v_left_qtys
+          from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) with ordinality as held (product_id, line_id, slot, qty, position)
+         where held.position <= v_first_holds and held.line_id = any (v_offered.line_ids);
         select array_agg(held.product_id order by held.position), array_agg(held.line_id order by held.position),
                array_agg(held.slot order by held.position), array_agg(held.qty order by held.position),
                count(*) filter (where held.position <= v_first_holds)

@@ -15,7 +15,7 @@ begin
      join inventory_items as stock on stock.product_id = wanted.product_id
     where stock.slots = 1 and stock.available_qty >= wanted.qty
     order by stock.product_id
-      for update of stock;
+      for no key update of stock;
   get diagnostics v_locked = row_count;
   if v_locked < cardinality(inventory_take.product_ids) then
     return false;

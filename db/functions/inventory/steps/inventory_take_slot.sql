@@ -34,7 +34,7 @@ begin
                                                        order by newest.version desc
                                                        limit 1) as enough
                                                where enough.available_qty >= inventory_take_slot.wanted)
-                          for update skip locked) as stock
+                          for no key update skip locked) as stock
    limit 1;
 
   if not found then
@@ -54,7 +54,7 @@ begin
     select stock.available_qty into v_available
       from inventory_slots as stock
      where stock.product_id = inventory_take_slot.product_id and stock.slot = v_slot and stock.version >= v_version
-       for update;
+       for no key update;
     if not found then   -- merged back meanwhile
       return null;
     end if;

@@ -137,7 +137,7 @@ begin
   v_change.amount_cents := nullif(v_adjustments - coalesce(v_before.adjustments_cents, 0), 0);
   if v_total <> v_before.total_cents then
     -- of whoever is writing it (there is one an order), the outcome counts
-    perform from payment_intents as intent where intent.order_id = v_order.id for update;
+    perform from payment_intents as intent where intent.order_id = v_order.id for no key update;
     select sum(intent.amount_cents) into v_paid
       from payment_intents as intent
      where intent.order_id = v_order.id and intent.status::text in ('settled', 'paid');

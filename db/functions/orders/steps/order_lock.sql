@@ -12,8 +12,8 @@ as $$
 declare
   v_order vendor_orders;
 begin
-  select vendor_order.* into v_order from vendor_orders as vendor_order where vendor_order.id = order_lock.order_id for update;
-  perform from order_line_items as line where line.order_id = v_order.id order by line.id for update;
+  select vendor_order.* into v_order from vendor_orders as vendor_order where vendor_order.id = order_lock.order_id for no key update;
+  perform from order_line_items as line where line.order_id = v_order.id order by line.id for no key update;
   -- an order that is not there has no lines either
   if not exists (select from order_line_items as line where line.order_id = v_order.id and line.cart_item_id = line.id) then
     raise exception 'there is no order % that a checkout made', order_lock.order_id

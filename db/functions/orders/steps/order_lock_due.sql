@@ -22,18 +22,18 @@ begin
      where due.status = 'created_pending' and due.expires_at <= v_now and due.promo_discount_cents is not null
      order by due.expires_at, due.id
      limit order_lock_due.max_rows
-       for update skip locked);
+       for no key update skip locked);
   if v_ids = '{}' then
     return v_ids;
   end if;
   v_free := array(
     select intent.order_id from payment_intents as intent
      where intent.order_id = any (v_ids)
-       for update skip locked);   -- nobody is waited for, so in any order
+       for no key update skip locked);   -- nobody is waited for, so in any order
   v_ids := array(
     select each.id from unnest(v_ids) as each (id)
      where each.id = any (v_free) or not exists (select from payment_intents as intent where intent.order_id = each.id));
-  perform from order_line_items as line where line.order_id = any (v_ids) order by line.id for update;
+  perform from order_line_items as line where line.order_id = any (v_ids) order by line.id for no key update;
   return v_ids;
 end;
 $$;

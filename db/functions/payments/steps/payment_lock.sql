@@ -11,7 +11,7 @@ declare
   v_order vendor_orders;
   v_currency text;
 begin
-  select vendor_order.* into v_order from vendor_orders as vendor_order where vendor_order.id = (payment_lock.event).order_id for update;
+  select vendor_order.* into v_order from vendor_orders as vendor_order where vendor_order.id = (payment_lock.event).order_id for no key update;
   if not found then
     raise exception 'there is no order %', (payment_lock.event).order_id
       using errcode = 'OC011',

@@ -23,7 +23,7 @@ begin
   if v_sums.events = 0 then
     return v_order;
   end if;
-  select intent.* into v_intent from payment_intents as intent where intent.order_id = v_order.id for update;
+  select intent.* into v_intent from payment_intents as intent where intent.order_id = v_order.id for no key update;
 
   update vendor_orders as paid
      set balance_due_cents = greatest(v_order.total_cents - v_sums.captured_cents, 0),
