@@ -89,7 +89,11 @@ stocks = st.lists(st.none() | st.integers(0, 12), min_size=PRODUCTS, max_size=PR
 
 
 def short_lines(cart, stock, policy):
-    """Ids of the lines that find too little stock: a product's lines are served by id, each whole or not at all."""
+    """Ids of the lines that find too little stock: a product's lines are served by id, each whole or not at all.
+
+    With the policy `vendor` those of a vendor are short together, and what they give back is offered once more: to
+    vendors, each whole or not at all, by the id of their first line.
+    """
     left = [units or 0 for units in stock]
     short = set()
     for line in sorted((line for vendor in cart for line in vendor.ordered), key=lambda line: line.id):
@@ -98,7 +102,16 @@ def short_lines(cart, stock, policy):
         else:
             left[line.product] -= line.quantity
     if policy == "vendor":
-        short = {line.id for vendor in cart for line in vendor.ordered if short & {own.id for own in vendor.ordered}}
+        out = [vendor.ordered for vendor in cart if short & {line.id for line in vendor.ordered}]
+        for line in (line for own in out for line in own if line.id not in short):
+            left[line.product] += line.quantity
+        short = {line.id for own in out for line in own}
+        for own in sorted(out, key=lambda own: min(line.id for line in own)):
+            rest = left.copy()
+            for line in own:
+                rest[line.product] -= line.quantity
+            if min(rest) >= 0:
+                left, short = rest, short - {line.id for line in own}
     return short
 
 

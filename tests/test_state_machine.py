@@ -330,7 +330,7 @@ class Checkouts(RuleBasedStateMachine):
     @precondition(lambda self: any(self.model.available.values()))
     @rule(data=st.data(), policy=st.sampled_from(["partial", "partial", "vendor"]))
     def check_out_what_is_scarce(self, data, policy):
-        """A vendor that is short of one product, and with all of another that the next vendor wants as well."""
+        """A vendor that is short of one product, and with all of another that the next ones want as well."""
         available = self.model.available
         scarce, wanted = (
             min(PRODUCTS, key=lambda each: available[each]),
@@ -338,8 +338,9 @@ class Checkouts(RuleBasedStateMachine):
         )
         some = data.draw(st.integers(1, available[wanted]))
         first = [(scarce, available[scarce] + 1), (wanted, available[wanted] + (scarce == wanted))]
-        second = [(wanted, some), *data.draw(st.sampled_from([[], [(scarce, 30)]]))]
-        self.check_out_the_cart(self.add_quote(data, [first, second]), f"only-{self.model.next()}", policy)
+        second = [(wanted, some), *data.draw(st.sampled_from([[], [(scarce, 30)], [(wanted, 1)]]))]
+        third = data.draw(st.sampled_from([[], [[(wanted, max(available[wanted] - some, 1))]]]))
+        self.check_out_the_cart(self.add_quote(data, [first, second, *third]), f"only-{self.model.next()}", policy)
 
     @precondition(lambda self: self.model.orders)
     @rule(data=st.data(), kinds=st.lists(st.sampled_from(list(CHANGED_FROM)), min_size=1, max_size=4))
