@@ -308,6 +308,13 @@ def test_functions_keep_the_rules(functions, rule):
     assert {name for name in FILES if re.search(pattern, code(functions[name]["body"]), re.I | re.M)} == allowed
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_backslash_means_the_same_whatever_standard_conforming_strings_says(functions, name):
+    """So it stands in E'...' alone; a body is read by the settings of the session that calls it."""
+    rest = re.sub(r"\bE'(?:[^'\\]|\\.|'')*'", "", functions[name]["body"])
+    assert "\\" not in re.sub(r"--.*", "", rest)
+
+
 def statements(functions, keyword):
     """(function, statement) for each statement of PL/pgSQL that begins with a word."""
     for name in FILES:

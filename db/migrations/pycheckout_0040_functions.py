@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "fa5ed7c74acb2acf1bca2df036ec9d46625e69f531cc8b9438b233133968f942"
+FUNCTIONS_HASH = "9e159e2d444a51dae021670b3319535dd32b56223d188d16961cc489d2918ef8"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

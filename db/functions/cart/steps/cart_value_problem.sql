@@ -23,7 +23,7 @@ as $$
            when length(value #>> '{}') > most then 'must be a text of at most ' || most || ' characters' end
     when 'uuid' then
       case when jsonb_typeof(value) <> 'string'
-                or value #>> '{}' !~ '^([0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}|\{[0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}\})$' collate "C"
+                or value #>> '{}' !~ '^([0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}|[{][0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}[}])$' collate "C"
            then 'must be a UUID' end
     when 'enum' then
       case when jsonb_typeof(value) <> 'string' or (value #>> '{}') <> all (labels)
@@ -32,7 +32,7 @@ as $$
       case when jsonb_typeof(value) <> 'string' or value #>> '{}' !~ '^[A-Z]{3}$' collate "C" then 'must be three capital letters (ISO 4217)' end
     when 'instant' then
       case when jsonb_typeof(value) <> 'string'
-                or value #>> '{}' !~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-]\d\d:\d\d)$' collate "C"
+                or value #>> '{}' !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,30})?([Zz]|[+-][0-9]{2}:[0-9]{2})$' collate "C"
            then 'must be a date and time with an offset, as 2099-12-31T23:59:59Z (RFC 3339)' end
     when 'boolean' then case when jsonb_typeof(value) <> 'boolean' then 'must be true or false' end
     when 'object' then case when jsonb_typeof(value) <> 'object' then 'must be an object' end

@@ -7,7 +7,7 @@ returns boolean
 language sql
 immutable
 as $$
-  select checkout_is_blank.value ~ '^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u180E\u2000-\u200D\u2028\u2029\u202F\u205F\u2060\u3000\uFEFF]*$' collate "C";
+  select checkout_is_blank.value ~ E'^[\\u0009-\\u000D\\u0020\\u0085\\u00A0\\u1680\\u180E\\u2000-\\u200D\\u2028\\u2029\\u202F\\u205F\\u2060\\u3000\\uFEFF]*$' collate "C";
 $$;
 
 revoke execute on function checkout_is_blank(text) from public;

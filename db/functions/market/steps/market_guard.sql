@@ -15,7 +15,7 @@ begin
   -- a loop, because each function is a statement of its own
   for v_call in
     select pg_get_functiondef(routine.oid) as definition, routine.prosrc as body,
-           substring(routine.prosrc from '^(?:\s*#[^\n]*\n)*') as options
+           substring(routine.prosrc from E'^(?:[[:space:]]*#[^\n]*\n)*') as options
       from checkout_functions as deployed
       join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
      where routine.prosecdef and routine.prorettype <> 'trigger'::regtype
