@@ -45,7 +45,6 @@ ARGUMENTS = {
     "accepts_unnamed": "Whether tokens that name no key are verified with this one too.",
     "ad_token_policy": "`drop` leaves bad ad tokens out, `error` refuses the cart.",
     "after": "Where the page before ended; null for the first.",
-    "amount_cents": "This order's share of the event, in minor units, above 0; of a failure 0 or more.",
     "available": "Units that can be ordered, as counted.",
     "batch": "How many events at most.",
     "buyer_store_id": "The store that buys. Take it from your authentication, never from a request.",
@@ -56,7 +55,6 @@ ARGUMENTS = {
     "claim_id": "What the claim answered.",
     "currency": "ISO 4217, that of the order.",
     "delta": "Units to add, or to take if negative.",
-    "details": "What you want to keep beside it, a JSON object of 16 kB at most; in no event.",
     "error": "What the broker said; it stands in `last_error`.",
     "event_id": "The event.",
     "id": "The event.",
@@ -69,21 +67,29 @@ ARGUMENTS = {
     "line_id": "The order line.",
     "max_attempts": "After so many refusals the event is parked.",
     "max_rows": "How many rows at most; call again until it answers 0.",
-    "most": "Rows of a page, or of the answer.",
+    "most": "How many at most.",
     "objects": "Those alone; null for all of the scope.",
     "occurred_at": "When it happened, as the provider says; null if it does not.",
     "older_than": "The age.",
     "order_id": "The vendor order.",
+    "order_adjust.amount_cents": "What is added to the order, in minor units; below 0, what is taken off.",
+    "order_line_fulfil.details": "What the event tells of the parcel beside it, a JSON object of 16 kB at most.",
+    "order_line_fulfil.qty": "Units that are shipped, one or more; null for all that the line holds.",
+    "order_line_release.qty": "Units that are turned down, one or more; null for all that the line holds.",
+    "order_line_return.qty": "Units that come back, one or more; null for all that are out.",
     "order_number": "The number that the order shows; null for all.",
     "orders_list.purchase_order": "The buyer's own number, exactly as the checkout was given it; null for all.",
     "outbox_discard.reason": "Why; up to 1000 characters of it stand in `last_error`.",
+    "payment_record.amount_cents": "This order's share of the event, in minor units, above 0; of a failure 0 or more.",
+    "payment_record.details": "What you want to keep beside it, a JSON object of 16 kB at most; in no event.",
     "payment_method": "A value of the enum `payment_method`: `cash`, `ach`, ...",
     "product_id": "The product.",
     "product_ids": "The products, 10,000 at most.",
     "provider": "Who tells it: 1 to 100 visible ASCII characters.",
     "provider_event_id": "The event's id there: 1 to 255 visible ASCII characters.",
-    "qty": "Units that arrived, one or more.",
     "reason": "1 to 1000 characters; it is told in the event.",
+    "inventory_restock.qty": "Units that arrived, one or more.",
+    "restock": "Whether the units are available again.",
     "reservation_policy": "What a short line rejects: itself (`partial`), its vendor (`vendor`) or everything (`all`).",
     "role_name": "A role of the server.",
     "scope": "`checkout`, `quotes`, `orders`, `payments`, `stock`, `relay` or `operators`.",
@@ -250,8 +256,12 @@ def _functions(catalogue: _Catalogue) -> str:
     return "\n".join(text) + "\n"
 
 
+def _argument_of(function: str, name: str) -> str | None:
+    return ARGUMENTS.get(f"{function}.{name}") or ARGUMENTS.get(name)
+
+
 def _meaning(function: str, name: str) -> str:
-    said = ARGUMENTS.get(f"{function}.{name}") or ARGUMENTS.get(name)
+    said = _argument_of(function, name)
     return f"- `{name}`" + (f": {said}" if said else "")
 
 
@@ -474,12 +484,13 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
             yield f"### `{path}.{name}` {{ #{path}.{name} }}\n"
             yield "```python\n" + _written(f"{path}.{name}", signature) + "\n```\n"
             taken = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+            [called] = re.findall(r"\{schema\}(\w+)", it._sql)[:1]
             text, said = _arguments_apart(inspect.getdoc(it) or "", [each.name for each in taken])
             first, *rest = _linked(text, pycheckout).split("\n\n", 1)
             yield first + "\n"
             for each in taken:
                 default = "" if each.default is each.empty else f", `{each.default!r}` if it is not given"
-                meaning = said.get(each.name) or ARGUMENTS.get(each.name)
+                meaning = said.get(each.name) or _argument_of(called, each.name)
                 yield f"- `{each.name}` (`{_plain(each.annotation)}`{default})" + (f": {meaning}" if meaning else "")
             if taken:
                 yield ""
@@ -489,7 +500,7 @@ def _calls_of_the_objects(pycheckout: Any) -> Iterator[str]:
 
 # "`name`: what it is.", or "; " if the next one follows; of several, "`name` and `other` ({code}): what they are."
 _ARGUMENT = re.compile(
-    r"(?:\A|(?<=[.;])\s)(`\w+`(?:\sand\s`\w+`)*)(\s\([^)]*\))?: (.*?)(?:\.(?=\s|\Z)|;(?=\s`\w+`:))", re.DOTALL
+    r"(?:\A|(?<=[.;])\s)(`\w+`(?:\sand\s`\w+`)*)(\s\([^)]*\))?:\s(.*?)(?:\.(?=\s|\Z)|;(?=\s`\w+`:))", re.DOTALL
 )
 
 

@@ -116,8 +116,8 @@ select {schema}checkout_execute(
         (`partial`), its vendor (`vendor`) or everything (`all`). `timeout` bounds the
         call, in seconds; `request_id` goes into the log record alone.
 
-        These four stand on the orders and in the result, and are part of what a retry
-        repeats; None is none. `billing_address`: as `shipping_address`; None: that one.
+        What the orders and the result show beside it is part of what a retry repeats;
+        None is none. `billing_address`: as `shipping_address`; None: that one.
         `purchase_order`: the buyer's own number, 1 to 100 visible characters. `metadata`:
         a JSON object of the host's, at most 16 kB and 8 levels. `expires_in`: how long
         each order that has something to pay, and no terms of payment, waits to be paid
@@ -534,7 +534,7 @@ select {schema}payment_record(
     ) -> Sent:
         """Record one event of a payment provider for an order, in whatever state the order is.
 
-        `provider` and `provider_event_id`: who told it, and its id there. `kind`: `authorized`, `captured`, `voided`,
+        `provider`: who told it. `provider_event_id`: its id there. `kind`: `authorized`, `captured`, `voided`,
         `refunded`, `failed`, `disputed` or `reversed`. `amount_cents`: this order's share of it, above 0; one charge
         for a cart of three vendors is three calls. `details`: a JSON object of 16 kB at most, in no event.
 
