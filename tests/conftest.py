@@ -49,8 +49,10 @@ _OPTIONS = "-c statement_timeout=30s"
 
 # Of files, packages, brokers and clients: what they show does not depend on the server's release.
 _SAME_ON_EVERY_SERVER = {
+    "test_ads",
     "test_alembic",
     "test_benchmarks",
+    "test_calls",
     "test_calls_cut",
     "test_celery",
     "test_cli",
@@ -77,9 +79,12 @@ _SAME_ON_EVERY_SERVER = {
     "test_legacy_columns_regression",
     "test_log_callers",
     "test_markets",
+    "test_migrate_api",  # what migrations do is in test_migrations_*
     "test_moves",
     "test_overload",
     "test_packaging",
+    "test_pgbouncer",
+    "test_pgspot",
     "test_quote_classes",
     "test_readme",
     "test_relay",
@@ -89,9 +94,12 @@ _SAME_ON_EVERY_SERVER = {
     "test_services",
     "test_shop",  # of the examples
     "test_soak",
+    "test_sqlalchemy",
     "test_top",
     "test_types",
+    "test_upgrades",
     "test_watching",
+    "test_wrapper",
     "test_wrapper_async",
     "test_wrapper_transactions",
 }
