@@ -109,7 +109,14 @@ _ROUTED = (
     "Give this pool a way to the primary (docs/operations.md says what routers must be told)."
 )
 
+# What a call names: of a release that is not there, or in a schema that the search_path does not name.
+_LACKING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable)
 _VERSION = "select checkout_version()::text"
+_WHERE = """\
+select coalesce(json_agg(schema.nspname order by schema.nspname), '[]')::text
+  from pg_catalog.pg_proc as function
+  join pg_catalog.pg_namespace as schema on schema.oid = function.pronamespace
+ where function.proname = 'checkout_version' and function.pronargs = 0"""
 
 
 class Attempts:
@@ -203,12 +210,13 @@ def run(
                             then(connection, answer)
                             attempts.of_the_host = False
                         return answer
-                except psycopg.errors.UndefinedFunction as exc:
+                except _LACKING as exc:
                     if failed_inside(exc):
                         raise
                     free = _is_free(connection)
                     version = _version(connection) if free else None
-                    raise not_installed(exc, version, release(), asked=free) from exc
+                    elsewhere = _elsewhere(connection) if free and version is None else []
+                    raise not_installed(exc, version, release(), asked=free, elsewhere=elsewhere) from exc
         except CheckoutError as error:
             if attempts.follows(conn, error, asked):
                 continue
@@ -251,12 +259,13 @@ async def run_async(
                                 await then(connection, answer)
                                 attempts.of_the_host = False
                             return answer
-                    except psycopg.errors.UndefinedFunction as exc:
+                    except _LACKING as exc:
                         if failed_inside(exc):
                             raise
                         free = _is_free(connection)
                         version = await _version_async(connection) if free else None
-                        raise not_installed(exc, version, release(), asked=free) from exc
+                        elsewhere = await _elsewhere_async(connection) if free and version is None else []
+                        raise not_installed(exc, version, release(), asked=free, elsewhere=elsewhere) from exc
         except CheckoutError as error:
             if attempts.follows(conn, error, asked):
                 continue
@@ -493,10 +502,23 @@ def _version(connection: psycopg.Connection[Any]) -> str | None:
     return None
 
 
+def _elsewhere(connection: psycopg.Connection[Any]) -> list[str]:
+    """The schemas that have pycheckout, if we may look."""
+    with suppress(psycopg.Error):
+        return list(_fetch(connection, _WHERE, ()))
+    return []
+
+
 async def _version_async(connection: psycopg.AsyncConnection[Any]) -> str | None:
     with suppress(psycopg.Error):
         return str((await _fetch_async(connection, _VERSION, ()))["version"])
     return None
+
+
+async def _elsewhere_async(connection: psycopg.AsyncConnection[Any]) -> list[str]:
+    with suppress(psycopg.Error):
+        return list(await _fetch_async(connection, _WHERE, ()))
+    return []
 
 
 def _require(conn: object, connection_type: type[_AnyConnection]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import psycopg
@@ -304,7 +304,19 @@ BY_SQLSTATE: dict[str, type[CheckoutError]] = {
 _BY_CLASS: dict[str, type[CheckoutError]] = {"OC": CheckoutError, "08": Unavailable}
 
 
-_HINTS: dict[type[CheckoutError], str] = {
+_SAY_WHERE = "If it is in a schema of its own, pass schema=, or put that schema on the search_path."
+
+# What the server leaves without a hint, by its code, else by the class.
+_HINTS: dict[str | type[CheckoutError], str] = {
+    "42501": (
+        "The role lacks the right for this call. The owner of the schema gives it by checkout_grant, or by "
+        "checkout_grant_quotes, _orders, _payments, _relay or _operators; to change stock, to purge, to erase and to "
+        "audit are the owner's own (docs/deploying.md)."
+    ),
+    NotInstalled: f"Run `pycheckout migrate`. {_SAY_WHERE}",
+    InvalidRequest: "Correct the request and send it again.",
+    Busy: "Nothing was done: make the same call again, in a new transaction.",
+    Unavailable: "With the same key the same call may be made again; `outcome` says whether this one may be committed.",
     PoolerConflict: "A pooler is in between. Connect with prepare_threshold=None, or have it keep prepared statements.",
     ReadOnlyServer: "Connect to the primary (target_session_attrs=read-write), or begin the transaction read-write.",
 }
@@ -348,9 +360,10 @@ def translated(exc: psycopg.Error) -> CheckoutError | None:
         # Without a code the server did not answer. (A pool's time-out is one of
         # these.) An aborted pipeline is the caller's: an earlier statement failed.
         gone = isinstance(exc, psycopg.OperationalError) and not isinstance(exc, psycopg.errors.PipelineAborted)
-        return Unavailable(str(exc)) if gone else None
+        return Unavailable(str(exc), hint=_HINTS[Unavailable]) if gone else None
     if sqlstate == "08P01" and exc.diag.severity_nonlocalized == "FATAL":
-        return Unavailable(str(exc)[:200], sqlstate=sqlstate)  # pgbouncer's code for whatever ends a connection
+        # pgbouncer's code for whatever ends a connection
+        return Unavailable(str(exc)[:200], sqlstate=sqlstate, hint=_HINTS[Unavailable])
     if sqlstate == "XX000" and (by_proxy := _BY_PROXY.match(exc.diag.message_primary or "")):
         said = (exc.diag.message_primary or "")[by_proxy.end() :]
         if _PROXY_CUT_OFF.search(said):
@@ -378,7 +391,7 @@ def error_from(
     if kind is None:
         return None
     message = _BY_PROXY.sub("", message)
-    hint = hint.removeprefix("Remote hint: ") if hint else _HINTS.get(kind)
+    hint = hint.removeprefix("Remote hint: ") if hint else _HINTS.get(sqlstate) or _HINTS.get(kind)
     return kind(message[:200], sqlstate=sqlstate, detail=json_object(detail), hint=hint)
 
 
@@ -411,26 +424,41 @@ def refused_at_commit(exc: psycopg.Error, *, has_hosts_rows: bool = False) -> Ca
     )
 
 
-def not_installed(exc: psycopg.Error, installed: str | None, release: str, *, asked: bool = True) -> NotInstalled:
-    """The error for a function that the database lacks, in one clear sentence."""
+def not_installed(
+    exc: psycopg.Error, installed: str | None, release: str, *, asked: bool = True, elsewhere: Sequence[str] = ()
+) -> NotInstalled:
+    """The error for a function or a view that the database lacks, in one clear sentence.
+
+    `elsewhere`: the schemas that have pycheckout where the search_path names none of them.
+    """
+    hint = _HINTS[NotInstalled]
     if not asked:
         message = (
             f"A function of pycheckout {release} is not in this database, or not in a schema of the search_path: "
             "`pycheckout doctor` says what is missing, `pycheckout migrate` brings it."
         )
+        hint = _SAY_WHERE
+    elif installed is None and elsewhere:
+        [first, *others] = elsewhere
+        message = "pycheckout is in no schema of the search_path: it is in schema " + ", ".join(elsewhere)
+        hint = f"Pass schema={first!r}, or put it on the search_path."
+        if others:
+            hint = f"Pass the one that is meant, as schema={first!r}, or put it on the search_path."
     elif installed is None:
         message = (
             "pycheckout is not installed in this database, or not in a schema of the "
             "search_path: run `pycheckout migrate`."
         )
+        hint = _SAY_WHERE
     elif version_numbers(installed) > version_numbers(release):
         message = (
             f"The database has pycheckout {installed}, which this package, {release}, is "
             "too old for: upgrade the package."
         )
+        hint = f"pip install --upgrade 'pycheckout>={installed}'"
     else:
         message = f"The database has pycheckout {installed} and this package is {release}: `pycheckout migrate` is due."
-    return NotInstalled(message, sqlstate=exc.sqlstate)
+    return NotInstalled(message, sqlstate=exc.sqlstate, hint=hint)
 
 
 def version_numbers(version: str) -> list[int]:

@@ -102,6 +102,11 @@ def test_every_sqlstate_of_the_table_arrives_as_its_class(db):
         assert (error.detail, error.hint) == ({"cart_id": "c1"}, "Do this.")
 
 
+def test_what_the_server_leaves_without_a_hint_has_one():
+    codes = {code for code in BY_SQLSTATE if not code.startswith("OC")} | {"08006"}
+    assert {code for code in codes if not error_from(code, "in words").hint} == set()
+
+
 @pytest.mark.parametrize(
     ("sqlstate", "kind"),
     [("08000", Unavailable), ("08006", Unavailable), ("OC999", CheckoutError)],

@@ -440,7 +440,36 @@ def test_database_without_pycheckout(empty_database, add_cart, checkout):
     with psycopg.connect(empty_database(), autocommit=True) as conn, pytest.raises(NotInstalled, match=says) as caught:
         checkout(conn, cart)
     assert caught.value.sqlstate == "42883"
+    assert "pass schema=" in caught.value.hint
     assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedFunction)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda calls: calls.stock.levels([uuid4()]), lambda calls: calls.outbox.backlog()],
+    ids=["a function", "a view"],
+)
+def test_a_schema_that_was_forgotten_is_named(empty_database, call):
+    """`pycheckout migrate` would install a second one in public."""
+    with psycopg.connect(empty_database(), autocommit=True) as conn:
+        conn.execute("create schema checkout")
+        conn.execute("create function checkout.checkout_version() returns int language sql as 'select 1'")
+        with pytest.raises(NotInstalled, match="it is in schema checkout") as caught:
+            call(pycheckout.Checkout(conn))
+        assert caught.value.hint == "Pass schema='checkout', or put it on the search_path."
+
+        conn.execute('alter schema checkout rename to "it\'s"; create schema two')
+        conn.execute("create function two.checkout_version() returns int language sql as 'select 1'")
+        with pytest.raises(NotInstalled, match="it is in schema it's, two") as caught:
+            call(pycheckout.Checkout(conn))
+        assert 'schema="it\'s"' in caught.value.hint
+
+
+@pytest.mark.parametrize("call", [lambda calls: calls.stock.levels([uuid4()]), lambda calls: calls.outbox.backlog()])
+def test_a_schema_that_is_not_there_has_a_remedy(db, call):
+    with pytest.raises(NotInstalled) as caught:
+        call(pycheckout.Checkout(db, schema="nowhere"))
+    assert caught.value.sqlstate in ("3F000", "42P01") and "pass schema=" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -484,6 +513,7 @@ def test_role_without_rights(connect, new_role, add_cart, checkout):
         checkout(conn, cart)
 
     assert caught.value.sqlstate == "42501"
+    assert "checkout_grant" in caught.value.hint and "owner" in caught.value.hint
 
 
 # The log

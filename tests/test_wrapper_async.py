@@ -214,6 +214,10 @@ def test_database_without_pycheckout(empty_database, add_cart):
         async with await psycopg.AsyncConnection.connect(empty_database(), autocommit=True) as conn:
             with pytest.raises(NotInstalled, match="`pycheckout migrate`"):
                 await checkout_async(conn, cart)
+            await conn.execute("create schema checkout")
+            await conn.execute("create function checkout.checkout_version() returns int language sql as 'select 1'")
+            with pytest.raises(NotInstalled, match="it is in schema checkout"):
+                await checkout_async(conn, cart)
 
     asyncio.run(main())
 
