@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from ._errors import InvalidRequest
 from ._quotes import Quote
+from ._types import ShippingLine
 
 # What PostgreSQL takes for a uuid: any other text would never reach the function that says what is wrong.
 _UUID = re.compile(r"[0-9a-f]{4}(-?[0-9a-f]{4}){7}|\{[0-9a-f]{4}(-?[0-9a-f]{4}){7}\}", re.IGNORECASE)
@@ -126,6 +128,8 @@ def mapping(name: str, value: object) -> Mapping[Any, Any]:
 def _json_value(value: object) -> object:
     if isinstance(value, Quote):
         return value.to_json()
+    if isinstance(value, ShippingLine):
+        return {name: part for name, part in asdict(value).items() if part is not None}
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime) and value.utcoffset() is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, Unpack
 from uuid import UUID
 
 from . import _arguments as to
@@ -24,6 +24,7 @@ from ._types import (
     OrderPage,
     OrderStep,
     PaymentChange,
+    ShippingLine,
     StockLevel,
     StockLevels,
     TokenVerdict,
@@ -39,6 +40,16 @@ AdTokenPolicy: TypeAlias = Literal["drop", "error"]
 
 PaymentKind: TypeAlias = Literal["authorized", "captured", "voided", "refunded", "failed", "disputed", "reversed"]
 """What happened to a payment."""
+
+
+class Decision(TypedDict):
+    """What a vendor decides of one line of an order."""
+
+    line_item_id: UUID | str
+    accept_qty: int
+    """Units, 0 or more, and no more than the line holds."""
+    reason: NotRequired[str | None]
+    """1 to 1000 characters; required where less is accepted than the line holds."""
 
 
 def _cart(answer: Any) -> CheckoutResult | ActiveCart:
@@ -94,7 +105,7 @@ select {schema}checkout_execute(
         idempotency_key: str,
         shipping_address: Mapping[str, Any],
         payment_method: str,
-        shipping_line: Mapping[str, Any] | None = None,
+        shipping_line: ShippingLine | Mapping[str, Any] | None = None,
         ad_token_policy: AdTokenPolicy = "drop",
         reservation_policy: ReservationPolicy = "partial",
         billing_address: Mapping[str, Any] | None = None,
@@ -107,9 +118,10 @@ select {schema}checkout_execute(
 
         `idempotency_key`: 1 to 255 visible characters, new for each intent of the buyer
         and the same for each retry of it. `shipping_address`: a JSON object with line1,
-        city and country at least. `shipping_line`: a JSON object {code, title,
-        price_cents}, `price_cents` an int in minor units; it is in no total, and where
-        the quote has shipping it has to be what the vendors charge together.
+        city and country at least. `shipping_line`: a `ShippingLine`, or a JSON
+        object {code, title, price_cents}, `price_cents` an int in minor units; it is in
+        no total, and where the quote has shipping it has to be what the vendors charge
+        together.
         `payment_method`: a value of the database's enum (`cash`, `ach`, ...).
         `ad_token_policy`: `drop` leaves bad ad tokens out, `error` refuses the cart.
         `reservation_policy`: what a line that is short of stock rejects, itself
@@ -402,15 +414,15 @@ select {schema}vendor_order_decide(
     def decide(
         self,
         order_id: UUID | str,
-        decisions: Sequence[Mapping[str, Any]] | None = None,
+        decisions: Sequence[Decision] | None = None,
         *,
         change_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Sent:
         """A vendor's answer to an order that waits for one. What is not accepted is available again.
 
-        `decisions`: `{"line_item_id", "accept_qty", "reason"}` each; lines that are not named are accepted whole. With
-        decisions a `change_key` is required. Key, transaction, attempts and errors as those of `release`.
+        `decisions`: a `Decision` each, `{"line_item_id", "accept_qty", "reason"}`; lines that are not named are accepted
+        whole. With decisions a `change_key` is required. Key, transaction, attempts and errors as those of `release`.
         """
         return (
             to.uuid("order_id", order_id),

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SERVICE = """\
 # pyright: strict
 from uuid import uuid4
-from pycheckout import AsyncCheckout, Checkout, CheckoutResult
+from pycheckout import AsyncCheckout, Checkout, CheckoutResult, Decision, ShippingLine
 
 ADDRESS = {"line1": "12 Main Street"}
 
@@ -30,11 +30,24 @@ def checks_out(shop: Checkout) -> CheckoutResult:
     return shop.execute(
         buyer_store_id=buyer, cart_id=cart, idempotency_key="k", shipping_address=ADDRESS, payment_method="ach",
         reservation_policy="all", ad_token_policy="error", timeout=3,
+        shipping_line=ShippingLine(code="ground", title="Ground", price_cents=499),
     )
 
 
+def decides(shop: Checkout) -> None:
+    order, line = uuid4(), uuid4()
+    shop.orders.decide(order, [{"line_item_id": line, "accept_qty": 2, "reason": "One is bruised."}], change_key="k")
+    shop.orders.decide(order, [{"line_item_id": str(line), "accept_qty": 2}], change_key="k")
+    shop.orders.decide(order, [{"line_id": line, "accept_qty": 2}], change_key="k")  # wrong
+    shop.orders.decide(order, [{"line_item_id": line}], change_key="k")  # wrong
+    shop.orders.decide(order, [{"line_item_id": line, "accept_qty": "2"}], change_key="k")  # wrong
+    decisions: list[Decision] = []
+    decisions.append({"line_item_id": line, "accept_qty": 0, "reason": None})
+    shop.orders.decide(order, decisions, change_key="k")
+
+
 def reads(shop: Checkout) -> None:
-    answer = shop.result(uuid4(), uuid4())
+    answer = shop.result(buyer_store_id=uuid4(), cart_id=uuid4())
     print(answer.vendor_orders)  # wrong
     if answer.status == "shipped_maybe":  # wrong
         print("never")
@@ -53,8 +66,8 @@ def reads(shop: Checkout) -> None:
 
 
 async def reads_later(shop: AsyncCheckout) -> None:
-    print(shop.result(uuid4(), uuid4()).status)  # wrong
-    answer = await shop.result(uuid4(), uuid4())
+    print(shop.result(buyer_store_id=uuid4(), cart_id=uuid4()).status)  # wrong
+    answer = await shop.result(buyer_store_id=uuid4(), cart_id=uuid4())
     print(answer.vendor_orders)  # wrong
     if isinstance(answer, CheckoutResult):
         print(answer.vendor_orders[0].total_cents)

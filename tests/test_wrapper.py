@@ -141,7 +141,7 @@ def test_any_row_and_cursor_factory(connect, add_cart, checkout, row_factory, cu
     cart = add_cart()
     with connect(autocommit=True, row_factory=row_factory, cursor_factory=cursor_factory) as conn:
         assert checkout(conn, cart).outcome == "complete"
-        assert pycheckout.result(conn, cart.buyer_store_id, cart.id).outcome == "complete"
+        assert pycheckout.result(conn, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).outcome == "complete"
         assert conn.row_factory is row_factory
 
 
@@ -224,6 +224,7 @@ def test_arguments_may_come_in_many_types(db, add_cart, checkout):
         {"payment_method": StrMethod.ELECTRONIC},
         {"shipping_address": UserDict(ADDRESS)},
         {"shipping_address": ADDRESS | {"lat": Decimal(str(ADDRESS["lat"]))}},
+        {"shipping_line": first.shipping_line},
     ):
         assert checkout(db, cart, **(same | arguments)) == replace(first, replayed=True)
 
@@ -332,9 +333,9 @@ def test_errors_that_are_not_ours_pass_through(db, add_cart, checkout):
 
 def test_result_tells_what_became_of_a_cart(db, add_cart, checkout):
     cart = add_cart()
-    active = pycheckout.result(db, cart.buyer_store_id, str(cart.id))
+    active = pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=str(cart.id))
     first = checkout(db, cart)
-    converted = pycheckout.result(db, cart.buyer_store_id, cart.id)
+    converted = pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
 
     assert isinstance(active, ActiveCart)
     assert (active.status, active.cart_id, active.currency) == ("active", cart.id, "USD")
@@ -342,13 +343,13 @@ def test_result_tells_what_became_of_a_cart(db, add_cart, checkout):
     assert active.totals.quoted == first.totals.quoted
     assert converted == replace(first, replayed=converted.replayed)
     with pytest.raises(CartNotFound):
-        pycheckout.result(db, uuid4(), cart.id)
+        pycheckout.result(db, buyer_store_id=uuid4(), cart_id=cart.id)
 
 
 def test_quote_without_end_is_readable(db, add_cart):
     cart = add_cart(cart={"valid_until": "infinity"})
 
-    assert pycheckout.result(db, cart.buyer_store_id, cart.id).valid_until is None
+    assert pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).valid_until is None
 
 
 # put_cart
@@ -369,7 +370,7 @@ def test_put_cart_writes_a_quote_that_can_be_ordered(db, add_stock, caplog):
 
     active = pycheckout.put_cart(db, cart, request_id="r-1")
 
-    assert active == pycheckout.result(db, cart["buyer_store_id"], cart["id"])
+    assert active == pycheckout.result(db, buyer_store_id=cart["buyer_store_id"], cart_id=cart["id"])
     assert (active.status, active.valid_until) == ("active", cart["valid_until"])
     assert active.totals.quoted == pycheckout.Amounts(subtotal_cents=500, discounts_cents=50, total_cents=450)
     assert (caplog.records[0].operation, caplog.records[0].cart_id) == ("quotes.put", str(cart["id"]))
@@ -527,7 +528,7 @@ def test_one_log_record_a_call(db, add_cart, checkout, caplog):
     checkout(db, cart, key="secret-key")
     with pytest.raises(CartNotFound):
         checkout(db, cart, key="secret-key", buyer_store_id=uuid4())
-    pycheckout.result(db, cart.buyer_store_id, cart.id, request_id="r-2")
+    pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id, request_id="r-2")
     with pytest.raises(InvalidRequest):
         checkout(db, cart, cart_id="secret-token\n", payment_method="\0")
 
