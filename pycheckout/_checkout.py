@@ -171,7 +171,7 @@ select {schema}checkout_execute(
         about="cart_id",
         replays=True,
     )
-    def result(self, buyer_store_id: UUID | str, cart_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
+    def result(self, *, buyer_store_id: UUID | str, cart_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
         """What became of a cart: its checkout, or an `ActiveCart` while there is none.
 
         Reads only, in the same transaction as `execute` would use, and is tried again as
@@ -216,7 +216,7 @@ class QuoteCalls:
         about="cart_id",
         replays=True,
     )
-    def get(self, buyer_store_id: UUID | str, cart_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
+    def get(self, *, buyer_store_id: UUID | str, cart_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
         """A buyer's cart with its vendor groups and lines, whatever its status. Its ad tokens are not shown.
 
         Reads only. Raises CartNotFound for another buyer's cart, InvalidRequest, Busy, Unavailable and NotInstalled.
@@ -666,7 +666,7 @@ class AdCalls:
         one(TokenVerdict),
         replays=True,
     )
-    def verify(self, token: str, buyer_store_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
+    def verify(self, token: str, *, buyer_store_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
         """Whether a checkout of this buyer would count the token now, and if not, why.
 
         Reads only. Raises InvalidRequest for what is no text, Busy, Unavailable and NotInstalled.

@@ -441,7 +441,7 @@ def test_an_id_that_is_no_uuid_is_like_every_other_bad_argument_in_python(
 def test_ids_are_taken_as_postgresql_takes_them(db, add_cart):
     cart = add_cart()
     for written in (cart.id, str(cart.id).upper(), cart.id.hex, f"{{{cart.id}}}"):
-        assert pycheckout.result(db, cart.buyer_store_id, written).cart_id == cart.id
+        assert pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=written).cart_id == cart.id
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_a_quote_whose_end_a_host_wrote_beyond_all_calendars_can_be_shown(db, ad
     cart = add_cart(cart={"valid_until": end})
 
     [answer] = values(db, "select checkout_result(%s, %s)", cart.buyer_store_id, cart.id)
-    found = pycheckout.result(db, cart.buyer_store_id, cart.id)
+    found = pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
 
     assert answer["valid_until"] == shown
     assert (found.valid_until is None) == (shown is None)
@@ -487,7 +487,10 @@ def test_a_quote_whose_end_a_host_wrote_beyond_all_calendars_can_be_shown(db, ad
 def test_a_quote_whose_end_a_host_wrote_before_all_calendars_has_run_out(db, add_cart, checkout, end):
     cart = add_cart(cart={"valid_until": end})
 
-    assert pycheckout.result(db, cart.buyer_store_id, cart.id).valid_until.isoformat() == "0001-01-01T00:00:00+00:00"
+    assert (
+        pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).valid_until.isoformat()
+        == "0001-01-01T00:00:00+00:00"
+    )
     with pytest.raises(pycheckout.CartExpired) as caught:
         checkout(db, cart)
     assert caught.value.detail["valid_until"] == "0001-01-01T00:00:00.000000Z"

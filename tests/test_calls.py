@@ -60,7 +60,7 @@ def test_functions_have_names_and_parameters_of_their_own():
 def test_misspelt_arguments_are_refused_as_python_does_it():
     """`**options` would swallow them."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'shipping_lines'"):
-        pycheckout.result(None, None, None, shipping_lines=[])
+        pycheckout.result(None, buyer_store_id=None, cart_id=None, shipping_lines=[])
 
 
 def test_import_of_the_core_loads_nothing_that_is_optional():
@@ -178,7 +178,7 @@ def test_session_opened_anew_that_is_read_only_is_final(db, dsn, add_cart):
         with pytest.raises(ReadOnlyServer) as caught:
             pycheckout.execute(pool, **request_of(cart))
         assert (caught.value.sqlstate, caught.value.retryable) == ("25006", False)
-        assert pycheckout.result(pool, cart.buyer_store_id, cart.id).status == "active"
+        assert pycheckout.result(pool, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).status == "active"
 
 
 def test_connection_of_the_callers_is_not_closed(connect, add_cart):

@@ -106,7 +106,9 @@ def test_a_service_finds_the_schema_by_name(deployed):
     with psycopg.connect(deployed["shop_service"], autocommit=True) as conn:
         checkout = pycheckout.Checkout(conn, schema="checkout")
         with pytest.raises(pycheckout.CartNotFound):
-            checkout.result("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
+            checkout.result(
+                buyer_store_id="11111111-1111-4111-8111-111111111111", cart_id="22222222-2222-4222-8222-222222222222"
+            )
 
 
 def test_the_nightly_unit_does_what_it_says_and_finds_nothing_wrong(deployed):

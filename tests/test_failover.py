@@ -32,17 +32,17 @@ def test_a_standby_answers_what_reads_and_refuses_what_writes():
         pair.wait_until_replayed()
 
         there = copy["ok"]
-        assert [order.order_id for order in there.result(cart.buyer_store_id, cart.id).vendor_orders] == [
-            order.order_id for order in done.vendor_orders
-        ]
-        assert isinstance(there.result(waiting.buyer_store_id, waiting.id), ActiveCart)
+        assert [
+            order.order_id for order in there.result(buyer_store_id=cart.buyer_store_id, cart_id=cart.id).vendor_orders
+        ] == [order.order_id for order in done.vendor_orders]
+        assert isinstance(there.result(buyer_store_id=waiting.buyer_store_id, cart_id=waiting.id), ActiveCart)
         assert len(there.orders.list(buyer_store_id=cart.buyer_store_id).orders) == 2
-        assert there.quotes.get(cart.buyer_store_id, cart.id).id == cart.id
+        assert there.quotes.get(buyer_store_id=cart.buyer_store_id, cart_id=cart.id).id == cart.id
         order, *_ = done.vendor_orders
         assert there.orders.get(order.order_id, buyer_store_id=cart.buyer_store_id).order_id == order.order_id
         assert there.orders.history(order.order_id, buyer_store_id=cart.buyer_store_id) == ()
         assert there.stock.levels([order.items[0].product_id]).levels
-        assert there.ads.verify("no.token", cart.buyer_store_id).reason == "malformed"
+        assert there.ads.verify("no.token", buyer_store_id=cart.buyer_store_id).reason == "malformed"
         assert there.outbox.backlog()
         assert there.audit() == ()
         with psycopg.connect(pair.dsn(), options=f"-c search_path={SCHEMA}", row_factory=dict_row) as conn:

@@ -151,7 +151,7 @@ def test_sqlalchemy_in_autocommit_is_refused(engine, add_cart, notes, kind):
 
 def test_sqlalchemy_on_another_driver_is_refused():
     with create_engine("sqlite://").connect() as conn, pytest.raises(TypeError, match="psycopg 3 is needed"):
-        pycheckout.result(conn, UUID(int=1), UUID(int=2))
+        pycheckout.result(conn, buyer_store_id=UUID(int=1), cart_id=UUID(int=2))
 
 
 @pytest.mark.parametrize("kind", ["AsyncSession", "async_scoped_session", "AsyncConnection"])
@@ -261,7 +261,7 @@ def test_schema_names_where_the_functions_are(db, connect, add_cart):
         order(conn, add_cart())
     assert Checkout(conn, schema="public").execute(**request_of(add_cart())).outcome == "complete"
     with pytest.raises(NotInstalled):
-        Checkout(conn, schema='no "such" %s schema').quotes.get(UUID(int=1), UUID(int=2))
+        Checkout(conn, schema='no "such" %s schema').quotes.get(buyer_store_id=UUID(int=1), cart_id=UUID(int=2))
 
 
 def test_asyncpg_is_told_what_to_do():
@@ -271,7 +271,7 @@ def test_asyncpg_is_told_what_to_do():
 
     Connection.__module__ = "asyncpg.connection"
     with pytest.raises(TypeError, match=r"CheckoutResult\.from_json"):
-        asyncio.run(pycheckout.result_async(Connection(), UUID(int=1), UUID(int=2)))
+        asyncio.run(pycheckout.result_async(Connection(), buyer_store_id=UUID(int=1), cart_id=UUID(int=2)))
 
 
 def test_answers_of_another_driver_are_read_from_their_json(db, add_cart):

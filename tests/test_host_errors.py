@@ -121,7 +121,7 @@ def test_what_the_caller_sent_is_told_from_what_a_trigger_met(connect, add_cart,
     cart = add_cart()
     for text in ("x", "PL/pgSQL function checkout_execute(", "a\nPL/pgSQL function checkout_execute(uuid) line 1"):
         with pytest.raises(pycheckout.InvalidRequest):
-            pycheckout.result(conn, cart.buyer_store_id, text)
+            pycheckout.result(conn, buyer_store_id=cart.buyer_store_id, cart_id=text)
         with pytest.raises(pycheckout.InvalidRequest):
             pycheckout.put_cart(conn, {"id": text + "\0"})
 

@@ -505,7 +505,7 @@ def test_a_quote_may_be_nested_32_levels_deep_and_comes_back_from_its_checkout(d
         shipping_address=ADDRESS,
         payment_method="ach",
     )
-    assert pycheckout.result(db, *ids).checkout_group_id == first.checkout_group_id
+    assert pycheckout.result(db, buyer_store_id=ids[0], cart_id=ids[1]).checkout_group_id == first.checkout_group_id
 
 
 @pytest.mark.parametrize(("field", "text"), [("ad_tokens", "{a,b}"), ("shipping_address", "(a,b,c,d,e,US,,)")])

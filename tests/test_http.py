@@ -181,7 +181,7 @@ def test_the_answer_is_the_librarys_result(either_api, db, add_cart):
 
     answer = either_api.post(cart).json()
 
-    result = replace(pycheckout.result(db, cart.buyer_store_id, cart.id), replayed=False)
+    result = replace(pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id), replayed=False)
     assert build(pycheckout.CheckoutResult, answer) == result
     assert set(answer) == {field.name for field in fields(result)}
 

@@ -31,7 +31,7 @@ def test_a_call_is_logged_where_it_was_made(db, add_cart, places):
     expected = here(1)
     pycheckout.execute(db, **request_of(cart))
     again = here(1)
-    pycheckout.result(db, cart.buyer_store_id, cart.id)
+    pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
 
     assert places() == [expected, again]
 

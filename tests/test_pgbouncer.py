@@ -129,8 +129,8 @@ def test_result_and_errors_are_the_same_as_without(pooled, db, add_cart, checkou
             read = partial(pycheckout.result, buyer_store_id=given.buyer_store_id, cart_id=given.id)
             assert read(pool) == read(db)
         checkout(pool, cart)
-        assert pycheckout.result(pool, cart.buyer_store_id, cart.id) == pycheckout.result(
-            db, cart.buyer_store_id, cart.id
+        assert pycheckout.result(pool, buyer_store_id=cart.buyer_store_id, cart_id=cart.id) == pycheckout.result(
+            db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id
         )
         for arguments in ({}, {"payment_method": "shells"}, {"buyer_store_id": cart.id}):
             errors = [refused(checkout, conn, expired, **arguments) for conn in (pool, db)]

@@ -131,7 +131,7 @@ def test_the_file_is_that_of_the_api(db):
 def test_a_call_goes_to_its_market_and_replays(fleet, market):
     cart = quoted(fleet.market(market))
     assert [order(fleet.proxy, market, cart)["replayed"] for _ in range(2)] == [False, True]
-    assert fleet.market(market).result(cart.buyer_store_id, cart.id).outcome == "complete"
+    assert fleet.market(market).result(buyer_store_id=cart.buyer_store_id, cart_id=cart.id).outcome == "complete"
 
 
 @needs_plproxy
@@ -168,7 +168,7 @@ def test_a_checkout_through_the_proxy_commits_by_itself(fleet):
     with psycopg.connect(fleet.servers["a"].dsn("proxy")) as conn:
         order(conn, "tx", cart)
         conn.rollback()
-    assert fleet.market("tx").result(cart.buyer_store_id, cart.id).outcome == "complete"
+    assert fleet.market("tx").result(buyer_store_id=cart.buyer_store_id, cart_id=cart.id).outcome == "complete"
 
 
 @needs_plproxy

@@ -313,7 +313,7 @@ def test_a_service_role_checks_out_reads_the_result_and_asks_the_version(service
 
     assert checkout(service, cart).replayed is False
     assert checkout(service, cart).replayed is True
-    assert pycheckout.result(service, cart.buyer_store_id, cart.id).outcome == "complete"
+    assert pycheckout.result(service, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).outcome == "complete"
     [(version,)] = service.execute("select checkout_version()")
     assert set(version) == {"version", "hash"}
 

@@ -159,5 +159,5 @@ def test_the_quote_of_the_page_is_taken(db):
     exec(code, {"checkout": pycheckout.Checkout(db), "datetime": datetime, "UTC": UTC, "UUID": UUID})
 
     asked = json.loads(sql)
-    found = pycheckout.result(db, asked["buyer_store_id"], asked["id"])
+    found = pycheckout.result(db, buyer_store_id=asked["buyer_store_id"], cart_id=asked["id"])
     assert found.totals.quoted.total_cents == asked["vendor_groups"][0]["total_cents"] == 2150

@@ -129,7 +129,7 @@ def test_a_router_that_sends_a_checkout_to_a_standby_is_told_in_the_error(primar
     assert "router" in (caught.value.hint or "")
 
     # as after a switch of roles: the sessions of before are left, and the one that is opened anew takes writes
-    assert pycheckout.result(router(standby), cart.buyer_store_id, cart.id).status == "active"
+    assert pycheckout.result(router(standby), buyer_store_id=cart.buyer_store_id, cart_id=cart.id).status == "active"
     assert pycheckout.execute(router(standby, primary.port), **request_of(cart)).replayed is False
 
 

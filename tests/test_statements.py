@@ -127,7 +127,7 @@ def test_reading_a_result_and_writing_a_quote_take_one_statement_each(dsn, add_c
     }
     with psycopg.connect(dsn, autocommit=True) as conn:
         with traced(conn) as messages:
-            pycheckout.result(conn, cart.buyer_store_id, cart.id)
+            pycheckout.result(conn, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
         assert_one_round_trip(messages)
         with traced(conn) as messages:
             pycheckout.put_cart(conn, quote)

@@ -62,6 +62,9 @@ def reads(shop: Checkout) -> None:
     shop.orders.list(buyer_store_id=uuid4(), order_number="17")  # wrong
     shop.orders.list(buyer_store_id=uuid4(), statuses=["accepted"], order_number=17, purchase_order="PO-4711")
     shop.orders.cancel(uuid4())  # wrong
+    shop.result(uuid4(), uuid4())  # wrong
+    shop.quotes.get(uuid4(), uuid4())  # wrong
+    shop.ads.verify("a.b.c", uuid4())  # wrong
     shop.stock.adjust(uuid4(), "3")  # wrong
 
 

@@ -92,7 +92,7 @@ def written(made: Quote, **totals: int) -> Jsonb:
 def ordered(conn: psycopg.Connection, **more: Any) -> pycheckout.CheckoutResult:
     """The first answer, which every replay repeats but for `replayed`."""
     first = pycheckout.execute(conn, **REQUEST, **more)
-    assert replace(pycheckout.result(conn, BUYER, CART), replayed=False) == first
+    assert replace(pycheckout.result(conn, buyer_store_id=BUYER, cart_id=CART), replayed=False) == first
     return first
 
 
@@ -169,7 +169,7 @@ def test_a_replay_is_the_first_answer_but_for_replayed(db, checkout_sql, add_car
 
     assert (first.replayed, again.replayed, other.replayed) == (False, True, True)
     assert replace(again, replayed=False) == replace(other, replayed=False) == first
-    assert replace(pycheckout.result(db, BUYER, CART), replayed=False) == first
+    assert replace(pycheckout.result(db, buyer_store_id=BUYER, cart_id=CART), replayed=False) == first
     for order in first.vendor_orders:
         shown = pycheckout.Checkout(db).orders.get(order.order_id, buyer_store_id=BUYER)
         assert (owed(shown), shown.purchase_order, shown.expires_at) == (owed(order), "PO-1", order.expires_at)
@@ -326,7 +326,7 @@ def test_cart_put_shows_vendors_below_their_minimum(db):
     assert active.below_minimum == (
         pycheckout.BelowMinimum(vendor_store_id=A, minimum_cents=1000, merchandise_cents=999),
     )
-    assert pycheckout.result(db, BUYER, CART).below_minimum == active.below_minimum
+    assert pycheckout.result(db, buyer_store_id=BUYER, cart_id=CART).below_minimum == active.below_minimum
 
 
 def test_a_quote_of_nothing_but_vendors_below_their_minimum_is_refused_and_can_still_be_filled(db):
@@ -369,7 +369,7 @@ def test_policy_all_refuses_a_vendor_below_its_minimum_and_writes_nothing(db):
         {"vendor_store_id": str(A), "minimum_cents": 600, "merchandise_cents": 500}
     ]
     assert values(db, "select count(*) from checkout_requests") == [0]
-    assert pycheckout.result(db, BUYER, CART).status == "active"
+    assert pycheckout.result(db, buyer_store_id=BUYER, cart_id=CART).status == "active"
 
 
 def test_policy_all_takes_a_quote_with_tax_that_reaches_its_minimum(db):

@@ -71,7 +71,7 @@ def test_any_row_and_cursor_factory(run, add_cart, cursor_factory):
 
     async def test(conn):
         assert (await checkout_async(conn, cart)).outcome == "complete"
-        return await pycheckout.result_async(conn, cart.buyer_store_id, cart.id)
+        return await pycheckout.result_async(conn, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
 
     assert run(test, autocommit=True, row_factory=dict_row, cursor_factory=cursor_factory).outcome == "complete"
 
@@ -198,7 +198,7 @@ def test_errors_are_typed(run, run_pool, dsn, add_cart):
         with pytest.raises(InvalidRequest):
             await checkout_async(conn, cart, idempotency_key="\0")
         with pytest.raises(CartNotFound):
-            await pycheckout.result_async(conn, cart.id, cart.id)
+            await pycheckout.result_async(conn, buyer_store_id=cart.id, cart_id=cart.id)
         await conn.close()
         with pytest.raises(Unavailable):
             await checkout_async(conn, cart)

@@ -416,11 +416,11 @@ def test_interrupted_call_gives_the_pool_a_sound_connection_back(dsn, connect, d
 def test_result_follows_the_same_rules(connect, pool, db, add_cart):
     cart = add_cart()
     conn = connect()
-    pycheckout.result(conn, cart.buyer_store_id, cart.id)
+    pycheckout.result(conn, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
     assert conn.info.transaction_status == INTRANS
-    pycheckout.result(db, cart.buyer_store_id, cart.id)
+    pycheckout.result(db, buyer_store_id=cart.buyer_store_id, cart_id=cart.id)
     assert db.info.transaction_status == IDLE
-    assert pycheckout.result(pool, cart.buyer_store_id, cart.id).status == "active"
+    assert pycheckout.result(pool, buyer_store_id=cart.buyer_store_id, cart_id=cart.id).status == "active"
 
 
 def test_two_processes_never_share_a_retry_rhythm():

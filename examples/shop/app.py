@@ -55,7 +55,7 @@ async def remember(conn: AsyncConnection, result: CheckoutResult) -> None:
 async def shipping_line(buyer_store_id: UUID, request: CheckoutRequest) -> ShippingLine:
     """The line that is stored: the buyer confirms what was quoted. Its title and price are the quote's."""
     assert request.shipping_line is not None
-    cart = await AsyncCheckout(app.state.pool).quotes.get(buyer_store_id, request.cart_id)
+    cart = await AsyncCheckout(app.state.pool).quotes.get(buyer_store_id=buyer_store_id, cart_id=request.cart_id)
     quoted = {group.shipping_line.code: group.shipping_line for group in cart.vendor_groups if group.shipping_line}
     if quoted.keys() != {request.shipping_line.code}:
         raise InvalidRequest(detail={"field": "shipping_line.code", "problem": "is not what was quoted"})
