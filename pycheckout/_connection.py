@@ -34,7 +34,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
@@ -522,16 +522,29 @@ async def _elsewhere_async(connection: psycopg.AsyncConnection[Any]) -> list[str
 
 
 def _require(conn: object, connection_type: type[_AnyConnection]) -> None:
-    if isinstance(conn, connection_type) or _frameworks.is_known(
-        conn, is_async=connection_type is psycopg.AsyncConnection
-    ):
+    is_async = connection_type is psycopg.AsyncConnection
+    if isinstance(conn, connection_type) or _frameworks.is_known(conn, is_async=is_async):
         return
-    if callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute"):
-        return  # a pool
+    is_pool = callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute")
+    if is_pool and _awaits(type(conn)) in (is_async, None):
+        return
     kind = f"{type(conn).__module__}.{type(conn).__qualname__}"
     if kind.startswith("asyncpg."):
         raise TypeError(
             "asyncpg is not psycopg: call the SQL functions yourself; CheckoutResult.from_json() reads answers, "
             "and pycheckout.error_from() errors (docs/services.md)"
         )
-    raise TypeError(f"a psycopg.{connection_type.__name__} or a pool of them is needed, not {kind}")
+    raise TypeError(f"{_NEEDED[is_async]} is needed, not {kind}")
+
+
+_NEEDED = {
+    False: "a psycopg.Connection or a pool of them, a SQLAlchemy Connection or Session, or Django's connection",
+    True: "a psycopg.AsyncConnection or a pool of them, or a SQLAlchemy AsyncConnection or AsyncSession",
+}
+
+
+@lru_cache(maxsize=64)  # each call asks
+def _awaits(pool: type[Any]) -> bool | None:
+    """Whether such a pool is for `async with`; None where its class does not tell."""
+    plain, awaited = hasattr(pool, "__enter__"), hasattr(pool, "__aenter__")
+    return None if plain == awaited else awaited

@@ -149,6 +149,11 @@ def test_sqlalchemy_in_autocommit_is_refused(engine, add_cart, notes, kind):
     assert notes() == (0, 0)
 
 
+def test_an_engine_is_no_connection(engine):
+    with pytest.raises(TypeError, match=r"a SQLAlchemy Connection or Session.* is needed, not sqlalchemy\..*Engine"):
+        Checkout(engine).audit()
+
+
 def test_sqlalchemy_on_another_driver_is_refused():
     with create_engine("sqlite://").connect() as conn, pytest.raises(TypeError, match="psycopg 3 is needed"):
         pycheckout.result(conn, buyer_store_id=UUID(int=1), cart_id=UUID(int=2))

@@ -230,7 +230,12 @@ def test_sync_and_async_connections_are_not_mixed_up(run, db, dsn, add_cart, che
             checkout(conn, cart)
         with pytest.raises(TypeError):
             await checkout_async(db, cart)
-        with ConnectionPool(dsn, min_size=1, open=True) as pool, pytest.raises(TypeError):
+        needed = r"a psycopg\.AsyncConnection or a pool of them.*AsyncSession is needed, not psycopg_pool\.pool\."
+        with ConnectionPool(dsn, min_size=1, open=True) as pool, pytest.raises(TypeError, match=needed):
             await checkout_async(pool, cart)
+        needed = r"a psycopg\.Connection or a pool of them.*Django.* is needed, not psycopg_pool\.pool_async\."
+        async with AsyncConnectionPool(dsn, min_size=1) as pool:
+            with pytest.raises(TypeError, match=needed):
+                checkout(pool, cart)
 
     run(test, autocommit=True)
