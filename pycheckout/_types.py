@@ -218,7 +218,8 @@ class VendorOrder:
     adjustments_cents: int = 0
     total_cents: int
     balance_due_cents: int
-    refund_due_cents: int = 0
+    refund_due_cents: int | None = None
+    """What was paid beyond the total and has not gone back. None: no payment was recorded."""
     vendor_shipping_line: VendorShippingLine | None = None
     expires_at: datetime | None = None
     """Aware. Until when it waits to be paid for; None: for ever."""
@@ -427,7 +428,8 @@ class OrderSummary(Answer):
     adjustments_cents: int = 0
     total_cents: int
     balance_due_cents: int
-    refund_due_cents: int = 0
+    refund_due_cents: int | None = None
+    """What was paid beyond the total and has not gone back. None: no payment was recorded."""
     vendor_shipping_line: VendorShippingLine | None = None
     expires_at: datetime | None = None
     """Aware. Until when it waits to be paid for; None: for ever."""
@@ -514,8 +516,8 @@ class OrderChange(Answer):
     """Credits (below 0) and surcharges."""
     total_cents: int
     balance_due_cents: int
-    refund_due_cents: int = 0
-    """What was paid beyond the total and has not gone back."""
+    refund_due_cents: int | None = None
+    """What was paid beyond the total and has not gone back. None: no payment was recorded."""
     payment_intent: PaymentIntent | None = None
     """Without its terms and when it is due, which no change touches."""
     items: tuple[ChangedLine, ...] = ()

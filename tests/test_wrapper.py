@@ -100,6 +100,21 @@ def _paths(value, members, path=""):
             yield from _paths(member, members, f"{path}.{name}")
 
 
+def test_nothing_is_known_to_be_given_back_before_a_payment(db, add_cart, checkout):
+    """As docs/payments.md says, and SQL."""
+    calls = pycheckout.Checkout(db)
+    [order, *_] = checkout(db, add_cart()).vendor_orders
+    read = calls.orders.get(order.order_id, vendor_store_id=order.vendor_store_id)
+    adjusted = calls.orders.adjust(order.order_id, 5, reason="a bag", change_key="c1")
+    assert [each.refund_due_cents for each in (order, read, adjusted)] == [None, None, None]
+
+    paid = calls.payments.record(
+        order.order_id, provider="p", provider_event_id="e1", kind="captured", amount_cents=1, currency="USD"
+    )
+    read = calls.orders.get(order.order_id, vendor_store_id=order.vendor_store_id)
+    assert (paid.refund_due_cents, read.refund_due_cents) == (0, 0)
+
+
 def test_unknown_keys_and_enum_values_of_a_newer_database_are_accepted(db, add_cart, checkout, checkout_sql):
     cart = add_cart()
     result = checkout(db, cart)

@@ -31,7 +31,7 @@ a = json.loads(os.environ['ANSWER'], object_hook=lambda fields: SimpleNamespace(
 money = lambda cents: f'{cents / 100:.2f}'
 print($2)"
 }
-order='f"{a.status}: total {money(a.total_cents)}, due {money(a.balance_due_cents)}, to be given back {money(a.refund_due_cents)}"'
+order='f"{a.status}: total {money(a.total_cents)}, due {money(a.balance_due_cents)}, to be given back {money(a.refund_due_cents or 0)}"'
 
 checkout() { # CART
   call "$shop/checkout" --header "$buyer" --header "Idempotency-Key: $1" --data '{"cart_id": "'"$1"'", "payment_method": "ach",

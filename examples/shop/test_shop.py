@@ -314,7 +314,7 @@ def test_an_order_that_is_not_paid_in_time_expires_and_late_money_is_due_back(
 
     expire(pycheckout_dsn)
 
-    assert due(order_of(shop, order)) == ("expired", 0, 0, 0)
+    assert due(order_of(shop, order)) == ("expired", 0, 0, None)
     assert shop.get(f"/stock/{BOWL.id}", headers=AS_POTTER).json()["available_qty"] == UNITS
 
     late = [tell(result["checkout_group_id"], order["total_cents"]).json()["status"] for _ in range(2)]

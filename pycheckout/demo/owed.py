@@ -162,7 +162,7 @@ def _given_back(console: Console, checkout: Checkout, orders: list[VendorOrder])
         provider="demo",
         provider_event_id="evt_refund",
         kind="refunded",
-        amount_cents=now.refund_due_cents,
+        amount_cents=now.refund_due_cents or 0,
         currency="USD",
     )
     report.became(console, "The provider tells of the refund", _now(checkout, [order]))

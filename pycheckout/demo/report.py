@@ -149,7 +149,7 @@ def became(console: Console, what: str, orders: Iterable[Order]) -> None:
         paid = order.payment_intent.status if order.payment_intent else "no intent"
         total, due, back = (
             amount(cents, order.currency or "")
-            for cents in (order.total_cents, order.balance_due_cents, order.refund_due_cents)
+            for cents in (order.total_cents, order.balance_due_cents, order.refund_due_cents or 0)
         )
         where = f"[bold]{short(order.order_id)}[/] {order.status}, {paid}"
         console.print(f"  {where}: total {total}, due {due}, to be given back {back}")
