@@ -132,7 +132,9 @@ def json_value(value: object) -> object:
         return {name: part for name, part in asdict(value).items() if part is not None}
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, datetime) and value.utcoffset() is not None:
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise TypeError(f"{value!r:.80} has no time zone")
         return value.isoformat()
     if isinstance(value, Decimal):
         # Not int() of whatever is whole: 1e1000000 would take half a minute.

@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
+from ._extras import needing
+
 CONTENT_TYPE = "application/cloudevents+json"  # CloudEvents JSON event format, section 3
 _SCHEMA = "urn:pycheckout:event:{}:v{}"  # `$id` of `data` in docs/events/*.schema.json
 TIMEOUT = 10.0  # seconds for a connection to be made, and for a broker to confirm an event
@@ -143,8 +145,9 @@ def check_broker(url: str) -> None:
         readable = re.search(r":\d+$|^[^:]*$|@[^:]*$", parts.netloc) is not None
     if not readable or not parts.netloc:
         raise ValueError("the URL of the broker cannot be read; special characters of a password must be escaped")
-    importlib.import_module("faststream")
-    importlib.import_module(client)
+    with needing("relay"):
+        importlib.import_module("faststream")
+        importlib.import_module(client)
 
 
 @asynccontextmanager

@@ -421,7 +421,7 @@ select {schema}vendor_order_decide(
     ) -> Sent:
         """A vendor's answer to an order that waits for one. What is not accepted is available again.
 
-        `decisions`: a `Decision` each, `{"line_item_id", "accept_qty", "reason"}`; lines that are not named are accepted
+        `decisions`: of a line each, `{"line_item_id", "accept_qty", "reason"}`; lines that are not named are accepted
         whole. With decisions a `change_key` is required. Key, transaction, attempts and errors as those of `release`.
         """
         return (

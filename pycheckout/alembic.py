@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
-from sqlalchemy import Connection, Table, text
-from sqlalchemy.schema import SchemaItem
-
 from ._errors import MigrationError
+from ._extras import needing
 from .sqlalchemy import is_ours
+
+with needing("alembic"):
+    from sqlalchemy import Connection, Table, text
+    from sqlalchemy.schema import SchemaItem
 
 __all__ = ["Filters", "filters"]
 

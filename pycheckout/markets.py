@@ -20,6 +20,7 @@ import psycopg
 from . import _conninfo
 from ._checkout import AsyncCheckout, Checkout
 from ._errors import MarketMoved, UnknownMarket
+from ._extras import needing
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -230,7 +231,8 @@ class Markets(Mapping[str, Checkout]):
         self.close()
 
     def _pool(self, market: Market) -> ConnectionPool[psycopg.Connection[Any]]:
-        from psycopg_pool import ConnectionPool
+        with needing("pool"):
+            from psycopg_pool import ConnectionPool
 
         key = self._map.pool_of(market)
         pool = self._pools.get(key)
@@ -301,7 +303,8 @@ class AsyncMarkets(Mapping[str, AsyncCheckout]):
 
 def _opened_late() -> type[AsyncConnectionPool[psycopg.AsyncConnection[Any]]]:
     """A pool that opens with its first connection: only then is there an event loop for sure."""
-    from psycopg_pool import AsyncConnectionPool
+    with needing("pool"):
+        from psycopg_pool import AsyncConnectionPool
 
     class Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
         _was_opened = False

@@ -1,4 +1,4 @@
-"""The tables of pycheckout as SQLAlchemy `Table`s, to read with. Needs SQLAlchemy 2.
+"""The tables of pycheckout as SQLAlchemy `Table`s, to read with. Needs SQLAlchemy 2 (extra `alembic`).
 
 They are for SELECT: what changes them are the functions of the package, and what makes them is `pycheckout.migrate`.
 """
@@ -10,28 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    DateTime,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Numeric,
-    Table,
-    Text,
-    Uuid,
-    event,
-)
-from sqlalchemy import func as sql
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.schema import BLANK_SCHEMA
-from sqlalchemy.types import UserDefinedType
-
 from ._errors import MigrationError
+from ._extras import needing
+
+with needing("alembic"):
+    from sqlalchemy import (
+        BigInteger,
+        Boolean,
+        Column,
+        ColumnElement,
+        DateTime,
+        ForeignKey,
+        Integer,
+        LargeBinary,
+        MetaData,
+        Numeric,
+        Table,
+        Text,
+        Uuid,
+        event,
+    )
+    from sqlalchemy import func as sql
+    from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+    from sqlalchemy.schema import BLANK_SCHEMA
+    from sqlalchemy.types import UserDefinedType
 
 __all__ = ["Address", "Tables", "Word", "tables"]
 

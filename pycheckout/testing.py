@@ -34,6 +34,7 @@ from psycopg.rows import dict_row
 
 from . import _conninfo
 from ._checkout import put_cart
+from ._extras import needing
 from ._migrate import migrate
 from ._quotes import Line, Quote, VendorGroup
 
@@ -169,7 +170,8 @@ def pycheckout_dsn(pycheckout_server: str, pycheckout_template: str) -> Iterator
 @pytest.fixture
 def pycheckout_pool(pycheckout_dsn: str) -> Iterator[ConnectionPool]:
     """An open psycopg pool of this test's database, closed after the test."""
-    from psycopg_pool import ConnectionPool
+    with needing("pool"):
+        from psycopg_pool import ConnectionPool
 
     with ConnectionPool(pycheckout_dsn, min_size=1, timeout=10, open=True) as pool:
         yield pool
@@ -182,7 +184,8 @@ def pycheckout_async_pool(pycheckout_dsn: str) -> Iterator[AsyncConnectionPool]:
     So it lives in the test's own event loop, whatever runs that, and ends with the block; a test that leaves the pool
     open fails.
     """
-    from psycopg_pool import AsyncConnectionPool
+    with needing("pool"):
+        from psycopg_pool import AsyncConnectionPool
 
     pool = AsyncConnectionPool(pycheckout_dsn, min_size=1, timeout=10, open=False)
     yield pool

@@ -443,6 +443,37 @@ assert not extra, extra
     subprocess.run([sys.executable, "-S", "-c", _SITE + code], check=True, cwd=Path(__file__).parents[1])
 
 
+@pytest.mark.parametrize(
+    ("missing", "code", "extra"),
+    [
+        ("sqlalchemy", "import pycheckout.sqlalchemy", "alembic"),
+        ("sqlalchemy", "import pycheckout.alembic", "alembic"),
+        ("django", "import pycheckout.django.models", "django"),
+        ("faststream", "from pycheckout.relay import Relay; Relay('', 'redis://127.0.0.1')", "relay"),
+        ("redis", "from pycheckout.relay import Relay; Relay('', 'redis://127.0.0.1')", "relay"),
+        ("psycopg_pool", "Markets({'a': A})['a'].audit()", "pool"),
+        ("psycopg_pool", "import asyncio; asyncio.run(Markets({'a': A}).async_['a'].audit())", "pool"),
+        ("psycopg_pool", "next(pycheckout.testing.pycheckout_pool.__wrapped__(''))", "pool"),
+        ("psycopg_pool", "next(pycheckout.testing.pycheckout_async_pool.__wrapped__(''))", "pool"),
+    ],
+)
+def test_what_is_missing_is_told_with_the_extra_that_brings_it(missing, code, extra):
+    setup = f"""
+import sys
+sys.modules[{missing!r}] = None
+import pycheckout.testing
+from pycheckout.markets import Market, Markets
+A = Market(name='a', server='s', database='postgresql://127.0.0.1', schema='a')
+try:
+    {code}
+except ModuleNotFoundError as exc:
+    print(exc.name, exc)
+"""
+    told = subprocess.run([sys.executable, "-c", setup], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert told.stdout.startswith(f"{missing} "), told.stderr
+    assert told.stdout.rstrip().endswith(f"pip install 'pycheckout[{extra}]'")
+
+
 # With -S, no .pth file loads modules of its own.
 _SITE = f"import sys; sys.path += {sys.path!r}\n"
 

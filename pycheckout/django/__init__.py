@@ -7,3 +7,10 @@
 unless rows would be lost. `manage.py check --database default` says what `pycheckout doctor` says.
 `pycheckout.django.models` are models to read with, and `pycheckout.django.testing` empties the tables after a test.
 """
+
+from importlib import import_module
+
+from .._extras import needing
+
+with needing("django"):
+    import_module("django")
