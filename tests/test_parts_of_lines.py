@@ -1142,6 +1142,41 @@ def test_an_intent_over_the_rest_follows_the_rest(db, order, call):
     assert due == [(10000, 4000, 4000), (9000, 3000, 3000), (9000, 3000, 3000), (4000, 0, 0)]
 
 
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(("included", "lowered"), [(False, 200), (False, 150), (True, 200), (True, 150)])
+def test_a_tax_that_the_host_lowered_comes_off_once(db, add_cart, checkout_sql, call, included, lowered):
+    """No more of it comes off with its units than is there, and none goes below 0."""
+    cart = taxed(db, add_cart, checkout_sql, tax=(200, 0), shipping=300, shipping_tax=0, included=included, quantity=2)
+    left = 200 - lowered
+    total = 2300 + (0 if included else left)
+    db.execute(
+        "update vendor_orders set tax_cents = %s, total_cents = %s, balance_due_cents = %s", (left, total, total)
+    )
+    db.execute("update payment_intents set amount_cents = %s", (total,))
+    ends = []
+    for line, key in ((0, "k1"), (0, "k2"), (1, "k3"), (1, "k4")):
+        answer = call("order_line_release", cart.items[line].id, "torn", 1, key)
+        tax = values(db, "select tax_cents from vendor_orders")
+        ends.append(
+            (*tax, answer["total_cents"], answer["balance_due_cents"], answer["payment_intent"]["amount_cents"])
+        )
+    assert ends == [(0, 1800, 1800, 1800), (0, 1300, 1300, 1300), (0, 800, 800, 800), (0, 0, 0, 0)]
+
+
+@pytest.mark.breaks_invariants
+def test_an_order_that_the_host_lowered_owes_nothing_once_nothing_is_left(db, add_cart, checkout_sql, call):
+    """What it took off already is neither taken off twice nor given back as a surcharge."""
+    cart = taxed(db, add_cart, checkout_sql, tax=(0, 0), shipping=0, shipping_tax=0, quantity=2)
+    db.execute("update vendor_orders set subtotal_cents = 300, total_cents = 300, balance_due_cents = 300")
+    ends = []
+    for line, key in ((0, "k1"), (0, "k2"), (1, "k3"), (1, "k4")):
+        answer = call("order_line_release", cart.items[line].id, "torn", 1, key)
+        ends.append((answer["total_cents"], answer["amount_cents"]))
+    assert ends == [(0, None)] * 4
+    names = "subtotal_cents, discounts_cents, promo_discount_cents, total_cents, adjustments_cents"
+    assert list(row(db, f"select {names} from vendor_orders").values()) == [0, 0, 0, 0, None]
+
+
 @pytest.mark.parametrize("race", RACES)
 def test_two_changes_of_one_order_come_one_after_the_other(db, connect, order, call, race):
     first, second, ends, left = RACES[race]

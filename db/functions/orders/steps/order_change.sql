@@ -111,10 +111,12 @@ begin
     v_order.shipping_tax_cents := case when v_before.shipping_tax_cents is not null then 0 end;
     v_lines_total := 0;
   else
+    -- no more comes off than is there: a host may have taken off some of it already
     v_lines_total := v_before.total_cents::numeric - case when v_is_included then 0 else v_before.tax_cents end - v_before.transport_fee_cents
-                     + v_before.promo_discount_cents - coalesce(v_before.adjustments_cents, 0) - v_off.total;
-    v_order.subtotal_cents := v_before.subtotal_cents - v_off.total - v_off.discount;
-    v_order.tax_cents := v_before.tax_cents - v_off.tax;
+                     + v_before.promo_discount_cents - coalesce(v_before.adjustments_cents, 0);
+    v_lines_total := v_lines_total - least(v_off.total, greatest(v_lines_total, 0));
+    v_order.subtotal_cents := greatest(v_before.subtotal_cents - v_off.total - v_off.discount, 0);
+    v_order.tax_cents := greatest(v_before.tax_cents - v_off.tax, 0);
     v_order.promo_discount_cents := least(v_before.promo_discount_cents, v_lines_total + v_before.transport_fee_cents);
   end if;
   v_room := v_lines_total - v_order.promo_discount_cents + v_order.transport_fee_cents + case when v_is_included then 0 else v_order.tax_cents end;
