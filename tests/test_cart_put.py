@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from many import add_orders
 from psycopg.types.json import Jsonb
 
 from checks import refused, row, rows, values
@@ -715,6 +716,34 @@ def test_the_id_of_a_purged_cart_is_never_quoted_again(db, stocked, snapshot):
             )
     assert snapshot(db) == before
     put(db, quote(id=str(OTHER)))
+
+
+@pytest.mark.parametrize("part", ["group", "item"])
+def test_an_id_that_an_order_or_a_line_carries_is_never_quoted_again(db, stocked, nothing_written, part):
+    """PF-175: the checkout could not give it to another; the cart that had it is purged."""
+    purged(db)
+    table = "vendor_orders" if part == "group" else "order_line_items"
+    [taken, *_] = values(db, f"select id::text from {table} order by id")
+    body = large_quote() | {"id": str(OTHER)}
+    group = body["vendor_groups"][7]
+    (group if part == "group" else group["items"][3])["id"] = taken
+    with nothing_written(), refused("OC007") as refusal:
+        put(db, body)
+    path = "cart.vendor_groups[7].id" if part == "group" else "cart.vendor_groups[7].items[3].id"
+    assert refusal.detail == {"cart_id": body["id"], "problem": "id_taken", "id": taken, "field": path}
+    assert f"(id_taken at {path})" in refusal.message
+
+
+def test_the_look_at_ids_that_orders_carry_is_by_their_index(db, stocked):
+    """PF-175: whatever a quote holds, each id is looked for once."""
+    add_orders(db, 4000)
+    db.execute("analyze")
+    scans = (
+        "select sum(seq_scan)::int from pg_stat_xact_user_tables where relname in ('vendor_orders', 'order_line_items')"
+    )
+    with db.transaction():
+        put(db, large_quote())
+        assert values(db, scans) == [0]
 
 
 def test_a_host_that_upserts_carts_goes_on_doing_so(db, stocked):

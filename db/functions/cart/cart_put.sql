@@ -26,6 +26,7 @@ begin
   v_cart := cart_check_figures(v_cart, v_groups, v_items);
 
   v_cart := cart_write(v_cart, v_groups, v_items);
+  perform cart_check_ids(v_cart, v_groups, v_items);
   perform cart_check_amounts(v_cart, v_groups, v_items);
   return checkout_result(v_cart.buyer_store_id, v_cart.id);
 end;
@@ -39,4 +40,4 @@ comment on function cart_put(jsonb) is
   'line_discounts_cents, line_total_cents, tax_cents, tax_lines, ...}]}]}, amounts in cents, over an active cart or as a new one, under the cart''s lock. '
   'At most 5000 items. Cart totals are those of its ok groups. Returns what checkout_result returns. Raises OC001 another buyer''s cart, '
   'OC002 a cart that is not active, OC005 a malformed quote (DETAIL says where and what), OC007 figures that contradict each other (both in '
-  'message and DETAIL), OC009 a converted cart, or the id of one that orders still carry.';
+  'message and DETAIL) or an id that orders or lines carry, OC009 a converted cart, or the id of one that orders still carry.';
