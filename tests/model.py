@@ -502,5 +502,5 @@ class Model:
                     yield "ended_line_holds_nothing", line_id
             if order.refunded > order.captured:
                 yield "refunds_are_of_what_was_captured", order_id
-            if 0 < order.paid("authorized") < order.captured:
+            if order.paid("voided") < order.paid("authorized") < order.captured:
                 yield "captures_are_of_what_was_authorized", order_id

@@ -109,6 +109,8 @@ BREAKS = {
     "captures_are_of_what_was_authorized": PAYMENT.format("'authorized', 1") + ";" + PAYMENT.format("'captured', 2"),
     "what_is_due_follows_from_payments": PAYMENT.format("'captured', 1"),
     "intent_is_in_the_state_of_its_payments": PAYMENT.format("'captured', 1"),
+    "every_payment_has_its_event": PAYMENT.format("'authorized', 1"),
+    "event_of_a_change_has_its_change": "delete from order_changes where kind = 'adjusted'",
     "payment_has_its_order": PAYMENT.format("'captured', 1") + "; update payment_events set order_id = checkout_uuid()",
     "paid_order_has_its_payments": "update vendor_orders set refund_due_cents = 0",
     "change_of_a_deadline_has_its_event": """
@@ -174,6 +176,8 @@ MORE = [
         select event_type, aggregate_type, aggregate_id, payload from outbox_events
      """),
     ("event_will_be_sent", "update outbox_events set next_attempt_at = null where event_type = 'order_line.fulfilled'"),
+    ("event_will_be_sent", "update outbox_events set next_attempt_at = 'infinity' where event_type ~ 'converted'"),
+    ("event_will_be_sent", "update outbox_events set next_attempt_at = 'infinity' where event_type ~ 'adjusted'"),
     ("event_says_what_it_is", "update outbox_events set payload = '[]' where event_type = 'order_line.fulfilled'"),
     ("event_says_what_it_is", "update outbox_events set payload = '7' where event_type = 'checkout.converted'"),
     ("event_names_the_orders", """
@@ -465,6 +469,95 @@ def test_a_data_only_restore_that_lost_the_parts_of_carts_is_seen(db, healthy, d
         assert values(restored, "select count(*) from cart_items") == [0]
         found = {broken["invariant"] for broken in audit(restored)}
     assert found >= {"line_has_its_cart_item", "order_has_its_vendor_group", "cart_totals_are_its_groups"}
+
+
+@pytest.fixture
+def followed(db, add_cart, checkout_sql):
+    """An order with a deadline that was put off, two adjustments that come to nothing, and a payment."""
+    cart = add_cart(vendors=1, lines=1, quantity=1, unit_price_cents=1000)
+    checkout_sql(db, cart, expires_in="1 hour")
+    order = cart.groups[0].id
+    db.execute("select vendor_order_extend(%s, now() + interval '2 hours')", (order,))
+    db.execute("select order_adjust(%(of)s, 7, 'a', 'k1'), order_adjust(%(of)s, -7, 'b', 'k2')", {"of": order})
+    db.execute("select payment_record(%s, 'acme', 'evt', 'captured', 400, 'USD')", (order,))
+    assert audit(db) == []
+    return order
+
+
+PAID = "where event_type = 'payment.changed'"
+
+
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize(
+    ("invariant", "statement"),
+    [
+        ("every_payment_has_its_event", f"delete from outbox_events {PAID}"),
+        ("every_payment_has_its_event", f"update outbox_events set payload = '{{}}' {PAID}"),
+        ("every_payment_has_its_event", f"update outbox_events set aggregate_id = gen_random_uuid() {PAID}"),
+        ("every_payment_has_its_event", f"update outbox_events set event_type = 'payment' {PAID}"),
+        ("every_payment_has_its_event", f"""
+            update outbox_events set payload = jsonb_set(payload, '{{data,payment,amount_cents}}', '401') {PAID}
+         """),
+        ("every_payment_has_its_event", "update payment_events set provider = 'other'"),
+        ("event_will_be_sent", f"update outbox_events set next_attempt_at = null {PAID}"),
+        ("event_will_be_sent", f"update outbox_events set next_attempt_at = 'infinity' {PAID}"),
+        ("event_says_what_it_is", f"update outbox_events set payload = '{{}}' {PAID}"),
+        ("event_says_what_it_is", f"update outbox_events set aggregate_type = 'order' {PAID}"),
+        ("event_says_what_it_is", f"update outbox_events set payload = payload || '{{\"type\": \"paid\"}}' {PAID}"),
+        ("event_of_a_change_has_its_change", "delete from order_changes where kind = 'extended'"),
+        ("event_of_a_change_has_its_change", "delete from order_changes where kind = 'adjusted'"),
+    ],
+)  # fmt: skip
+def test_what_became_of_the_events_of_changes_and_payments_is_seen(db, followed, invariant, statement):
+    """TESTS: before any purge, each has its own, and is sent as it is."""
+    break_it(db, statement)
+    assert invariant in {broken["invariant"] for broken in audit(db)}
+    assert ordered(in_slices(db, size=1)) == ordered(audit(db))
+
+
+@pytest.mark.breaks_invariants
+def test_a_payment_that_was_lost_leaves_its_event(db, followed):
+    """TESTS: of two, since an order without any is as its host left it."""
+    db.execute("select payment_record(%s, 'acme', 'later', 'failed', 0, 'USD')", (followed,))
+    break_it(db, "delete from payment_events where kind = 'failed'")
+    assert [broken["invariant"] for broken in audit(db)] == ["every_payment_has_its_event"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select payment_record(id, 'acme', 'rest', 'captured', 600, 'USD') from vendor_orders;"
+        " update payment_intents set status = 'pending'",
+        "select outbox_ack(null, array_agg(id)) from outbox_events; select outbox_purge('0')",
+        "select outbox_ack(null, array_agg(id)) from outbox_events where event_type <> 'payment.changed';"
+        " select outbox_purge('0')",
+        "select outbox_park(id, 1, 'refused', now()) from outbox_events",
+        "select outbox_park(id, 1, 'refused', now()) from outbox_events; select outbox_replay(id) from outbox_events",
+        "select outbox_park(id, 1, 'no', now()) from outbox_events; select outbox_discard(id, 'x') from outbox_events",
+        "select checkout_erase(id) from cart_records",
+        "update vendor_orders set status = 'closed'; select cart_purge('0')",
+    ],
+)
+def test_what_becomes_of_the_events_of_changes_and_payments_is_not_reported(db, followed, statement):
+    """TESTS: sent, purged, parked, replayed, given up, erased."""
+    db.execute(statement)
+    assert audit(db) == []
+    assert in_slices(db, size=1) == []
+
+
+def test_a_cart_that_took_the_ids_of_a_purged_one_is_not_judged_by_its_orders(db, add_cart, checkout_sql):
+    """TESTS: a host's own statements may do that; the order's group and items went with its cart."""
+    cart = add_cart(vendors=1, lines=1, quantity=2)
+    checkout_sql(db, cart)
+    db.execute("update vendor_orders set status = 'closed'")
+    assert values(db, "select cart_purge('0')") == [1]
+    later = add_cart(vendors=1, lines=1, quantity=1, unit_price_cents=5)
+    db.execute(
+        "update cart_vendor_groups set id = %s, minimum_cents = 1000000 where cart_id = %s",
+        (cart.groups[0].id, later.id),
+    )
+    db.execute("update cart_items set id = %s where cart_id = %s", (cart.items[0].id, later.id))
+    assert audit(db) == []
 
 
 # In slices

@@ -524,6 +524,11 @@ def test_payments_that_cannot_be_all(command, db, add_cart, checkout_sql):
     db.execute("select payment_record(%s, 'acme', 'c', 'captured', 900, 'USD')", (more.groups[0].id,))
     db.execute("select payment_record(%s, 'acme', 'd', 'authorized', 1, 'USD')", (less.groups[0].id,))
     assert command() == []
+    # money beside the authorisation, which then turns out to have been given up whole
+    db.execute("select payment_record(%s, 'acme', 'e', 'captured', 5, 'USD')", (less.groups[0].id,))
+    assert [found["subject"] for found in command()] == [str(less.groups[0].id)]
+    db.execute("select payment_record(%s, 'acme', 'f', 'voided', 901, 'USD')", (less.groups[0].id,))
+    assert command() == []
 
 
 # The way to the server

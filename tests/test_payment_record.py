@@ -199,6 +199,18 @@ def test_a_gap_is_filled_by_what_comes_late(db, order):
     assert money(db, order) == (1000, 0, 0, "settled", 1000)
 
 
+def test_money_without_an_authorisation_is_right_where_that_was_given_up_whole(db, order):
+    """Only one that stands says what can have been captured of it."""
+    record(db, order, "authorized", 600)
+    record(db, order, "captured", 1000)
+    assert {each["invariant"] for each in rows(db, "select * from checkout_audit()")} == {
+        "captures_are_of_what_was_authorized"
+    }
+    record(db, order, "voided", 600)
+    assert rows(db, "select * from checkout_audit()") == []
+    assert money(db, order) == (1000, 0, 0, "settled", 1000)
+
+
 def test_the_same_event_again_changes_nothing(db, order, snapshot):
     first = record(db, order, "captured", 400, "evt", details={"a": 1}, occurred_at="2026-01-01Z")
     before = snapshot(db)

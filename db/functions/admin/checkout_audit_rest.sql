@@ -1,5 +1,5 @@
 -- checkout_audit_rest: broken invariants that no slice of conversions can show: stock, which all of them share, keys, carts
--- of which nothing is left that a slice starts from, and events of changes, which no index finds by their anchor.
+-- of which nothing is left that a slice starts from, and events of changes and payments, which no index finds by their anchor.
 
 create or replace function checkout_audit_rest(since timestamptz)
 returns table (invariant text, id text, expected text, found text)
@@ -33,7 +33,7 @@ begin
     select event.id, event.event_type::text as event_type, event.aggregate_type::text as aggregate_type, event.aggregate_id, event.payload, event.published_at, event.next_attempt_at
       from outbox_events as event
      where event.event_type::text in ('vendor_order.canceled', 'vendor_order.decided', 'vendor_order.adjusted', 'vendor_order.expired',
-                                      'vendor_order.extended', 'order_line.released', 'order_line.fulfilled', 'order_line.returned')
+                                      'vendor_order.extended', 'order_line.released', 'order_line.fulfilled', 'order_line.returned', 'payment.changed')
        and (checkout_audit_rest.since is null or event.created_at >= checkout_audit_rest.since)
        and exists (select from vendor_orders as vendor_order
                      join order_line_items as line on line.order_id = vendor_order.id
@@ -44,7 +44,7 @@ begin
       from changes
      cross join jsonb_array_elements(
                   case jsonb_typeof(changes.payload #> '{data,items}') when 'array' then changes.payload #> '{data,items}' else '[]' end) as line
-     where changes.event_type <> 'order_line.returned'
+     where changes.event_type not in ('order_line.returned', 'payment.changed')
   )
   select 'reserved_is_what_open_lines_hold', format('product %s slot %s', coalesce(stock.product_id, held.product_id), coalesce(stock.slot, held.slot)),
          case when baseline.reserved_qty > 0 then format('%s to %s', coalesce(held.qty, 0), coalesce(held.qty, 0) + baseline.reserved_qty)
@@ -98,13 +98,22 @@ begin
    where permit.transaction_id is distinct from pg_current_xact_id_if_assigned()
    union all
   select 'event_will_be_sent', changes.id::text, 'due, parked or published', 'never due'
-    from changes where changes.published_at is null and changes.next_attempt_at is null
+    from changes
+   where changes.published_at is null
+     and (changes.next_attempt_at is null
+          or changes.next_attempt_at = 'infinity' and not exists (select from outbox_dead_letters as parked where parked.event_id = changes.id))
    union all
   select 'event_says_what_it_is', changes.id::text, format('%s %s of checkout_group %s', changes.event_type, changes.id, changes.aggregate_id),
          format('%s %s of %s %s', changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
     from changes
    where (changes.event_type, changes.id::text, 'checkout_group', changes.aggregate_id::text)
          is distinct from (changes.payload ->> 'type', changes.payload ->> 'event_id', changes.aggregate_type, changes.payload #>> '{data,checkout_group_id}')
+   union all
+  -- one that was written before changes were kept tells of none
+  select 'event_of_a_change_has_its_change', changes.id::text, format('the change that %s tells of', changes.event_type), 'none'
+    from changes
+   where changes.event_type <> 'payment.changed' and changes.payload -> 'data' ? 'changes'
+     and not exists (select from order_changes as change where change.id = changes.id)
    union all
   -- A line that the checkout did not reject and that has ended since. None is asked for that a purge may have deleted.
   select 'every_ended_line_has_its_event', line.id::text, case line.status when 'fulfilled' then 'fulfilled' else 'released, decided, canceled or expired' end, 'no event'
@@ -131,7 +140,8 @@ begin
      and not exists (select from outbox_events as event
                       where event.aggregate_id = cart.checkout_group_id and event.event_type = 'checkout.converted');
 
-  -- Payments, of every order that has some, the host's too, and deadlines. A host may say that a charge is under way.
+  -- Payments, of every order that has some, the host's too, and deadlines. A host may say at any time that a charge is under
+  -- way. What was authorised and given up whole is known no more: that money came without an authorisation.
   return query
   with paid as (
     select event.order_id,
@@ -157,7 +167,7 @@ begin
     from judged where judged.refunded > judged.captured
    union all
   select 'captures_are_of_what_was_authorized', judged.order_id::text, format('at most %s', judged.authorized), judged.captured::text
-    from judged where judged.authorized > 0 and judged.captured > judged.authorized
+    from judged where judged.authorized > judged.voided and judged.captured > judged.authorized
    union all
   select 'what_is_due_follows_from_payments', judged.order_id::text,
          format('%s, %s to give back', greatest(judged.total - judged.captured, 0), greatest(judged.captured - judged.refunded - judged.total, 0)),
@@ -168,8 +178,7 @@ begin
    union all
   select 'intent_is_in_the_state_of_its_payments', judged.order_id::text, judged.state, judged.status
     from judged
-   where judged.status in ('unpaid', 'pending', 'settled', 'failed', 'rejected') and judged.status <> judged.state
-     and not (judged.status = 'pending' and judged.state in ('unpaid', 'failed'))
+   where judged.status in ('unpaid', 'settled', 'failed', 'rejected') and judged.status <> judged.state
      and judged.state = any (enum_range(null::payment_status)::text[])   -- of a host's enum that lacks one, the state stays
    union all
   select 'payment_has_its_order', paid.order_id::text, 'an order', 'none'
@@ -180,6 +189,24 @@ begin
     from vendor_orders as vendor_order
    where vendor_order.refund_due_cents is not null and not exists (select from paid where paid.order_id = vendor_order.id)
      and (checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since)
+   union all
+  -- either as often as the other; a full join is never made row by row
+  select 'every_payment_has_its_event', coalesce(payment.order_id::text, event.id::text),
+         coalesce(format('payment.changed, %s of %s: %s %s', payment.provider_event_id, payment.provider, payment.kind, payment.amount_cents), 'a payment event'),
+         case when event.id is null then 'no such event' else format('event %s of none', event.id) end
+    from (select recorded.*, vendor_order.checkout_group_id
+            from payment_events as recorded
+            join vendor_orders as vendor_order on vendor_order.id = recorded.order_id
+           where checkout_audit_rest.since is null or recorded.created_at >= checkout_audit_rest.since) as payment
+    full join (select told.id, told.aggregate_id, told.payload #>> '{data,order_id}' as order_id, told.payload #> '{data,payment}' as data
+                 from outbox_events as told
+                where told.event_type::text = 'payment.changed' and told.payload #>> '{data,payment,provider_event_id}' is not null
+                  and (checkout_audit_rest.since is null or told.created_at >= checkout_audit_rest.since)) as event
+           on event.aggregate_id = payment.checkout_group_id and event.order_id = payment.order_id::text
+          and event.data ->> 'provider' = payment.provider and event.data ->> 'provider_event_id' = payment.provider_event_id
+          and event.data ->> 'kind' = payment.kind and event.data ->> 'amount_cents' = payment.amount_cents::text
+   where payment.order_id is null
+      or event.id is null and payment.created_at >= (select coalesce(max(purge.purged_before), '-infinity') from outbox_purges as purge)
    union all
   select 'change_of_a_deadline_has_its_event', change.id::text, format('vendor_order.%s of %s', change.kind, change.order_id), 'no event'
     from order_changes as change

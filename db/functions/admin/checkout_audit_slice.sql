@@ -78,7 +78,7 @@ begin
      union
     select events.aggregate_id from events where events.event_type = 'checkout.converted'
      union
-    select slice.checkout_group_id from slice join cart_vendor_groups as vendor on vendor.id = slice.id
+    select slice.checkout_group_id from slice join cart_vendor_groups as vendor on vendor.id = slice.id and vendor.cart_id = slice.cart_id
   ),
   carts as (
     select cart.*
@@ -103,7 +103,7 @@ begin
                case when orders.is_kept then coalesce(vendor.shipping_tax_cents, 0) else 0 end as shipping_tax,
                orders.total + coalesce(vendor.shipping_cents, 0)
                + case when orders.tax_included then 0 else coalesce(orders.tax, 0) + coalesce(vendor.shipping_tax_cents, 0) end - vendor.total_cents as quoted_share
-          from orders join cart_vendor_groups as vendor on vendor.id = orders.id
+          from orders join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
       ) as priced
   ),
   told_orders as (   -- as the event of the conversion has them
@@ -225,7 +225,9 @@ begin
    union all
   select 'event_will_be_sent', events.id::text, 'due, parked or published', 'never due'
     from events join conversions on conversions.checkout_group_id = events.aggregate_id
-   where events.published_at is null and events.next_attempt_at is null
+   where events.published_at is null
+     and (events.next_attempt_at is null
+          or events.next_attempt_at = 'infinity' and not exists (select from outbox_dead_letters as parked where parked.event_id = events.id))
    union all
   select 'event_says_what_it_is', events.id::text,
          format('%s %s of checkout_group %s: cart %s of %s', events.event_type, events.id, events.aggregate_id, conversions.cart_id, conversions.buyer_store_id),
@@ -364,7 +366,7 @@ begin
                 coalesce(item.line_total_cents, item.line_subtotal_cents)),
          format('vendor %s, product %s, qty %s, at %s: %s - %s = %s', line.vendor_store_id, line.product_id, line.qty,
                 line.unit_price_cents, line.line_subtotal_cents, line.discount_cents, line.total_cents)
-    from judged_lines as line join cart_items as item on item.id = line.id
+    from judged_lines as line join cart_items as item on item.id = line.id and item.cart_id = line.cart_id
    where (item.vendor_store_id, item.product_id, item.quantity, item.unit_price_cents, item.line_subtotal_cents,
           case when item.line_total_cents is null then 0 else coalesce(item.line_discounts_cents, 0) end,
           coalesce(item.line_total_cents, item.line_subtotal_cents))
@@ -373,14 +375,14 @@ begin
           line.line_subtotal_cents, line.discount_cents, line.total_cents)
    union all
   select 'line_is_taxed_as_its_cart_item', line.id::text, concat('tax ', item.tax_cents, ' ', nullif(item.tax_lines, 'null')), concat('tax ', line.tax_cents, ' ', line.tax_lines)
-    from judged_lines as line join cart_items as item on item.id = line.id
+    from judged_lines as line join cart_items as item on item.id = line.id and item.cart_id = line.cart_id
    where (item.tax_cents, nullif(item.tax_lines, 'null')) is distinct from (line.tax_cents, line.tax_lines)
    union all
   select 'line_is_described_as_its_cart_item', line.id::text,
          concat_ws(', ', coalesce(nullif(item.title, ''), item.product_id::text), item.category, item.unit, item.moq, item.max_qty,
                    nullif(item.applied_volume_discount, 'null')),
          concat_ws(', ', line.name, line.category, line.unit, line.moq, line.max_qty, line.applied_volume_discount)
-    from judged_lines as line join cart_items as item on item.id = line.id
+    from judged_lines as line join cart_items as item on item.id = line.id and item.cart_id = line.cart_id
    where (coalesce(nullif(item.title, ''), item.product_id::text), item.category::text, item.unit::text, item.moq, item.max_qty,
           nullif(item.applied_volume_discount, 'null'))
          is distinct from (line.name, line.category::text, line.unit::text, line.moq, line.max_qty, line.applied_volume_discount)
@@ -394,13 +396,13 @@ begin
   -- a purge takes both
   select 'vendor_group_has_its_cart', orders.id::text, 'a cart', 'none'
     from orders
-    join cart_vendor_groups as vendor on vendor.id = orders.id
+    join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
     left join cart_records as cart on cart.id = vendor.cart_id
    where cart.id is null
    union all
   select 'order_names_its_vendor_group', orders.id::text, concat_ws(', ', vendor.vendor_store_id, vendor.status, nullif(vendor.promo, 'null'), nullif(vendor.shipping_line, 'null')),
          concat_ws(', ', orders.vendor_store_id, 'ok', orders.promo, orders.vendor_shipping_line)
-    from orders join cart_vendor_groups as vendor on vendor.id = orders.id
+    from orders join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
    where (vendor.vendor_store_id, vendor.status::text, nullif(vendor.promo, 'null')) is distinct from (orders.vendor_store_id, 'ok', orders.promo)
       or orders.vendor_shipping_line is distinct from nullif(vendor.shipping_line, 'null')
    union all
@@ -420,14 +422,14 @@ begin
    where quoted.says_shipping and (quoted.transport_fee_cents, coalesce(quoted.shipping_tax_cents, 0)) is distinct from (quoted.shipping, quoted.shipping_tax)
    union all
   select 'order_reaches_its_minimum', orders.id::text, format('at least %s', vendor.minimum_cents), orders.placed_total::text
-    from orders join cart_vendor_groups as vendor on vendor.id = orders.id
+    from orders join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
    where orders.placed_total < vendor.minimum_cents
    union all
   select 'intent_is_due_by_its_terms', orders.id::text,
          concat('due ', orders.created_at + make_interval(hours => 24 * (vendor.payment_terms ->> 'net_days')::numeric::integer), ' ', vendor.payment_terms),
          concat('due ', intent.due_at, ' ', intent.payment_terms)
     from orders
-    join cart_vendor_groups as vendor on vendor.id = orders.id
+    join cart_vendor_groups as vendor on vendor.id = orders.id and vendor.cart_id = orders.cart_id
     join payment_intents as intent on intent.order_id = orders.id
    where (intent.payment_terms, intent.due_at)
          is distinct from (nullif(vendor.payment_terms, 'null'),
