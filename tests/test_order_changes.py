@@ -1,5 +1,6 @@
 """After the checkout: cancel an order, turn a line down, fulfil it. Stock moves exactly once, with one event each."""
 
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -469,6 +470,86 @@ def test_an_event_of_an_order_that_the_host_dated_ahead_is_due_at_once(db, add_c
 
     claimed = values(db, "select event_type::text from outbox_claim(100, '1 minute')")
     assert claimed[-2:] == ["payment.changed", "vendor_order.canceled"]
+
+
+@pytest.fixture
+def step_back(db):
+    """step_back(): what was written was written by a clock that was an hour ahead; the host wrote the orders since."""
+
+    def step_back():
+        with db.transaction():
+            db.execute("set local session_replication_role = replica")  # nobody may change what is done
+            for table in ("vendor_orders", "order_changes", "payment_events", "outbox_events"):
+                db.execute(f"update {table} set created_at = created_at + interval '1 hour'")
+            db.execute("update vendor_orders set updated_at = now()")
+
+    return step_back
+
+
+def claimed(db):
+    return values(db, "select event_type::text from outbox_claim(100, '1 minute')")
+
+
+def test_no_order_ends_before_its_conversion_when_the_clock_steps_back(db, add_cart, checkout_sql, call, step_back):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    step_back()
+
+    call("vendor_order_cancel", cart.groups[0].id, "why")
+
+    assert claimed(db) == ["checkout.vendor_orders_created", "checkout.converted", "vendor_order.canceled"]
+
+
+def test_no_order_expires_before_its_conversion_when_the_clock_steps_back(db, add_cart, checkout_sql, call, step_back):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart, expires_in=timedelta(hours=1))
+    step_back()
+    db.execute("update vendor_orders set expires_at = now()")
+
+    assert call("vendor_orders_expire", 1)["expired"] == 1
+
+    assert claimed(db) == ["checkout.vendor_orders_created", "checkout.converted", "vendor_order.expired"]
+
+
+@pytest.mark.parametrize("first", ["payment", "change"])
+def test_what_happens_to_an_order_stays_in_its_order_when_the_clock_steps_back(
+    db, add_cart, checkout_sql, call, step_back, first
+):
+    cart = add_cart(vendors=1, lines=1)
+    checkout_sql(db, cart)
+    order = cart.groups[0].id
+    paid = "select payment_record(%s, 'acme', %s, 'captured', 1, 'USD')"
+
+    def pay(number):
+        db.execute(paid, (order, f"event_{number}"))
+
+    def adjust(number):
+        call("order_adjust", order, number, "why", f"adjust_{number}")
+
+    steps = [pay, adjust] if first == "payment" else [adjust, pay]
+    for number in range(1, 4):
+        for step in steps:
+            step(number)
+            step_back()
+
+    kinds = {pay: "payment.changed", adjust: "vendor_order.adjusted"}
+    assert claimed(db)[2:] == [kinds[step] for step in steps] * 3
+    told = changes(db)
+    assert [data["captured_cents"] for kind, data in told if kind == "payment.changed"] == [1, 2, 3]
+    assert [data["amount_cents"] for kind, data in told if kind == "vendor_order.adjusted"] == [1, 2, 3]
+    listed = call("order_changes_list", order, cart.buyer_store_id)
+    assert [step["about"] for step in listed] == ["payment" if step is pay else "order" for step in steps] * 3
+
+
+def test_a_repeat_is_told_by_what_came_last_when_the_clock_steps_back(db, add_cart, checkout_sql, call, step_back):
+    cart = add_cart(vendors=1, lines=1, quantity=2)
+    checkout_sql(db, cart)
+    line = cart.items[0].id
+    call("order_line_release", line, "why", 1, "k")
+    step_back()
+    assert call("order_line_fulfil", line)["replayed"] is False
+
+    assert call("order_line_fulfil", line)["replayed"] is True
 
 
 def test_a_product_that_the_host_deleted_takes_nothing_back(db, add_cart, checkout_sql, call):

@@ -48,12 +48,13 @@ declare
     'market_shut, market_status, market_stay, market_tables, market_unguard, order_adjust, order_change, order_changes_list,'
     'order_check_details, order_check_key, order_check_reason, order_describe, order_describe_change, order_emit_event, order_end_due,'
     'order_get, order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil, order_line_release, order_line_return,'
-    'order_lock, order_lock_due, order_lock_line, order_part_cents, order_place, order_raise_state, order_raise_units,'
-    'order_read_decisions, order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left,'
-    'orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed,'
-    'outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run, payment_describe,'
-    'payment_emit_event, payment_lock, payment_read, payment_record, payment_settle, payment_sums, payment_was_recorded, payment_write,'
-    'vendor_order_cancel, vendor_order_decide, vendor_order_extend, vendor_order_take_cart, vendor_orders_expire}';
+    'order_lock, order_lock_due, order_lock_line, order_next_instant, order_part_cents, order_place, order_raise_state,'
+    'order_raise_units, order_read_decisions, order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled,'
+    'order_units_left, orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end,'
+    'outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay, outbox_take_run,'
+    'payment_describe, payment_emit_event, payment_lock, payment_read, payment_record, payment_settle, payment_sums,'
+    'payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide, vendor_order_extend, vendor_order_take_cart,'
+    'vendor_orders_expire}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;

@@ -33,8 +33,7 @@ begin
     return payment_describe(v_order, v_event) || jsonb_build_object('replayed', true);
   end if;
 
-  -- not before the last change of the order: its events are sent in this order, whatever the clock does
-  v_order.updated_at := greatest(clock_timestamp(), v_order.updated_at + interval '1 microsecond');
+  v_order.updated_at := order_next_instant(v_order);
   v_event.created_at := v_order.updated_at;
   perform payment_write(v_order, v_event);
   v_order := payment_settle(v_order);

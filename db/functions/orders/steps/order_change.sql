@@ -49,8 +49,7 @@ declare
   v_intent_ids uuid[];
   v_rows bigint;
 begin
-  -- not before the last change of the order: its events are sent in this order, whatever the clock does
-  v_now := greatest(clock_timestamp(), v_order.updated_at + interval '1 microsecond');
+  v_now := order_next_instant(v_order);
 
   with parts as (
     select line.id, part.qty as units, part.reason, line.total_cents, line.discount_cents, line.tax_cents, line.qty, line.qty - order_units_left(row(line.*)::order_line_items) as off
