@@ -24,8 +24,10 @@ declare
   v_order_ids uuid[];
   v_aggregate_ids uuid[];
   v_event_ids uuid[];
+  v_ids uuid[];
   v_now timestamptz;
   v_rows bigint;
+  v_left bigint;
   v_changed bigint := 0;
 begin
   if checkout_erase.cart_id is null then
@@ -55,52 +57,87 @@ begin
 
   insert into cart_change_permits (cart_id, transaction_id)
   values (checkout_erase.cart_id, v_transaction_id) on conflict (cart_id) do nothing;
+  v_ids := array(
+    select cart.id from cart_records as cart
+     where cart.id = checkout_erase.cart_id
+       and (cardinality(cart.ad_tokens) > 0 or num_nonnulls(cart.shipping_address) = 1 and cart.shipping_address is distinct from v_blank));
   update cart_records as cart
      set shipping_address = case when num_nonnulls(cart.shipping_address) = 1 then v_blank end,
          ad_tokens = case when cart.ad_tokens is not null then '{}'::text[] end, updated_at = v_now
-   where cart.id = checkout_erase.cart_id
-     and (cardinality(cart.ad_tokens) > 0 or num_nonnulls(cart.shipping_address) = 1 and cart.shipping_address is distinct from v_blank);
+   where cart.id = any (v_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'cart_records', cardinality(v_ids), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
   delete from cart_change_permits as permit where permit.cart_id = checkout_erase.cart_id;
 
+  v_ids := array(
+    select vendor_order.id from vendor_orders as vendor_order
+     where vendor_order.id = any (v_order_ids)
+       and (num_nonnulls(vendor_order.notes, vendor_order.purchase_order, vendor_order.metadata) + num_nonnulls(vendor_order.billing_address) > 0
+            or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank
+            or vendor_order.attributed_token is distinct from ad_token_public(vendor_order.attributed_token)));
   update vendor_orders as vendor_order
      set shipping_address = case when num_nonnulls(vendor_order.shipping_address) = 1 then v_blank end, notes = null,
          billing_address = null, purchase_order = null, metadata = null,
          attributed_token = ad_token_public(vendor_order.attributed_token),
          updated_at = greatest(v_now, vendor_order.updated_at)   -- which the next change comes after
-   where vendor_order.id = any (v_order_ids)
-     and (num_nonnulls(vendor_order.notes, vendor_order.purchase_order, vendor_order.metadata) + num_nonnulls(vendor_order.billing_address) > 0
-          or num_nonnulls(vendor_order.shipping_address) = 1 and vendor_order.shipping_address is distinct from v_blank
-          or vendor_order.attributed_token is distinct from ad_token_public(vendor_order.attributed_token));
+   where vendor_order.id = any (v_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'vendor_orders', cardinality(v_ids), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
+  v_ids := array(
+    select line.id from order_line_items as line
+     where line.order_id = any (v_order_ids)
+       and (not order_is_checkout_note(line.notes) or line.attributed_token is distinct from ad_token_public(line.attributed_token))
+     order by line.id   -- as order_lock locks them
+       for no key update);
   update order_line_items as line
      set notes = case when order_is_checkout_note(line.notes) then line.notes end,
          attributed_token = ad_token_public(line.attributed_token), updated_at = v_now
-   where line.order_id = any (v_order_ids)
-     and (not order_is_checkout_note(line.notes) or line.attributed_token is distinct from ad_token_public(line.attributed_token));
+   where line.id = any (v_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'order_line_items', cardinality(v_ids), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
+  v_ids := array(
+    select change.id from order_changes as change
+     where change.order_id = any (v_order_ids)
+       and (num_nonnulls(change.reason, change.details) > 0 or jsonb_path_exists(change.lines, '$[*].reason ? (@ != null)')));
   update order_changes as change
      set reason = null, details = null,
          lines = (select coalesce(jsonb_agg(case when part.value ? 'reason' then part.value || '{"reason": null}' else part.value end order by part.place), '[]')
                     from jsonb_array_elements(case when jsonb_typeof(change.lines) = 'array' then change.lines else '[]' end) with ordinality as part (value, place))
-   where change.order_id = any (v_order_ids)
-     and (num_nonnulls(change.reason, change.details) > 0 or jsonb_path_exists(change.lines, '$[*].reason ? (@ != null)'));
+   where change.id = any (v_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'order_changes', cardinality(v_ids), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
   update payment_events as event set details = null where event.order_id = any (v_order_ids) and event.details is not null;
   get diagnostics v_rows = row_count;
+  v_left := (select count(*) from payment_events as event where event.order_id = any (v_order_ids) and event.details is not null);
+  if v_left > 0 then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'payment_events', v_rows + v_left, v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
   -- by the primary key: it begins with the buyer
   delete from checkout_requests as request
    where request.buyer_store_id = any (v_buyer_store_ids) and request.cart_id = checkout_erase.cart_id;
   get diagnostics v_rows = row_count;
+  v_left := (select count(*) from checkout_requests as request
+              where request.buyer_store_id = any (v_buyer_store_ids) and request.cart_id = checkout_erase.cart_id);
+  if v_left > 0 then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'checkout_requests', v_rows + v_left, v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
   -- A sent event is in no index by its aggregate: this reads the outbox, which outbox_purge keeps small, once.
@@ -132,11 +169,22 @@ begin
                         else event.payload end
    where event.id = any (v_event_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> coalesce(cardinality(v_event_ids), 0) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'outbox_events', coalesce(cardinality(v_event_ids), 0), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
+  v_ids := array(
+    select parked.event_id from outbox_dead_letters as parked
+     where parked.aggregate_id = any (v_aggregate_ids) and parked.error <> 'erased'
+     order by parked.event_id
+       for no key update);
   update outbox_dead_letters as parked
      set error = 'erased'
-   where parked.aggregate_id = any (v_aggregate_ids) and parked.error <> 'erased';
+   where parked.event_id = any (v_ids);
   get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(checkout_erase.cart_id, 'outbox_dead_letters', cardinality(v_ids), v_rows);
+  end if;
   v_changed := v_changed + v_rows;
 
   -- dynamic, because the table is there only where an earlier system was, until the DBA drops it
@@ -144,6 +192,10 @@ begin
     execute 'update checkout_groups_archive set attributed_ad_click_id = null where id = any ($1) and attributed_ad_click_id is not null'
       using v_aggregate_ids;
     get diagnostics v_rows = row_count;
+    execute 'select count(*) from checkout_groups_archive where id = any ($1) and attributed_ad_click_id is not null' into v_left using v_aggregate_ids;
+    if v_left > 0 then
+      perform checkout_raise_rows(checkout_erase.cart_id, 'checkout_groups_archive', v_rows + v_left, v_rows);
+    end if;
     v_changed := v_changed + v_rows;
   end if;
   return v_changed;
@@ -157,4 +209,4 @@ comment on function checkout_erase(uuid) is
   'keys bound to the cart, its ad tokens and what of their claims nobody is shown, and clears errors that a broker sent and the click of an earlier '
   'system. Returns how many rows it changed: 0 when it is called again. Amounts, states and ids stay, and so do replays, which bind no key any more. '
   'Also for a cart that cart_purge deleted. Locks the cart, then its orders, until the commit; never waits for a broker. For the owner. Raises OC001 '
-  'if neither a cart nor an order has the id, OC005 for a null one.';
+  'if neither a cart nor an order has the id, OC005 for a null one, OC007 if a trigger keeps a row from being written.';

@@ -27,6 +27,9 @@ begin
    using unnest(v_buyer_store_ids, v_keys) as old (buyer_store_id, idempotency_key)
    where request.buyer_store_id = old.buyer_store_id and request.idempotency_key = old.idempotency_key;
   get diagnostics v_deleted = row_count;
+  if v_deleted <> cardinality(v_keys) then
+    perform checkout_raise_rows(null, 'checkout_requests', cardinality(v_keys), v_deleted);
+  end if;
   return v_deleted;
 end;
 $$;
@@ -35,4 +38,4 @@ revoke execute on function checkout_requests_purge(interval, integer) from publi
 
 comment on function checkout_requests_purge(interval, integer) is
   'Deletes idempotency keys older than the interval, the oldest first and max_rows at most, and returns how many: call it until it returns 0. '
-  'Keys that are locked are left for the next call. For the owner. Raises OC005 for a null or negative interval, or max_rows below 1.';
+  'Keys that are locked are left for the next call. For the owner. Raises OC005 for a null or negative interval, or max_rows below 1, OC007 if a trigger keeps a row from being deleted.';

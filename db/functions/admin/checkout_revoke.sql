@@ -44,6 +44,9 @@ begin
     end if;
   end if;
   delete from checkout_roles as remembered where remembered.role_name = checkout_revoke.role_name;
+  if exists (select from checkout_roles as remembered where remembered.role_name = checkout_revoke.role_name) then
+    perform checkout_raise_rows(null, 'checkout_roles', 1, 0);
+  end if;
 end;
 $$;
 
@@ -52,4 +55,4 @@ revoke execute on function checkout_revoke(text) from public;
 comment on function checkout_revoke(text) is
   'Takes away what checkout_grant and its kind gave a role, and forgets it, so that no deployment gives it anything again; USAGE of the schema goes '
   'too unless the role has something else there. Its lock_timeout stays. Also forgets a role that is gone. For the owner. Raises OC005 for a name '
-  'that neither is a role nor was granted anything.';
+  'that neither is a role nor was granted anything, OC007 if a trigger keeps the row from being deleted.';

@@ -30,6 +30,9 @@ begin
 
   -- One name, one secret, for ever: tokens on their way name the key that signed them.
   if not found then
+    if not exists (select from ad_signing_keys as key where key.kid = ad_signing_key_put.kid and key.secret <> ad_signing_key_put.secret) then
+      perform checkout_raise_rows(null, 'ad_signing_keys', 1, 0);
+    end if;
     raise exception 'signing key "%" has another secret', ad_signing_key_put.kid
       using errcode = 'OC005',
             detail = jsonb_build_object('field', 'kid', 'problem', 'has another secret'),
@@ -42,4 +45,4 @@ revoke execute on function ad_signing_key_put(text, bytea, boolean) from public;
 
 comment on function ad_signing_key_put(text, bytea, boolean) is
   'For the owner: adds a key that signs ad tokens, or makes a retired one active again. accepts_unnamed lets it verify tokens '
-  'whose header names no key. Raises OC005 for a bad kid, a secret under 32 bytes, or a kid that has another secret.';
+  'whose header names no key. Raises OC005 for a bad kid, a secret under 32 bytes, or a kid that has another secret, OC007 if a trigger keeps the row from being written.';

@@ -15,6 +15,9 @@ begin
    where key.kid = ad_signing_key_retire.kid;
 
   if not found then
+    if exists (select from ad_signing_keys as key where key.kid = ad_signing_key_retire.kid) then
+      perform checkout_raise_rows(null, 'ad_signing_keys', 1, 0);
+    end if;
     raise exception 'there is no signing key of this name'
       using errcode = 'OC005',
             detail = jsonb_build_object('field', 'kid', 'problem', 'is unknown'),
@@ -26,4 +29,4 @@ $$;
 revoke execute on function ad_signing_key_retire(text) from public;
 
 comment on function ad_signing_key_retire(text) is
-  'For the owner: takes a signing key out of use; tokens that it signed no longer count. Raises OC005 if there is no such key.';
+  'For the owner: takes a signing key out of use; tokens that it signed no longer count. Raises OC005 if there is no such key, OC007 if a trigger keeps the row from being written.';

@@ -15,6 +15,8 @@ declare
   v_transaction_id constant xid8 := pg_current_xact_id();
   v_key record;
   v_cart_ids uuid[];
+  v_rows bigint;
+  v_left bigint;
 begin
   select con.conname, con.conrelid::regclass as owner into v_key
     from pg_constraint as con
@@ -49,8 +51,22 @@ begin
   insert into cart_change_permits (cart_id, transaction_id)
   select id, v_transaction_id from unnest(v_cart_ids) as id on conflict (cart_id) do nothing;
   delete from cart_items as item where item.cart_id = any (v_cart_ids);
+  get diagnostics v_rows = row_count;
+  v_left := (select count(*) from cart_items as item where item.cart_id = any (v_cart_ids));
+  if v_left > 0 then
+    perform checkout_raise_rows(null, 'cart_items', v_rows + v_left, v_rows);
+  end if;
   delete from cart_vendor_groups as vendor where vendor.cart_id = any (v_cart_ids);
+  get diagnostics v_rows = row_count;
+  v_left := (select count(*) from cart_vendor_groups as vendor where vendor.cart_id = any (v_cart_ids));
+  if v_left > 0 then
+    perform checkout_raise_rows(null, 'cart_vendor_groups', v_rows + v_left, v_rows);
+  end if;
   delete from cart_records as cart where cart.id = any (v_cart_ids);
+  get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_cart_ids) then
+    perform checkout_raise_rows(null, 'cart_records', cardinality(v_cart_ids), v_rows);
+  end if;
   delete from cart_change_permits as permit where permit.cart_id = any (v_cart_ids);
   return cardinality(v_cart_ids);
 end;
@@ -62,4 +78,4 @@ comment on function cart_purge(interval, integer) is
   'Deletes carts, max_rows at most, and returns how many: call it until it returns 0. Converted carts go when the conversion is longer ago '
   'than the interval and all their orders have ended (rejected, delivered, closed, canceled, expired), quotes when they ran out that long '
   'ago; the orders stay, and their cart ids stay taken. A cart that is locked is left for the next call. For the owner. Raises 2BP01 naming a foreign key that '
-  'would carry the deletion on to orders, OC005 for a null or negative interval, or max_rows below 1.';
+  'would carry the deletion on to orders, OC005 for a null or negative interval, or max_rows below 1, OC007 if a trigger keeps a row from being deleted.';

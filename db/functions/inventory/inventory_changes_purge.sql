@@ -26,6 +26,9 @@ begin
    using unnest(v_product_ids, v_keys) as old (product_id, change_key)
    where change.product_id = old.product_id and change.change_key = old.change_key;
   get diagnostics v_deleted = row_count;
+  if v_deleted <> cardinality(v_keys) then
+    perform checkout_raise_rows(null, 'inventory_changes', cardinality(v_keys), v_deleted);
+  end if;
   return v_deleted;
 end;
 $$;
@@ -35,4 +38,4 @@ revoke execute on function inventory_changes_purge(interval, integer) from publi
 comment on function inventory_changes_purge(interval, integer) is
   'Deletes keys of stock changes older than the interval, the oldest first and max_rows at most, and returns how many: call it until it returns '
   '0. A change that is repeated under such a key counts once more. Keys that are locked are left for the next call. For the owner. Raises '
-  'OC005 for a null or negative interval, or max_rows below 1.';
+  'OC005 for a null or negative interval, or max_rows below 1, OC007 if a trigger keeps a row from being deleted.';

@@ -14,6 +14,7 @@ declare
   v_now timestamptz;
   v_version bigint;
   v_rows bigint;
+  v_left bigint;
 begin
   if inventory_split.slots is null or inventory_split.slots not between 1 and 256 then
     perform checkout_raise_invalid('slots', 'must be a number from 1 to 256');
@@ -42,7 +43,17 @@ begin
   end if;
 
   delete from inventory_holds as hold where hold.product_id = inventory_split.product_id;
+  get diagnostics v_rows = row_count;
+  v_left := (select count(*) from inventory_holds as hold where hold.product_id = inventory_split.product_id);
+  if v_left > 0 then
+    perform checkout_raise_rows(null, 'inventory_holds', v_rows + v_left, v_rows);
+  end if;
   delete from inventory_slots as old where old.product_id = inventory_split.product_id;
+  get diagnostics v_rows = row_count;
+  v_left := (select count(*) from inventory_slots as old where old.product_id = inventory_split.product_id);
+  if v_left > 0 then
+    perform checkout_raise_rows(null, 'inventory_slots', v_rows + v_left, v_rows);
+  end if;
 
   insert into inventory_slots (product_id, slot, available_qty, reserved_qty, updated_at, version)
   select inventory_split.product_id, each, 0, 0, v_now, v_version

@@ -18,6 +18,7 @@ declare
   v_ids uuid[];
   v_due uuid[] := '{}'::uuid[];
   v_kept uuid[] := '{}'::uuid[];
+  v_rows bigint;
 begin
   if (vendor_orders_expire.max_rows between 1 and 1000) is not true then
     perform checkout_raise_invalid('max_rows', 'must be a number from 1 to 1000');
@@ -29,6 +30,10 @@ begin
     v_kept := array(select each.id from unnest(v_ids) as each (id) where each.id <> all (v_due));
     -- what must not expire now never will: it is not looked at again
     update vendor_orders as kept set expires_at = null where kept.id = any (v_kept);
+    get diagnostics v_rows = row_count;
+    if v_rows <> cardinality(v_kept) then
+      perform checkout_raise_rows(null, 'vendor_orders', cardinality(v_kept), v_rows);
+    end if;
     v_due := order_end_due(v_due, v_kept = '{}');
   end if;
   return jsonb_build_object('expired', cardinality(v_due), 'kept', cardinality(v_kept), 'order_ids', v_due);

@@ -9,6 +9,7 @@ as $$
 declare
   v_ids uuid[];
   v_now timestamptz;
+  v_rows bigint;
 begin
   if outbox_ack.ids is null then
     perform checkout_raise_invalid('ids', 'is required');
@@ -20,6 +21,10 @@ begin
      set published_at = greatest(v_now, event.created_at), next_attempt_at = v_now, last_error = null,
          claim_id = null, claimed_until = null, claim_count = null
    where event.id = any (v_ids);
+  get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_ids) then
+    perform checkout_raise_rows(null, 'outbox_events', cardinality(v_ids), v_rows);
+  end if;
   return cardinality(v_ids);
 end;
 $$;
@@ -29,4 +34,4 @@ revoke execute on function outbox_ack(uuid, uuid[]) from public;
 comment on function outbox_ack(uuid, uuid[]) is
   'Marks events as published, by their ids, and returns how many: those that still carry this claim, even if its lease has ended. A null claim '
   'marks events that carry none, for a publisher that claims nothing, such as Debezium. Unknown ids, parked events and those that are not the '
-  'relay''s are passed over. Raises OC005 for null ids.';
+  'relay''s are passed over. Raises OC005 for null ids, OC007 if a trigger keeps a row from being written.';

@@ -116,4 +116,4 @@ comment on function outbox_claim(integer, interval) is
   'ask the broker after that: outbox_ack for what it took, outbox_fail for what it refused, outbox_release for the rest, outbox_extend while it '
   'takes its time. An aggregate whose oldest event backs off or is parked waits. An event that was claimed 24 times and never marked is parked. '
   'Events of the host''s own types are not claimed unless the host gave them a next_attempt_at. Raises OC005 for a batch below 1, or a lease that '
-  'is not between a millisecond and a day.';
+  'is not between a millisecond and a day, OC007 if a trigger keeps a row from being written.';

@@ -10,6 +10,7 @@ declare
   v_now timestamptz;
   v_attempts integer;
   v_next timestamptz := 'infinity'::timestamptz;
+  v_rows bigint;
 begin
   if coalesce(outbox_fail.error, '') = '' then
     perform checkout_raise_invalid('error', 'is required');
@@ -34,6 +35,10 @@ begin
        set attempt_count = v_attempts, last_error = left(outbox_fail.error, 1000), next_attempt_at = v_next,
            claim_id = null, claimed_until = null, claim_count = null
      where event.id = outbox_fail.id;
+    get diagnostics v_rows = row_count;
+    if v_rows <> 1 then
+      perform checkout_raise_rows(null, 'outbox_events', 1, v_rows);
+    end if;
   else
     perform outbox_park(outbox_fail.id, v_attempts, left(outbox_fail.error, 1000), v_now);
   end if;
@@ -49,4 +54,4 @@ comment on function outbox_fail(uuid, uuid, text, integer) is
   'Notes that the broker refused an event (up to 1000 characters of its error), as long as the event still carries this claim, even if its lease '
   'has ended. It is due again 2, 4, 8 and so on seconds later, an hour at most; after max_attempts it is parked in outbox_dead_letters. Younger '
   'events of its aggregate wait behind it either way. Returns event_id, attempt_count, parked and next_attempt_at. Raises OC005 for an event that '
-  'does not carry the claim, an empty error, or max_attempts below 1.';
+  'does not carry the claim, an empty error, or max_attempts below 1, OC007 if a trigger keeps a row from being written.';

@@ -27,9 +27,15 @@ begin
 
   delete from outbox_events as event where event.id = any (v_ids);
   get diagnostics v_deleted = row_count;
+  if v_deleted <> cardinality(v_ids) then
+    perform checkout_raise_rows(null, 'outbox_events', cardinality(v_ids), v_deleted);
+  end if;
 
   if v_deleted > 0 then
     insert into outbox_purges (purged_before, deleted, purged_at) values (v_newest + interval '1 microsecond', v_deleted, v_now);
+    if not found then
+      perform checkout_raise_rows(null, 'outbox_purges', 1, 0);
+    end if;
   end if;
   return v_deleted;
 end;
@@ -40,4 +46,4 @@ revoke execute on function outbox_purge(interval, integer) from public;
 comment on function outbox_purge(interval, integer) is
   'Deletes events that were published and created longer ago than the interval, the oldest first and max_rows at most, and returns how many: '
   'call it until it returns 0. Events that wait, parked ones, those that are not the relay''s and those that are locked stay. Noted in '
-  'outbox_purges, which checkout_audit reads. Raises OC005 for a null or negative interval, or max_rows below 1.';
+  'outbox_purges, which checkout_audit reads. Raises OC005 for a null or negative interval, or max_rows below 1, OC007 if a trigger keeps a row from being written or deleted.';

@@ -19,6 +19,9 @@ begin
   insert into checkout_roles (role_name, role_oid, scope)
   values (checkout_register_role.role_name, v_role_oid, checkout_register_role.scope)
       on conflict on constraint checkout_roles_pkey do update set role_oid = excluded.role_oid;
+  if not found then
+    perform checkout_raise_rows(null, 'checkout_roles', 1, 0);
+  end if;
   perform checkout_apply_grants(checkout_register_role.role_name, checkout_register_role.scope);
   perform checkout_bound_lock_waits(checkout_register_role.role_name);
 end;
@@ -27,4 +30,4 @@ $$;
 revoke execute on function checkout_register_role(text, text) from public;
 
 comment on function checkout_register_role(text, text) is
-  'Step of the grants (checkout_grant and its kind): remembers the role, applies the grants, and sets its lock_timeout. Raises OC005 for an unknown role.';
+  'Step of the grants (checkout_grant and its kind): remembers the role, applies the grants, and sets its lock_timeout. Raises OC005 for an unknown role, OC007 if a trigger keeps the row from being written.';

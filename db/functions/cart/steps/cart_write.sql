@@ -10,6 +10,8 @@ declare
   v_now timestamptz;
   v_name text;
   v_table text;
+  v_rows bigint;
+  v_left bigint;
 begin
   begin
     perform cart_open(v_quote);
@@ -27,9 +29,23 @@ begin
            updated_at = v_now
      where target.id = v_quote.id
     returning target.* into v_cart;
+    get diagnostics v_rows = row_count;
+    if v_rows <> 1 then
+      perform checkout_raise_rows(v_quote.id, 'cart_records', 1, v_rows);
+    end if;
 
     delete from cart_items as old where old.cart_id = v_cart.id;
+    get diagnostics v_rows = row_count;
+    v_left := (select count(*) from cart_items as old where old.cart_id = v_cart.id);
+    if v_left > 0 then
+      perform checkout_raise_rows(v_cart.id, 'cart_items', v_rows + v_left, v_rows);
+    end if;
     delete from cart_vendor_groups as old where old.cart_id = v_cart.id;
+    get diagnostics v_rows = row_count;
+    v_left := (select count(*) from cart_vendor_groups as old where old.cart_id = v_cart.id);
+    if v_left > 0 then
+      perform checkout_raise_rows(v_cart.id, 'cart_vendor_groups', v_rows + v_left, v_rows);
+    end if;
 
     insert into cart_vendor_groups (id, cart_id, vendor_store_id, status, subtotal_cents, discounts_cents, line_discounts_cents,
                                     promo_discount_cents, total_cents, promo, shipping_cents, shipping_tax_cents, shipping_line, minimum_cents, payment_terms, warnings,
@@ -39,6 +55,10 @@ begin
            part.promo, part.shipping_cents, part.shipping_tax_cents, part.shipping_line, part.minimum_cents, part.payment_terms, part.warnings,
            v_cart.updated_at, v_cart.updated_at
       from unnest(cart_write.groups) as part;
+    get diagnostics v_rows = row_count;
+    if v_rows <> cardinality(cart_write.groups) then
+      perform checkout_raise_rows(v_cart.id, 'cart_vendor_groups', cardinality(cart_write.groups), v_rows);
+    end if;
 
     insert into cart_items (id, cart_id, product_id, vendor_store_id, title, category, unit, quantity, moq, max_qty, unit_price_cents,
                             line_subtotal_cents, line_discounts_cents, line_total_cents, tax_cents, tax_lines, applied_volume_discount, warnings, status,
@@ -48,6 +68,10 @@ begin
            item.tax_cents, item.tax_lines, item.applied_volume_discount, item.warnings, item.status,
            v_cart.updated_at, v_cart.updated_at
       from unnest(cart_write.items) as item;
+    get diagnostics v_rows = row_count;
+    if v_rows <> cardinality(cart_write.items) then
+      perform checkout_raise_rows(v_cart.id, 'cart_items', cardinality(cart_write.items), v_rows);
+    end if;
   exception
     when not_null_violation then
       get stacked diagnostics v_name = column_name, v_table = table_name;
@@ -64,4 +88,4 @@ revoke execute on function cart_write(cart_records, cart_vendor_groups[], cart_i
 
 comment on function cart_write(cart_records, cart_vendor_groups[], cart_items[]) is
   'Step of cart_put: writes a quote under its cart''s lock and returns the cart. Raises OC001, OC002 and OC009 as cart_open does, OC007 naming '
-  'a constraint, of ours or of the host, OC005 for a value that a column of the host requires.';
+  'a constraint, of ours or of the host, or the table of which a trigger keeps a row from being written, OC005 for a value that a column of the host requires.';

@@ -243,6 +243,12 @@ begin
     select held.product_id, held.line_id, held.slot, held.qty
       from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
      where held.slot > 0 and held.line_id <> all (v_off_line_ids);
+    get diagnostics v_rows = row_count;
+    v_expected := (select count(*) from unnest(v_held_line_ids, v_held_slots) as held (line_id, slot)
+                    where held.slot > 0 and held.line_id <> all (v_off_line_ids));
+    if v_rows <> v_expected then
+      perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_holds', v_expected, v_rows);
+    end if;
   end if;
 end;
 $$;

@@ -23,6 +23,7 @@ declare
   v_available integer[];
   v_rest bigint[];
   v_rows bigint;
+  v_expected bigint;
 begin
   perform inventory_lock_lines(inventory_return.line_ids);
   v_now := clock_timestamp();
@@ -100,21 +101,31 @@ begin
     select array_agg(spent.product_id), array_agg(spent.line_item_id), array_agg(spent.slot), array_agg(spent.rest)
       into v_products, v_line_ids, v_slots, v_rest
       from (
-        select hold.product_id, hold.line_item_id, hold.slot,
+        select hold.product_id, hold.line_item_id, hold.slot, hold.qty,
                least(hold.qty, sum(hold.qty) over (partition by hold.product_id, hold.line_item_id order by hold.slot desc)
                                - coalesce(part.qty, line.reserved_qty)) as rest
           from unnest(inventory_return.line_ids, inventory_return.qtys) as part (line_id, qty)
           join order_line_items as line on line.id = part.line_id
           join inventory_holds as hold on hold.product_id = line.product_id and hold.line_item_id = line.id
-      ) as spent;
+      ) as spent
+     where spent.rest < spent.qty;
     delete from inventory_holds as hold
      using unnest(v_products, v_line_ids, v_slots, v_rest) as spent (product_id, line_item_id, slot, rest)
      where hold.product_id = spent.product_id and hold.line_item_id = spent.line_item_id and hold.slot = spent.slot and spent.rest <= 0;
+    get diagnostics v_rows = row_count;
+    v_expected := (select count(*) from unnest(v_rest) as rest where rest <= 0);
+    if v_rows <> v_expected then
+      perform checkout_raise_rows(inventory_return.cart_id, 'inventory_holds', v_expected, v_rows);
+    end if;
     update inventory_holds as hold
        set qty = spent.rest
       from unnest(v_products, v_line_ids, v_slots, v_rest) as spent (product_id, line_item_id, slot, rest)
-     where hold.product_id = spent.product_id and hold.line_item_id = spent.line_item_id and hold.slot = spent.slot
-       and spent.rest > 0 and spent.rest < hold.qty;
+     where hold.product_id = spent.product_id and hold.line_item_id = spent.line_item_id and hold.slot = spent.slot and spent.rest > 0;
+    get diagnostics v_rows = row_count;
+    v_expected := (select count(*) from unnest(v_rest) as rest where rest > 0);
+    if v_rows <> v_expected then
+      perform checkout_raise_rows(inventory_return.cart_id, 'inventory_holds', v_expected, v_rows);
+    end if;
   end if;
 exception
   when check_violation or numeric_value_out_of_range then

@@ -19,6 +19,9 @@ begin
   if not found then
     insert into inventory_changes (product_id, change_key, delta, created_at)
     values (inventory_was_changed.product_id, inventory_was_changed.change_key, inventory_was_changed.delta, clock_timestamp());
+    if not found then
+      perform checkout_raise_rows(null, 'inventory_changes', 1, 0);
+    end if;
     return false;
   end if;
 
@@ -35,4 +38,4 @@ $$;
 revoke execute on function inventory_was_changed(uuid, integer, text) from public;
 
 comment on function inventory_was_changed(uuid, integer, text) is
-  'Step of inventory_adjust: true if the change was made under this key before, else notes the key. Raises OC006 if the key is that of another delta.';
+  'Step of inventory_adjust: true if the change was made under this key before, else notes the key. Raises OC006 if the key is that of another delta, OC007 if a trigger keeps it from being written.';

@@ -22,6 +22,7 @@ declare
   v_run uuid[];
   v_leased boolean;
   v_locked bigint;
+  v_rows bigint;
 begin
   select event.id, event.next_attempt_at <= v_now and (event.claimed_until <= v_now) is not false into v_head_id, v_ready
     from outbox_events as event
@@ -75,6 +76,10 @@ begin
      set claim_id = outbox_take_run.claim_id, claimed_until = outbox_take_run.claimed_until,
          claim_count = case when event.id = v_head_id then coalesce(event.claim_count, 0) + 1 else event.claim_count end
    where event.id = any (v_run);
+  get diagnostics v_rows = row_count;
+  if v_rows <> cardinality(v_run) then
+    perform checkout_raise_rows(null, 'outbox_events', cardinality(v_run), v_rows);
+  end if;
   return v_run;
 end;
 $$;
@@ -83,4 +88,4 @@ revoke execute on function outbox_take_run(uuid, uuid, timestamptz, timestamptz,
 
 comment on function outbox_take_run(uuid, uuid, timestamptz, timestamptz, integer) is
   'Step of outbox_claim: leases up to most events of an aggregate, the oldest that wait, and returns their ids in order; none if its head is '
-  'leased, locked, not due, or was claimed too often, for which it is parked.';
+  'leased, locked, not due, or was claimed too often, for which it is parked. Raises OC007 if a trigger keeps a row from being written.';
