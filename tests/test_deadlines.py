@@ -483,6 +483,50 @@ def test_stock_that_cannot_be_given_back_keeps_only_its_own_order(db, add_due, h
     assert db.execute("select * from checkout_audit()").fetchall() == []
 
 
+@pytest.mark.breaks_invariants
+@pytest.mark.parametrize("max_rows", [1, 2, 3])
+def test_however_many_orders_are_stuck_the_one_behind_them_expires(db, connect, add_due, max_rows):
+    stuck = [add_due() for _ in range(5)]
+    behind = [str(add_due().groups[0].id) for _ in range(2)]
+    products = [cart.items[0].product_id for cart in stuck]
+    db.execute("update inventory_items set reserved_qty = 0 where product_id = any (%s)", (products,))
+
+    told_ids = []
+    while len(told_ids) < 2:
+        with connect() as worker:
+            told_ids += expire(db, max_rows, worker)["order_ids"]
+    assert told_ids == behind
+    with connect() as worker, refused("OC012") as refusal:
+        expire(db, max_rows, worker)
+    assert refusal.detail["product_ids"]
+
+    paid = add_due()
+    db.execute("update payment_intents set status = 'paid' where order_id = %s", (paid.groups[0].id,))
+    assert expire(db, max_rows)["kept"] == 1
+    assert {state(db, cart.groups[0].id) for cart in stuck} == {"created_pending"}
+
+
+@pytest.mark.breaks_invariants
+def test_stuck_orders_that_were_looked_at_stay_free(db, connect, add_due):
+    stuck, _ = add_due(), add_due()
+    db.execute("update inventory_items set reserved_qty = 0 where product_id = %s", (stuck.items[0].product_id,))
+    worker = connect()
+
+    assert expire(db, 1, worker)["expired"] == 1
+
+    db.execute("select from vendor_orders where id = %s for update nowait", (stuck.groups[0].id,))
+    db.execute("select from inventory_items where product_id = %s for update nowait", (stuck.items[0].product_id,))
+    worker.commit()
+
+
+def test_orders_whose_intents_are_being_written_keep_none_behind_them(db, connect, add_due):
+    first, second = add_due(), add_due()
+    with connect() as host:
+        host.execute("select from payment_intents where order_id = %s for update", (first.groups[0].id,))
+        assert expire(db, 1)["order_ids"] == [str(second.groups[0].id)]
+    assert expire(db, 1)["order_ids"] == [str(first.groups[0].id)]
+
+
 def test_what_is_not_due_costs_nothing(db, add_due, add_cart, checkout_sql):
     """The index of what waits is read, as far as it is due, and no other page of the table."""
     cart = add_due()
