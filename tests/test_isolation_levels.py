@@ -92,6 +92,63 @@ def test_stock_that_came_or_moved_after_the_snapshot_is_no_shortage(
 
 
 @strict
+def test_stock_whose_row_came_after_the_snapshot_is_no_shortage(
+    db, add_cart, snapshot_at, checkout_sql, snapshot, level
+):
+    cart = add_cart(vendors=1, lines=2, stock=None)
+    conn = snapshot_at(level)
+    for item in cart.items:
+        db.execute("select inventory_set(%s, 5)", (item.product_id,))
+
+    fails_to_serialize(db, conn, checkout_sql, cart, snapshot)
+
+    assert checkout_sql(conn, cart)["outcome"] == "complete"
+    conn.commit()
+
+
+@strict
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ("order_line_return(%(line)s, 'why', 1, true, 'r') -> 'changes' -> 0 -> 'restocked_qty'", 1),
+        ("(inventory_split(%(product)s, 2)).slots", 2),
+    ],
+    ids=["returned", "split"],
+)
+def test_a_change_of_stock_whose_row_came_after_the_snapshot(
+    db, add_cart, snapshot_at, checkout_sql, snapshot, level, change, answer
+):
+    cart = add_cart(vendors=1, lines=1)
+    names = {"line": cart.items[0].id, "product": cart.items[0].product_id}
+    checkout_sql(db, cart)
+    db.execute("select order_line_fulfil(%(line)s)", names)
+    db.execute("delete from inventory_items")
+    conn = snapshot_at(level)
+    db.execute("select inventory_set(%(product)s, 5)", names)
+
+    before = snapshot(db)
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        conn.execute(f"select {change}", names)
+    conn.rollback()
+    assert snapshot(db) == before
+
+    assert conn.execute(f"select {change}", names).fetchone() == (answer,)
+    conn.commit()
+
+
+@every
+def test_a_product_without_stock_is_short_and_gets_no_row(db, connect, add_cart, checkout_sql, level):
+    cart = add_cart(vendors=1, lines=1, stock=None)
+    conn = connect()
+    conn.isolation_level = level
+
+    assert checkout_sql(conn, cart)["outcome"] == "rejected"
+
+    conn.commit()
+    assert values(db, "select count(*) from inventory_items") == [0]
+
+
+@strict
 def test_a_cart_that_was_converted_after_the_snapshot(db, add_cart, snapshot_at, checkout_sql, snapshot, level):
     cart = add_cart()
     conn = snapshot_at(level)

@@ -14,4 +14,4 @@ revoke execute on function checkout_grant_operators(text) from public;
 
 comment on function checkout_grant_operators(text) is
   'Gives a role SELECT on checkout_overview, inventory_levels and outbox_backlog, which show no address, no note and no key, and EXECUTE on '
-  'vendor_orders_expire, checkout_metrics and checkout_version. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for an unknown role.';
+  'vendor_orders_expire, checkout_metrics and checkout_version. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for an unknown role, OC007 if a trigger keeps the row of the role from being written.';

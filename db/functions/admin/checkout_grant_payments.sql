@@ -14,4 +14,4 @@ revoke execute on function checkout_grant_payments(text) from public;
 
 comment on function checkout_grant_payments(text) is
   'Gives a role EXECUTE on payment_record and checkout_version, for any order, and no table. Sets a lock_timeout and remembers the role as checkout_grant does. '
-  'For the owner. Raises OC005 for an unknown role.';
+  'For the owner. Raises OC005 for an unknown role, OC007 if a trigger keeps the row of the role from being written.';

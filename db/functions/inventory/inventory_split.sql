@@ -19,6 +19,7 @@ begin
   if inventory_split.slots is null or inventory_split.slots not between 1 and 256 then
     perform checkout_raise_invalid('slots', 'must be a number from 1 to 256');
   end if;
+  perform inventory_lock_product(inventory_split.product_id);
   if not exists (select from inventory_items as stock where stock.product_id = inventory_split.product_id) then
     perform checkout_raise_invalid('product_id', 'has no stock row');
   end if;
