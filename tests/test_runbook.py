@@ -17,6 +17,7 @@ from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from quoted import quoted
+from roles import PASSWORD
 
 from checks import rows, values
 from pycheckout import Checkout, migrate
@@ -30,7 +31,12 @@ SECTIONS = {int(section.split(".")[0]): section for section in _SECTIONS}
 
 def blocks(text):
     """Language and text of each block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(language, block) for _, language, block in steps(text)]
+
+
+def steps(text):
+    """Of each block what stands before it, its language, and its text."""
+    return re.findall(r"(.*?)^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -43,8 +49,36 @@ def cart(db, add_cart, checkout_sql):
 
 
 @pytest.fixture
+def owner(db, new_role):
+    """What docs/deploying.md makes shop_owner: a login that owns all of this schema, and is no superuser."""
+    page = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    role = new_role()
+    db.execute(re.search(r"^grant .* to shop_owner;$", page, re.MULTILINE)[0].replace("shop_owner", role))
+    give = """
+        select format('alter schema public owner to %%I', %(role)s::text)
+         union all
+        select format('alter %%s %%s owner to %%I', case relkind when 'v' then 'view' else 'table' end, oid::regclass, %(role)s::text)
+          from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v')
+         union all
+        select format('alter routine %%s owner to %%I', oid::regprocedure, %(role)s::text)
+          from pg_proc where pronamespace = 'public'::regnamespace
+         union all
+        select format('alter type %%s owner to %%I', pg_type.oid::regtype, %(role)s::text)
+          from pg_type left join pg_class on pg_class.oid = typrelid
+         where typnamespace = 'public'::regnamespace and (typtype = 'e' or relkind = 'c')
+    """
+    for (statement,) in db.execute(give, {"role": role}).fetchall():
+        db.execute(statement)
+    yield role
+    db.execute(f"reassign owned by {role} to current_user")
+
+
+@pytest.fixture
 def follow(cart, dsn, program, tmp_path, new_role, db):
-    """follow(7, env={...}): runs the blocks of an item one after the other; what each of them printed."""
+    """follow(7, env={...}): runs the blocks of an item one after the other; what each of them printed.
+
+    `owner`: a role that runs them, but for those that somebody else does, as the text before them says.
+    """
     role = new_role()
     db.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))  # the runbook makes it, and the fixture drops it
     names = {"shop_service": role, "shop_restored": f"{db.info.dbname}_restored"}
@@ -68,10 +102,12 @@ def follow(cart, dsn, program, tmp_path, new_role, db):
     base = environment({libpq[name]: str(value) for name, value in conninfo_to_dict(dsn).items()})
     base |= {"PATH": path, "LC_ALL": "C"}
 
-    def follow(number, env=None, **replaced):
-        env = base | (env or {})
+    def follow(number, env=None, owner=None, **replaced):
         printed = []
-        for language, text in blocks(SECTIONS[number]):
+        for before, language, text in steps(SECTIONS[number]):
+            env_of_step = base | (env or {})
+            if owner and not re.search("[Aa]s superuser|who may create roles:", before):
+                env_of_step |= {"PGUSER": owner, "PGPASSWORD": PASSWORD}
             for old, new in (names | replaced).items():
                 text = text.replace(old, new)
             if language == "sql":
@@ -83,7 +119,7 @@ def follow(cart, dsn, program, tmp_path, new_role, db):
             done = subprocess.run(
                 command,
                 input=text,
-                env=env,
+                env=env_of_step,
                 cwd=tmp_path,
                 capture_output=True,
                 encoding="utf-8",
@@ -154,14 +190,14 @@ def test_6_a_line_is_turned_down(follow, db, cart):
 
 
 def test_7_stock_is_added_corrected_and_set(follow, cart):
-    [found] = follow(7)
+    found = "".join(follow(7))
 
     levels = re.findall(rf"^{cart.items[0].product_id},(\d+),(\d+),", found, re.MULTILINE)
     assert levels == [("139", "1"), ("137", "1"), ("142", "1"), ("75", "1"), ("75", "1")]
 
 
 def test_8_a_product_is_split_and_merged_back(follow, cart):
-    [found] = follow(8)
+    found = "".join(follow(8))
 
     assert re.findall(rf"^{cart.items[0].product_id},99,1,(\d+),", found, re.MULTILINE) == ["16", "1"]
 
@@ -221,25 +257,45 @@ def test_13_events_are_sent_again(follow, db):
     assert values(db, "select count(*) from outbox_dead_letters") == [0]
 
 
-def test_14_who_blocks_whom_is_shown_and_ended(follow, db, connect, cart):
+@pytest.fixture
+def service(db, new_role, connect):
+    """service(...): a session of another role than the owner."""
+    role = new_role()
+    db.execute("select checkout_grant_quotes(%s)", (role,))
+    sessions = []
+
+    def service(**kwargs):
+        sessions.append(connect(user=role, password=PASSWORD, **kwargs))
+        return sessions[-1]
+
+    yield service
+    for session in sessions:  # before the role and the owner go, who wait for their locks
+        session.close()
+
+
+def test_14_who_blocks_whom_is_shown_and_ended(follow, owner, db, service, cart):
+    """Who blocks nobody stays, a backup for one."""
     lock = "select from cart_records where id = %s for update"
-    holder, waiter = connect(), connect(autocommit=True)
+    holder, waiter, backup = service(), service(autocommit=True), service()
     pids = [conn.info.backend_pid for conn in (waiter, holder)]
     holder.execute(lock, (cart.id,))
+    backup.execute("select from cart_records")
     with blocked(db, lambda conn: conn.execute(lock, (cart.id,)), waiter) as waiting:
-        shown, _ = follow(14, **{"10 minutes": "0 seconds"})
+        shown, ended = follow(14, owner=owner, **{"10 minutes": "0 seconds"})
         waiting.result(timeout=10)
 
     assert re.search(r"^{},\w+,[\d:]+,{},\w+,idle in transaction,".format(*pids), shown, re.MULTILINE)
+    assert ended == "pg_terminate_backend\nt\n"
     wait_until_gone(db, pids[1])
+    backup.execute("select from cart_records")
 
 
-def test_15_what_holds_vacuum_back_is_shown(follow, connect):
-    reader = connect()
+def test_15_what_holds_vacuum_back_is_shown(follow, owner, service):
+    reader = service()
     reader.execute("set transaction isolation level repeatable read")
-    reader.execute("select count(*) from inventory_items")
+    reader.execute("select count(*) from cart_records")
 
-    [found] = follow(15)
+    [found] = follow(15, owner=owner)
 
     assert re.search(rf"^{reader.info.backend_pid},\w+,idle in transaction,\d+,", found, re.MULTILINE)
     assert "inventory_items," in found
@@ -278,26 +334,43 @@ def test_18_an_audit_names_what_is_broken(follow, db):
     assert broken.count("intent_is_order_total") == 4
 
 
-def test_19_an_upgrade_is_planned_made_and_looked_at(follow, db):
+def test_19_an_upgrade_is_planned_made_and_looked_at(follow, owner, db, service):
     db.execute("insert into checkout_releases (version, hash) values ('0.0.9', 'old')")
+    long = service()
+    long.execute("select from cart_records")
 
-    version, upgrade = follow(19)
+    version, upgrade = follow(19, owner=owner, **{"1 minute": "0 seconds"})
 
     assert '""version"": ""0.0.9""' in version
+    assert re.search(rf"^{long.info.backend_pid},\w+,idle in transaction,", version, re.MULTILINE)
     assert "has the functions of 0.0.9, and would get those of" in upgrade
     assert upgrade.endswith("nothing is wrong\n")
 
 
-def test_20_and_21_a_service_comes_and_goes(follow, db):
-    [granted] = follow(20)
+def test_20_and_21_a_service_comes_and_goes(follow, owner, db):
+    _, granted = follow(20, owner=owner)
     [role] = set(values(db, "select role_name from checkout_roles"))
 
     assert re.findall(rf"^{role},(\w+)$", granted, re.MULTILINE) == ["checkout", "operators", "orders", "quotes"]
     assert values(db, "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute')", role) == [True]
 
-    follow(21)
+    _, where, *_ = follow(21, owner=owner)
+    assert where.split() == ["datname"], "it had nothing but what the functions gave it"
     assert values(db, "select role_name from checkout_roles") == []
     assert values(db, "select rolname from pg_roles where rolname = %s", role) == []
+
+
+def test_21_what_a_leaked_role_was_granted_is_taken_also_where_it_cannot_be_dropped(follow, owner, db, empty_database):
+    """Another database gave it something too."""
+    follow(20, owner=owner)
+    [role] = set(values(db, "select role_name from checkout_roles"))
+    with psycopg.connect(empty_database(), autocommit=True) as other:
+        other.execute(f"grant usage on schema public to {role}")
+        with pytest.raises(AssertionError, match=f"{other.info.dbname}(?s:.*)cannot be dropped"):
+            follow(21, owner=owner)
+        other.execute(f"drop owned by {role}")
+    assert values(db, "select role_name from checkout_roles") == []
+    assert values(db, "select has_function_privilege(%s, 'checkout_result(uuid, uuid)', 'execute')", role) == [False]
 
 
 @pytest.mark.breaks_invariants  # the audit at the end looks in public, where nothing is any more
@@ -329,9 +402,9 @@ def test_23_a_restored_dump_is_verified(follow, db, dsn, cart, checkout_sql, new
         restored.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
 
 
-def test_24_the_primary_says_who_follows_it(follow):
+def test_24_the_primary_says_who_follows_it(follow, owner):
     """What comes after it is drilled in test_failover.py."""
-    [found] = follow(24)
+    [found] = follow(24, owner=owner)
 
     assert found.startswith("application_name,sync_state,bytes_behind\n")
     assert found.endswith("waiting_for_a_standby\n0\nis_a_standby\nf\n")
