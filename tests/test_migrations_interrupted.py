@@ -186,18 +186,37 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(database):
     run_yoyo("apply", dsn=url)
 
 
-def test_index_build_whose_server_process_ended_is_told_with_the_way_out(database):
+def test_index_build_whose_server_process_ended_is_begun_anew(database, program):
     """PF-168: what is left is an invalid index."""
     url = database("net")
     with killed_while_waiting(url, "vendor_orders", "backfill_anchors") as (watcher, waiter):
         watcher.execute("select pg_terminate_backend(%s)", (waiter,))
         wait_until_gone(watcher, waiter)
 
-    with pytest.raises(pycheckout.MigrationError, match="missing, invalid") as caught:
-        pycheckout.migrate(url, timeout=30)
-    with connect(url) as conn:
-        conn.execute(caught.value.hint.split(";")[0])
-    assert pycheckout.migrate(url).migrations[-1] == IDS[-1]
+    assert pycheckout.migrate(url, timeout=30).migrations[-1] == IDS[-1]
+    assert dump(program, url) == dump(program, database("net", migrated=True))
+
+
+BUILDS = [name for name in IDS if name.endswith("_index")]
+
+
+def test_index_build_that_was_canceled_is_begun_anew(database, program):
+    """PF-168: each of them, by yoyo; and the last by the API."""
+    url = database("net")
+    for build in BUILDS:
+        apply_until(url, IDS[IDS.index(build) - 1])
+        with connect(url, autocommit=False) as holder, connect(url) as watcher, ThreadPoolExecutor(1) as pool:
+            for table in ("vendor_orders", "cart_records", "outbox_events"):
+                holder.execute(f"lock table {table} in row exclusive mode")
+            migration = pool.submit(pycheckout.migrate, url)
+            waiter = wait_for_waiter(watcher, holder.info.backend_pid)
+            watcher.execute("select pg_cancel_backend(%s)", (waiter,))
+            with pytest.raises(pycheckout.Unavailable, match="canceling statement"):
+                migration.result(timeout=30)
+            assert value(watcher, "select count(*) from pg_index where not indisvalid") == 1
+
+    pycheckout.migrate(url)
+    assert dump(program, url) == dump(program, database("net", migrated=True))
 
 
 # Locks
@@ -289,7 +308,7 @@ def test_tables_of_one_migration_are_locked_together_or_not_at_all(empty_databas
         with pytest.raises(psycopg.errors.LockNotAvailable, match="no moment without a transaction on") as caught:
             conn.execute("select checkout_migration_lock('cart_records', 'outbox_events')")
         assert str(long.info.backend_pid) in caught.value.diag.message_detail
-        assert "pg_stat_activity" in caught.value.diag.message_hint
+        assert f"pg_stat_activity where pid in ({long.info.backend_pid});" in caught.value.diag.message_hint
         conn.execute("rollback to here")
 
         long.rollback()

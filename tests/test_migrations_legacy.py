@@ -496,14 +496,24 @@ def test_invalid_index_that_a_failed_build_left_is_built_anew(legacy):
     )
 
 
-def test_build_that_fails_within_the_migration_is_told_with_the_way_out(legacy):
-    """PF-168: yoyo passes over the invalid index the second time; the next migration does not."""
+def test_build_that_fails_within_the_migration_is_begun_anew(legacy):
+    """PF-168: IF NOT EXISTS would pass over the invalid index the second time."""
     url, conn = legacy("net")
     apply_until(url, "order_anchor_index")
     conn.execute("update cart_records set checkout_group_id = id('anchor', 1) where id = id('cart', 9)")
     with pytest.raises(pycheckout.MigrationError, match="could not create unique index"):
         pycheckout.migrate(url)
     conn.execute("update cart_records set checkout_group_id = null where id = id('cart', 9)")
+
+    pycheckout.migrate(url)
+
+
+def test_index_that_is_invalid_when_it_is_confirmed_is_told_with_the_way_out(legacy):
+    """PF-168"""
+    url, conn = legacy("net")
+    apply_until(url, "order_buyer_index")
+    invalid = "update pg_index set indisvalid = false where indexrelid = 'idx_cart_records_checkout_group_id'::regclass"
+    conn.execute(invalid)
 
     with pytest.raises(pycheckout.MigrationError, match="missing, invalid") as caught:
         pycheckout.migrate(url)

@@ -516,7 +516,8 @@ begin
           using message = format('no moment without a transaction on %s within %s', array_to_string(checkout_migration_lock.tables, ', '),
                                  current_setting('pycheckout.patience')),
                 detail = jsonb_build_object('tables', checkout_migration_lock.tables, 'processes', v_holders),
-                hint = 'Apply again when the long transactions on these tables have ended (pg_stat_activity shows them).';
+                hint = 'Apply again when the long transactions on these tables have ended'
+                       || coalesce(format(': select * from pg_stat_activity where pid in (%s);', v_holders), '.');
       end if;
     end;
     perform pg_sleep(0.1 + random() * 0.1);
@@ -862,7 +863,7 @@ $$;
 
 -- Before CREATE INDEX CONCURRENTLY IF NOT EXISTS: a failed build leaves an invalid index, which IF NOT EXISTS would
 -- take for done. An index that is there and valid is noted as the host's; any other is ours, and goes with the rollback
--- of the migration that calls this.
+-- of the migration that calls this. The migration that builds calls it again, for a build of its own that broke off.
 create or replace function checkout_index_prepare(migration text, table_name text, index_name text)
 returns void
 language plpgsql
@@ -877,7 +878,10 @@ begin
                       where ledger.kind in ('kept_index', 'index') and ledger.name = checkout_index_prepare.index_name);
   if not v_valid then
     perform checkout_migration_lock(quote_ident(checkout_index_prepare.table_name)::regclass);
-    execute format('drop index %I', checkout_index_prepare.index_name);
+    -- looked at again: the build of a migrator that was killed may have come to its end meanwhile
+    if exists (select from pg_index where indexrelid = to_regclass(quote_ident(checkout_index_prepare.index_name)) and not indisvalid) then
+      execute format('drop index %I', checkout_index_prepare.index_name);
+    end if;
   end if;
 end;
 $$;

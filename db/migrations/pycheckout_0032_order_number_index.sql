@@ -13,6 +13,8 @@ begin
 end
 $$;
 
+do $$ begin perform checkout_migration_pin(); perform checkout_index_prepare('pycheckout_0030_order_amounts', 'vendor_orders', 'idx_vendor_orders_order_number'); end $$;
+
 create unique index concurrently if not exists idx_vendor_orders_order_number
     on vendor_orders (order_number)
  where order_number is not null;

@@ -77,7 +77,7 @@ select event.event_type,
        count(*) filter (where event.claimed_until > now()) as leased,
        count(*) filter (where event.next_attempt_at = 'infinity') as parked
   from outbox_events as event
- where event.published_at is null
+ where event.published_at is null and event.next_attempt_at >= '-infinity'
  group by event.event_type, event.attempt_count;
 
 create or replace view order_money as
@@ -138,7 +138,7 @@ comment on column checkout_overview.rejected_lines is 'Lines that are rejected, 
 comment on column checkout_overview.short_lines is 'Lines that the checkout rejected for want of stock, not those of a vendor below its minimum.';
 comment on column checkout_overview.unpublished_events is 'How many of the two events of the conversion nobody has published yet.';
 
-comment on view outbox_backlog is 'Events that nobody has published yet, by type and number of attempts; no row means that none waits.';
+comment on view outbox_backlog is 'Events of the relay that it has not published yet, by type and number of attempts; no row means that none waits. Rows of a host, without next_attempt_at, are not counted.';
 comment on column outbox_backlog.event_type is 'Type of the events.';
 comment on column outbox_backlog.attempt_count is 'How often they were tried; 0: not yet.';
 comment on column outbox_backlog.events is 'How many there are.';
