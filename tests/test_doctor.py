@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from roles import FOR_THE_OWNER, PASSWORD
 
 import pycheckout
-from checks import values
+from checks import rows, values
 from pycheckout._doctor import _CHECKS, findings
 from pycheckout._embedded import embedded_server
 from races import blocked, wait_until
@@ -140,6 +140,44 @@ def test_a_function_that_somebody_dropped(doctor, mended, db):
 
     assert (found["check"], found["subject"], found["problem"]) == ("changed_function", "cart_purge", "is gone")
     mended(found)
+
+
+def test_indexes_that_somebody_dropped_or_that_are_invalid(doctor, mended, db):
+    """Every index of a fresh installation but those of constraints, which cannot go by themselves."""
+    there = """
+        select class.relname::text as name, pg_get_indexdef(class.oid) as definition
+          from pg_index as index
+          join pg_class as class on class.oid = index.indexrelid
+          join pg_class as indexed on indexed.oid = index.indrelid
+         where class.relnamespace = 'public'::regnamespace and indexed.relname !~ 'yoyo' and index.indisvalid
+           and not exists (select from pg_constraint where conindid = index.indexrelid)
+         order by 1
+    """
+    before = rows(db, there)
+    assert len(before) >= 20
+    for index in before[1:]:
+        db.execute(f"drop index {index['name']}")
+    db.execute("update pg_index set indisvalid = false where indexrelid = %s::regclass", (before[0]["name"],))
+
+    found = doctor()
+
+    assert {each["check"] for each in found} == {"index_missing"}
+    assert [each["subject"] for each in found] == [index["name"] for index in before]
+    for each in found:
+        mended(each)
+    assert rows(db, there) == before
+
+
+@pytest.mark.parametrize("shape", ["net", "gross"])
+def test_a_database_that_was_taken_over_is_well(doctor, database, shape):
+    """Its indexes are its own business, and so are the events that its publisher has not sent."""
+    url = database(shape, migrated=True)
+    with psycopg.connect(url, autocommit=True) as conn:
+        event = "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, created_at)"
+        conn.execute(
+            f"{event} values ('order_created', 'checkout_group', gen_random_uuid(), '{{}}', now() - interval '1 year')"
+        )
+    assert doctor(url) == []
 
 
 def test_a_migration_that_is_not_applied(doctor, mended, db):
@@ -604,6 +642,26 @@ def test_a_market_that_is_not_sold_in_here(doctor, db):
     db.execute("select market_unguard()")
     db.execute("update checkout_market set state = 'selling'")
     assert doctor() == []
+
+
+def test_what_a_move_needs_is_not_held_against_it(doctor, db, worker_id):
+    """The role that the other server comes in as, which reads everything, and tables without autovacuum."""
+    name = f"pycheckout_move_back_{worker_id}"
+    db.execute(
+        "insert into checkout_market (state, epoch, server, vacuumed) values ('leaving', 1, 'b', '{outbox_events}')"
+    )
+    db.execute("alter table outbox_events set (autovacuum_enabled = off)")
+    db.execute(f"create role {name}; grant select on all tables in schema public to {name}")
+    try:
+        assert {each["subject"] for each in doctor() if each["check"] in ("keys_readable", "tables_open")} == {name}
+        db.execute(f"create publication {name} for table cart_records")
+        assert [each["check"] for each in doctor()] == ["market_away"]
+        db.execute("update checkout_market set state = 'selling', followed_until = now() + interval '1 day'")
+        assert [each["check"] for each in doctor()] == ["market_away", "autovacuum_off"]
+        db.execute("update checkout_market set followed_until = null")
+        assert {each["check"] for each in doctor()} == {"keys_readable", "tables_open", "autovacuum_off"}
+    finally:
+        db.execute(f"drop owned by {name}; drop role {name}")
 
 
 def test_a_pooler_in_the_way(command, server, postgresql):

@@ -89,6 +89,15 @@ def test_the_backlog_groups_by_type_and_attempts(db, add_cart, checkout_sql):
     assert rows(db, "select * from outbox_backlog") == []
 
 
+def test_the_backlog_is_the_relays_and_leaves_rows_of_a_host_out(db):
+    db.execute(
+        "insert into outbox_events (event_type, aggregate_type, aggregate_id, payload, next_attempt_at)"
+        " select kind, 'host', gen_random_uuid(), '{}', due"
+        " from (values ('not the relay''s', null), ('due', now()), ('parked', 'infinity')) as each (kind, due)"
+    )
+    assert {*values(db, "select event_type::text from outbox_backlog")} == {"due", "parked"}
+
+
 def test_an_operator_reads_the_views_and_no_address(db, add_cart, checkout_sql, new_role, login):
     """checkout_grant_operators: the figures without the people."""
     checkout_sql(db, add_cart())

@@ -6,6 +6,19 @@ with made as materialized (   -- apart, as the next: Citus joins no table with a
 remembered as materialized (
   select role_name, role_oid, scope from checkout_roles
 ),
+away as materialized (   -- likewise
+  select from checkout_market where state <> 'selling' or followed_until is not null
+),
+of_a_move as (   -- the role that a server comes in as while the market moves, or follows afterwards: of its publication's name
+  select role.oid
+    from pg_roles as role
+   where starts_with(role.rolname, 'pycheckout_move_')
+     and exists (select from away)
+     and exists (select from pg_publication as publication
+                   join pg_publication_rel as member on member.prpubid = publication.oid
+                   join pg_class as class on class.oid = member.prrelid
+                  where publication.pubname = role.rolname and class.relnamespace = quote_ident(current_schema())::regnamespace)
+),
 ours as (
   select class.oid, class.relname::text as name, class.relowner, class.relacl
     from pg_class as class
@@ -35,6 +48,7 @@ unnamed as (
     left join pg_roles as role on role.oid = granted.grantee
    where granted.privilege in ('select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger')
      and (granted.name <> 'ad_signing_keys' or granted.privilege <> 'select')
+     and granted.grantee not in (select oid from of_a_move)
      and (granted.grantee = 0 or not role.rolsuper and not pg_has_role(granted.grantee, granted.relowner, 'member'))
      and not exists (select from named
                       where named.role_oid = granted.grantee and named.object = granted.name and named.privilege = granted.privilege
