@@ -169,11 +169,13 @@ class Planned:
     migration: str
     tables: tuple[str, ...]
     """Tables of the host that it reads or changes."""
-    rows: int
-    """How many rows of them it goes through, as the statistics say; 0 if it only changes what a table consists of."""
+    rows: int | None
+    """How many rows of them it goes through, as the statistics say; 0 if it only changes what a table consists of.
+    None: a table has no statistics yet."""
     lock: str
     """What the host's statements notice of it."""
-    seconds: float
+    seconds: float | None
+    """None: as `rows`."""
 
 
 # What the line `-- cost:` of a migration names: what the host notices, and how many rows a second are gone through.
@@ -238,19 +240,20 @@ def _estimate(conn: psycopg.Connection[dict[str, Any]], name: str) -> Planned:
     kind, tables = found.groups() if found else ("none", "")
     lock, rate = _COSTS[kind]
     counted = """
-    select name, greatest(class.reltuples, 0)::bigint as rows
+    select name, case when class.reltuples >= 0 then class.reltuples::bigint end as rows
       from unnest(%s::text[]) with ordinality as wanted (name, position)
       join pg_class as class on class.oid = to_regclass(quote_ident(current_schema()) || '.' || wanted.name)
      order by wanted.position
     """
     there = conn.execute(counted, ([name for name in tables.split(", ") if name],)).fetchall()
-    rows = sum(row["rows"] for row in there) if rate else 0
+    counts = [row["rows"] for row in there] if rate else []
+    rows = None if None in counts else sum(counts)
     return Planned(
         migration=name,
         tables=tuple(row["name"] for row in there),
         rows=rows,
         lock=lock if there else _COSTS["none"][0],
-        seconds=round(rows / rate, 1) if rate else 0.0,
+        seconds=None if rows is None else round(rows / rate, 1) if rate else 0.0,
     )
 
 

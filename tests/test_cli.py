@@ -340,6 +340,13 @@ def test_a_migration_answers_in_json(run, empty_database):
     assert done["migrations"] == undone["migrations"][::-1] != []
 
 
+def test_a_rollback_to_what_is_there_says_that_it_does_nothing(run, dsn):
+    done = run("rollback", "--yes", "--to", pycheckout.__version__, "--database", dsn)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to take away\n", "")
+    assert run("doctor", "--database", dsn).stdout == "nothing is wrong\n"
+
+
 def test_rollback_asks_before_it_acts(terminal, dsn, db):
     code, shown = terminal("rollback", "--database", dsn, answer="n\n")
 

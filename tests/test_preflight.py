@@ -482,6 +482,17 @@ def test_plan_shows_what_is_in_the_way_and_what_each_step_costs(legacy):
     assert value(conn, "select to_regclass('checkout_ledger') is null"), "it only looks"
 
 
+def test_plan_says_where_nobody_has_counted_rows(legacy):
+    url, conn = legacy()
+    assert value(conn, "select reltuples = -1 from pg_class where oid = 'vendor_orders'::regclass")
+
+    text = run_command("migrate", "--plan", "--database", url).stdout
+
+    assert "_0010_order_cart_index: no statistics: ANALYZE first; builds an index" in text
+    [orders] = [each for each in _migrate.plan(url).pending if each.migration == "pycheckout_0010_order_cart_index"]
+    assert (orders.rows, orders.seconds) == (None, None)
+
+
 def test_plan_of_a_database_halfway_takes_nothing_of_ours_for_the_hosts(legacy):
     url, _ = legacy()
     for stop in ("0001_baseline", "order_buyer_index", "catch_up_anchors", "drop_checkout_groups"):

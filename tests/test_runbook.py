@@ -57,7 +57,8 @@ def owner(db, new_role):
     give = """
         select format('alter schema public owner to %%I', %(role)s::text)
          union all
-        select format('alter %%s %%s owner to %%I', case relkind when 'v' then 'view' else 'table' end, oid::regclass, %(role)s::text)
+        select format('alter %%s %%s owner to %%I', case relkind when 'v' then 'view' else 'table' end,
+                      oid::regclass, %(role)s::text)
           from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v')
          union all
         select format('alter routine %%s owner to %%I', oid::regprocedure, %(role)s::text)

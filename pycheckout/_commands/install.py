@@ -87,7 +87,9 @@ def _show_migrated(place: Place, done: Migrated, as_json: bool) -> None:
 
 def _show_plan(planned: Plan) -> None:
     for each in planned.pending:
-        rows = f"{each.rows:,} rows, about {max(each.seconds, 1):.0f} s; " if each.rows else ""
+        rows = f"{each.rows:,} rows, about {max(each.seconds or 0, 1):.0f} s; " if each.rows else ""
+        if each.rows is None:
+            rows = "no statistics: ANALYZE first; "
         typer.echo(f"would apply {each.migration}: {rows}{each.lock}")
     there = f"has the functions of {planned.installed}" if planned.installed else "has no functions"
     change = f"would get those of {planned.version}" if planned.changes_functions else "would keep them"
@@ -121,6 +123,8 @@ def rollback_command(
         else:
             for name in undone.migrations:
                 typer.echo(f"rolled back {name}")
+            if not undone.migrations:
+                typer.echo("nothing to take away")
 
 
 @app.command(cls=Command, rich_help_panel=INSTALL)

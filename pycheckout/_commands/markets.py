@@ -187,8 +187,9 @@ def market_finish(
         move = _moving(name, to, leaves, markets, _move.Options(pg_dump=pg_dump))
         move.finish(drop_source=drop_source, dump=dump)
     with telling():
-        said = {"market": name, "server": to, "dropped": drop_source}
-        typer.echo(json.dumps(said) if as_json else f"market {name} is at {to}")
+        said = {"market": name, "server": to, "dropped": drop_source, "dump": dump if drop_source else None}
+        gone = f'; schema "{move.schema}" of {move.source_place.name} was dumped into {dump}, and dropped'
+        typer.echo(json.dumps(said) if as_json else f"market {name} is at {to}{gone if drop_source else ''}")
 
 
 def _moving(

@@ -150,8 +150,13 @@ class Move:
             here, there = self.source.status(), self.target.status()
             if here.state != "moved" or there.state != "selling" or there.epoch < here.epoch:
                 a, b = self.source_place.name, self.target_place.name
+                if here.state is None and there.state == "selling":
+                    raise MoveRefused(
+                        f'{a} has no schema "{self.schema}", and the market is sold in at {b}:'
+                        " nothing is left to finish"
+                    )
                 raise MoveRefused(
-                    f"the market is {here.state} at {a}, and {there.state or 'not'} at {b}",
+                    f"the market is {here.state or 'not'} at {a}, and {there.state or 'not'} at {b}",
                     hint="`pycheckout market move` ends the move first.",
                 )
             if dump is not None and drop_source:
