@@ -409,6 +409,19 @@ def test_a_bad_value_among_sixty_lines_is_named_by_its_path(db, nothing_written,
     assert refusal.message == f"{path} {problem}"
 
 
+def test_a_state_that_there_is_not_is_told_all_that_there_are(db, nothing_written):
+    """The type may be the host's, with states of its own."""
+    labels = [f"waits_for_somebody_number_{number}" for number in range(9)]
+    for label in labels:
+        db.execute(f"alter type cart_item_status add value '{label}'")
+    body = large_quote()
+    body["vendor_groups"][3]["items"][4]["status"] = "perfect"
+
+    with nothing_written(), refused("OC005") as refusal:
+        put(db, body)
+    assert refusal.detail["problem"] == f"must be one of {', '.join(['ok', 'not_available', 'invalid', *labels])}"
+
+
 def test_a_value_that_is_missing_among_sixty_lines_is_named(db, nothing_written):
     """PF-173"""
     body = large_quote()

@@ -321,6 +321,13 @@ def test_a_list_that_nobody_can_mean_is_refused(db, arguments, field):
     assert refusal.detail["field"] == field
 
 
+def test_a_state_that_there_is_not_is_told_all_that_there_are(db):
+    [labels] = values(db, "select enum_range(null::vendor_order_status)::text[]")
+    with refused("OC005") as refusal:
+        page(db, buyer_store_id=BUYER, statuses=["shipped"])
+    assert refusal.detail["problem"] == f"must be null or some of {', '.join(labels)}"
+
+
 # Found by number and by purchase order
 
 

@@ -36,7 +36,7 @@ begin
   elsif orders_list.most is null or orders_list.most not between 1 and 200 then
     perform checkout_raise_invalid('most', 'must be a number from 1 to 200');
   elsif cardinality(orders_list.statuses) = 0 or not orders_list.statuses <@ v_labels then
-    perform checkout_raise_invalid('statuses', 'must be null or some of ' || left(array_to_string(v_labels, ', '), 140));
+    perform checkout_raise_invalid('statuses', 'must be null or some of ' || array_to_string(v_labels, ', '));
   elsif orders_list.order_number < 1 then
     perform checkout_raise_invalid('order_number', 'must be null or a number from 1');
   elsif length(orders_list.purchase_order) not between 1 and 100 then

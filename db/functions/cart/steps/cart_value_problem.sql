@@ -27,7 +27,7 @@ as $$
            then 'must be a UUID' end
     when 'enum' then
       case when jsonb_typeof(value) <> 'string' or (value #>> '{}') <> all (labels)
-           then 'must be one of ' || left(array_to_string(labels, ', '), 100) end
+           then 'must be one of ' || array_to_string(labels, ', ') end
     when 'currency' then
       case when jsonb_typeof(value) <> 'string' or value #>> '{}' !~ '^[A-Z]{3}$' collate "C" then 'must be three capital letters (ISO 4217)' end
     when 'instant' then
