@@ -185,7 +185,7 @@ def test_tax_lines_travel_to_the_order_and_sum_to_the_tax(db):
 @pytest.mark.parametrize(
     ("tax", "lines", "included", "expected"),
     [
-        (83, [63, 21], False, "84"),
+        (83, [63, 21], False, 84),
         (-1, None, False, "at least 0"),
         (1001, None, True, "0 to 1000"),
     ],

@@ -30,9 +30,9 @@ begin
     select part.*, case when part.tax < 0 or part.tax > case when v_is_included then part.total else part.tax end
                              or part.tax_lines is not null and (part.listed is null or part.listed <> part.tax)
                         then jsonb_build_object('problem', 'line_tax', 'cart_item_id', part.item_id, 'found', coalesce(to_jsonb(part.tax), part.tax_lines), 'expected',
-                               coalesce(part.listed::text,
-                                        case when part.tax_lines is not null then 'a list of {code, title, rate, amount_cents}' end,
-                                        case when v_is_included then format('0 to %s', part.total) else 'at least 0' end)) end as problem
+                               coalesce(to_jsonb(part.listed), to_jsonb(
+                                 case when part.tax_lines is not null then 'a list of {code, title, rate, amount_cents}'
+                                      when v_is_included then format('0 to %s', part.total) else 'at least 0' end))) end as problem
       from parts as part
   ), vendors as (
     select part.vendor_store_id, (array_agg(part.vendor) filter (where part.item_id is null))[1] as own, count(part.item_id) as lines,
