@@ -620,19 +620,29 @@ def test_a_deadline_that_passed_since_a_transaction_began_is_refused(db, connect
 
 
 @pytest.mark.parametrize(
-    "prepare",
+    ("prepare", "status", "said"),
     [
-        "update vendor_orders set expires_at = null",
-        "update vendor_orders set status = 'accepted'",
-        "select vendor_orders_expire()",
+        (
+            "update vendor_orders set expires_at = null",
+            "created_pending",
+            "created_pending without a deadline, and this takes one that is created_pending with a deadline",
+        ),
+        (
+            "update vendor_orders set status = 'accepted'",
+            "accepted",
+            "accepted, and this takes one that is created_pending",
+        ),
+        ("select vendor_orders_expire()", "expired", "expired, and this takes one that is created_pending"),
     ],
 )
-def test_an_order_without_a_deadline_gets_none(db, add_due, nothing_written, prepare):
+def test_an_order_without_a_deadline_gets_none(db, add_due, nothing_written, prepare, status, said):
     cart = add_due()
     db.execute(prepare)
 
-    with nothing_written(), refused("OC012"):
+    with nothing_written(), refused("OC012") as refusal:
         extend(db, cart.groups[0].id, datetime.now(UTC) + HOUR)
+    assert (refusal.detail["status"], refusal.detail["allowed"]) == (status, ["created_pending"])
+    assert refusal.message == f"order {cart.groups[0].id} is {said}"
 
 
 def test_an_order_that_is_not_there_is_refused(db, nothing_written):

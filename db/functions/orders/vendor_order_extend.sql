@@ -23,9 +23,7 @@ begin
   v_order := order_lock(vendor_order_extend.order_id);
   v_now := clock_timestamp();
   if v_order.status <> 'created_pending' or v_order.expires_at is null then
-    perform order_raise_state('order', v_order.id,
-                              case when v_order.status = 'created_pending' then 'without a deadline' else v_order.status::text end,
-                              array['created_pending with a deadline']);
+    perform order_raise_state('order', v_order.id, v_order.status::text, array['created_pending'], lacks => case v_order.status when 'created_pending' then 'a deadline' end);
   elsif v_order.expires_at = vendor_order_extend.until then
     return order_describe_change(v_order, null) || jsonb_build_object('replayed', true);
   elsif vendor_order_extend.until < v_order.expires_at then
