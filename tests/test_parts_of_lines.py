@@ -413,43 +413,64 @@ def test_a_vendor_has_nothing_to_decide_where_nothing_is_held(db, order, call, s
     before = snapshot(db)
     with refused("OC012") as refusal:
         call("vendor_order_decide", cart.groups[0].id)
-    assert "without anything held" in refusal.message
+    assert refusal.message == (
+        f"order {cart.groups[0].id} is hold without held units, "
+        "and this takes one that is created_pending, hold with held units"
+    )
+    assert (refusal.detail["what"], refusal.detail["status"]) == ("order", "hold")
     assert snapshot(db) == before
 
 
 BAD_DECISIONS = [
-    {"a": 1},
-    "x",
-    7,
-    [7],
-    [{}],
-    [{"line_item_id": "x", "accept_qty": 1}],
-    [{"line_item_id": None, "accept_qty": 1}],
-    [{"line_item_id": "{line}"}],
-    [{"line_item_id": "{line}", "accept_qty": -1, "reason": "x"}],
-    [{"line_item_id": "{line}", "accept_qty": 1.5, "reason": "x"}],
-    [{"line_item_id": "{line}", "accept_qty": "1", "reason": "x"}],
-    [{"line_item_id": "{line}", "accept_qty": 10**12}],
-    [{"line_item_id": "{line}", "accept_qty": 11}],
-    [{"line_item_id": "{line}", "accept_qty": 9}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": None}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": ""}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": "insufficient_inventory"}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": 7}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": "x", "more": 1}],
-    [{"line_item_id": "{line}", "accept_qty": 9, "reason": "x"}] * 2,
-    [{"line_item_id": str(UUID(int=99)), "accept_qty": 0, "reason": "x"}],
+    ("", {"a": 1}),
+    ("", "x"),
+    ("", 7),
+    ("[0]", [7]),
+    ("[0].line_item_id", [{}]),
+    ("[0].line_item_id", [{"line_item_id": "x", "accept_qty": 1}]),
+    ("[0].line_item_id", [{"line_item_id": None, "accept_qty": 1}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}"}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}", "accept_qty": -1, "reason": "x"}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}", "accept_qty": 1.5, "reason": "x"}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}", "accept_qty": "1", "reason": "x"}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}", "accept_qty": 10**12}]),
+    ("[0].accept_qty", [{"line_item_id": "{line}", "accept_qty": 11}]),
+    ("[0].reason", [{"line_item_id": "{line}", "accept_qty": 9}]),
+    ("[0].reason", [{"line_item_id": "{line}", "accept_qty": 9, "reason": None}]),
+    ("[0].reason", [{"line_item_id": "{line}", "accept_qty": 9, "reason": ""}]),
+    ("[0].reason", [{"line_item_id": "{line}", "accept_qty": 9, "reason": "insufficient_inventory"}]),
+    ("[0].reason", [{"line_item_id": "{line}", "accept_qty": 9, "reason": 7}]),
+    ("[0]", [{"line_item_id": "{line}", "accept_qty": 9, "reason": "x", "more": 1}]),
+    ("", [{"line_item_id": "{line}", "accept_qty": 9, "reason": "x"}] * 2),
+    ("[0].line_item_id", [{"line_item_id": str(UUID(int=99)), "accept_qty": 0, "reason": "x"}]),
+    ("[1].reason", [{"line_item_id": "{line}", "accept_qty": 10}, {"line_item_id": "{other}", "accept_qty": 9}]),
+    ("[1].accept_qty", [{"line_item_id": "{line}", "accept_qty": 10}, {"line_item_id": "{other}", "accept_qty": "x"}]),
 ]
 
 
-@pytest.mark.parametrize("decisions", BAD_DECISIONS, ids=range(len(BAD_DECISIONS)))
-def test_decisions_that_are_none(db, order, call, snapshot, decisions):
-    cart = order()
-    named = json.loads(json.dumps(decisions).replace("{line}", str(cart.items[0].id)))
+@pytest.mark.parametrize(("field", "decisions"), BAD_DECISIONS, ids=range(len(BAD_DECISIONS)))
+def test_decisions_that_are_none_are_refused_at_their_place(db, order, call, snapshot, field, decisions):
+    cart = order(lines=2)
+    named = json.dumps(decisions).replace("{line}", str(cart.items[0].id)).replace("{other}", str(cart.items[1].id))
     before = snapshot(db)
     with refused("OC005") as refusal:
-        call("vendor_order_decide", cart.groups[0].id, Jsonb(named), "k1")
-    assert refusal.detail["field"] in ("decisions", "reason")
+        call("vendor_order_decide", cart.groups[0].id, Jsonb(json.loads(named)), "k1")
+    assert refusal.detail["field"] == f"decisions{field}"
+    assert snapshot(db) == before
+
+
+def test_a_decision_that_comes_after_a_release_is_told_what_the_line_holds(db, order, call, snapshot):
+    cart = order(lines=2, quantity=2)
+    a, b = cart.items
+    call("order_line_release", b.id, "torn", 1, "k1")
+    before = snapshot(db)
+
+    with refused("OC005") as refusal:
+        decisions = [{"line_item_id": str(a.id), "accept_qty": 2}, {"line_item_id": str(b.id), "accept_qty": 2}]
+        call("vendor_order_decide", cart.groups[0].id, decisions, "k2")
+
+    problem = f"must be at most 1, the units that line {b.id} holds"
+    assert refusal.detail == {"field": "decisions[1].accept_qty", "problem": problem}
     assert snapshot(db) == before
 
 

@@ -21,6 +21,7 @@ declare
   v_line_ids uuid[];
   v_refused integer[];
   v_reasons text[];
+  v_wrong record;
 begin
   if vendor_order_decide.order_id is null then
     perform checkout_raise_invalid('order_id', 'is required');
@@ -48,13 +49,21 @@ begin
             from order_line_items as own
            where own.order_id = v_order.id and own.cart_item_id = own.id and own.reserved_qty > 0) as line;
   if v_line_ids is null then
-    perform order_raise_state('order without anything held', v_order.id, v_order.status::text, v_allowed);
-  elsif exists (select from jsonb_object_keys(v_decisions) as decided (line_id) where decided.line_id::uuid <> all (v_line_ids)) then
-    perform checkout_raise_invalid('decisions', 'must name lines of this order that hold stock');
-  elsif 0 > any (v_refused) then
-    perform checkout_raise_invalid('decisions', 'must accept no more than the line holds');
-  elsif exists (select from unnest(v_refused, v_reasons) as refused (qty, reason) where refused.qty > 0 and refused.reason is null) then
-    perform checkout_raise_invalid('decisions', 'must give a reason for what is not accepted');
+    perform order_raise_state('order', v_order.id, v_order.status::text, v_allowed, lacks => 'held units');
+  end if;
+  select decision.value ->> 'place' as place, line.id, line.refused, (decision.value ->> 'accept_qty')::integer + line.refused as held
+    into v_wrong
+    from jsonb_each(v_decisions) as decision
+    left join unnest(v_line_ids, v_refused, v_reasons) as line (id, refused, reason) on line.id = decision.key::uuid
+   where line.id is null or line.refused < 0 or line.refused > 0 and line.reason is null
+   order by (decision.value ->> 'place')::integer
+   limit 1;
+  if v_wrong.refused < 0 then
+    perform checkout_raise_invalid(format('decisions[%s].accept_qty', v_wrong.place), format('must be at most %s, the units that line %s holds', v_wrong.held, v_wrong.id));
+  elsif v_wrong.refused > 0 then
+    perform checkout_raise_invalid(format('decisions[%s].reason', v_wrong.place), 'is required where less is accepted than the line holds');
+  elsif v_wrong.place is not null then
+    perform checkout_raise_invalid(format('decisions[%s].line_item_id', v_wrong.place), 'must be a line of this order that holds stock');
   end if;
 
   perform inventory_return(v_order.cart_id, v_line_ids, true, v_refused);
