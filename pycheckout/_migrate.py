@@ -217,7 +217,7 @@ def plan(database: str = "", *, schema: str | None = None) -> Plan:
             " to_regclass(quote_ident(current_schema()) || '.checkout_releases') as releases"
         )
         if here["name"] is None and schema is None:
-            raise MigrationError("no schema of the search_path exists: name one with `schema`")
+            raise MigrationError("no schema of the search_path exists: name one with `schema` (--schema)")
         deployed = None
         if here["releases"] is not None:
             newest = "select version, hash from checkout_releases order by id desc limit 1"
@@ -375,7 +375,8 @@ def _parameters(database: str) -> dict[str, Any]:
         # libpq quotes the text, and with it the password.
         raise invalid(
             "database",
-            "is not a libpq URL (postgresql://...) or DSN (host=... dbname=...); a schema goes into `schema`",
+            "is not a libpq URL (postgresql://...) or DSN (host=... dbname=...); "
+            "a schema goes into `schema` (--schema)",
         ) from None
 
 
@@ -411,7 +412,7 @@ def _own_schema(
     guard.execute(_SETTINGS)
     name = schema if schema is not None else _value(guard, "select current_schema()")
     if name is None:
-        raise MigrationError("no schema of the search_path exists: name one with `schema`")
+        raise MigrationError("no schema of the search_path exists: name one with `schema` (--schema)")
     while not _value(guard, _TRY_LOCK, name):
         if time.monotonic() > deadline:
             raise MigrationError(f'another migration of schema "{name}" is still running')
@@ -423,7 +424,7 @@ def _own_schema(
         guard.execute("select set_config('search_path', %s, false)", (_quoted(schema),))
     may_create = _value(guard, "select has_schema_privilege(current_schema(), 'create')")
     if may_create is None:
-        raise MigrationError(f'there is no schema "{name}"', hint="`create_schema` makes it.")
+        raise MigrationError(f'there is no schema "{name}"', hint="`create_schema` (--create-schema) makes it.")
     if not may_create:
         raise MigrationError(
             f'role "{guard.info.user}" may not create objects in schema "{name}"',

@@ -57,6 +57,7 @@ def test_migrate_makes_a_schema_only_when_asked(run, empty_database):
 
     assert refused.returncode == 1
     assert 'there is no schema "market_eu"' in refused.stderr
+    assert "hint: `create_schema` (--create-schema) makes it." in refused.stderr
     assert "Traceback" not in refused.stderr
     assert made.returncode == 0, made.stderr
 
@@ -246,10 +247,42 @@ def test_a_role_that_may_not_is_told_which_may(run, dsn, db, new_role, command, 
     if grant is None:
         assert "checkout_grant" not in hint
     else:
-        [call] = re.findall(r"let the owner call (.*)\.$", hint)
-        assert call.startswith(f'select "{grant}"(')
+        [call] = re.findall(r"let the owner run: (.*)$", hint)
+        assert call.startswith(f"select public.{grant}(")
         db.execute(call)
         assert values(db, "select 1 from checkout_roles where role_name = %s", role) != []
+
+
+def test_what_the_owner_is_to_run_runs_in_any_session(run, empty_database, new_role):
+    url, schema, role = empty_database(), "Market eu", new_role(" it's")
+    pycheckout.migrate(url, schema=schema, create_schema=True)
+    with psycopg.connect(url) as conn:
+        conn.execute('grant usage on schema "Market eu" to public')
+    own = make_conninfo(url, user=role, password=PASSWORD)
+    command = ("outbox", "purge", "--older-than", "1 day", "--schema", schema, "--database", own)
+
+    [hint] = re.findall(r"let the owner run: (.*)$", run(*command).stderr, re.MULTILINE)
+    with psycopg.connect(url) as conn:
+        conn.execute(hint)
+
+    assert run(*command).returncode == 0
+    with psycopg.connect(url) as conn:
+        conn.execute('select "Market eu".checkout_revoke(%s)', (role,))
+
+
+def test_of_a_schema_that_is_not_there_no_owner_is_quoted(run, empty_database, new_role):
+    url = empty_database()
+    pycheckout.migrate(url, schema="checkout", create_schema=True)
+    with psycopg.connect(url) as conn:
+        conn.execute("create schema ours")
+        conn.execute("create function ours.outbox_purge(interval, integer) returns bigint language sql as 'select 1'")
+        conn.execute("revoke execute on function ours.outbox_purge(interval, integer) from public")
+        conn.execute("grant usage on schema ours to public")
+    own = make_conninfo(url, user=new_role(), password=PASSWORD)
+
+    refused = run("outbox", "purge", "--older-than", "1 day", "--schema", "ours", "--database", own)
+
+    assert refused.stderr.splitlines()[-1].endswith(": connect as the owner of its tables.")
 
 
 def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_database):
@@ -264,6 +297,8 @@ def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     missing = run("doctor", "--database", url)
     assert "is not installed in this schema, but in checkout" in missing.stdout
+    remedy = "remedy: --schema checkout; or, for another installation in this schema, pycheckout migrate"
+    assert remedy in missing.stdout
 
 
 def test_a_role_that_may_not_use_the_schema_is_told_so(run, empty_database, new_role):
@@ -314,6 +349,23 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
         "changes_functions": False,
         "problems": [],
     }
+
+
+def test_whoever_names_no_schema_is_told_of_the_one_that_has_it(run, empty_database):
+    """Several are lawful, and so it is made nevertheless."""
+    url = empty_database()
+    pycheckout.migrate(url, schema="market_eu", create_schema=True)
+    warning = [
+        "warning: pycheckout is in schema market_eu already, and this is another installation, in schema public",
+        "hint: --schema market_eu is the one that is there.",
+    ]
+
+    for options in (["--plan"], ["--sql"], []):
+        done = run("migrate", *options, "--database", url)
+        assert (done.returncode, done.stderr.splitlines()) == (0, warning), options
+    for options in ([], ["--schema", "market_us", "--create-schema"], ["--schema", "market_eu"]):
+        done = run("migrate", *options, "--database", url)
+        assert (done.returncode, done.stderr) == (0, ""), options
 
 
 def test_the_sql_of_a_plan_is_that_of_the_files(run, empty_database):

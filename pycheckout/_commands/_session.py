@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import typer
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from .. import _conninfo
@@ -18,6 +17,15 @@ from .._errors import CheckoutError, NotInstalled, translated
 from .._migrate import _parameters
 from ._app import AGAIN, FAILED
 from ._printing import stderr
+
+# From the catalog, which also shows what is in a schema that a role may not use.
+_OWNER = """
+select pg_get_userbyid(routine.proowner)::text as owner,
+       format('select %%I.%%I(%%L);', namespace.nspname, %(grant)s::text, %(role)s::text) as call
+  from pg_proc as routine
+  join pg_namespace as namespace on namespace.oid = routine.pronamespace
+ where routine.proname = 'checkout_version' and namespace.nspname = coalesce(%(schema)s, current_schema())
+"""
 
 
 @contextmanager
@@ -86,12 +94,9 @@ def _way_in(params: Mapping[str, Any], schema: str | None, grant: str) -> str | 
         psycopg.connect(**{**_conninfo.KEEPALIVE, **params}, autocommit=True, row_factory=dict_row) as conn,
         _conninfo.in_schema(conn, schema),
     ):
-        owned = (
-            "select pg_get_userbyid(relowner)::text as owner from pg_class where oid = to_regclass('checkout_roles')"
-        )
-        owner = (conn.execute(owned).fetchone() or {"owner": "the owner of its tables"})["owner"]
         role = conn.info.user
-        way = f'Role "{role}" may not do this: connect as "{owner}", who owns pycheckout here'
-        call = sql.SQL("select {}({})").format(sql.Identifier(grant), role).as_string(conn) if grant else ""
-        return f"{way}, or let the owner call {call}." if grant else f"{way}."
+        found = conn.execute(_OWNER, {"schema": schema, "grant": grant, "role": role}).fetchone()
+        owner = f'"{found["owner"]}", who owns pycheckout here' if found else "the owner of its tables"
+        way = f'Role "{role}" may not do this: connect as {owner}'
+        return f"{way}, or let the owner run: {found['call']}" if found and grant else f"{way}."
     return None

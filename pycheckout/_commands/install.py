@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
+import psycopg
 import typer
 from psycopg import sql
+from psycopg.rows import dict_row
 from rich.console import Console
 from rich.markup import escape
 
-from .. import _doctor
-from .._migrate import Migrated, Plan, migrate, plan, plan_sql, rollback
+from .. import _conninfo, _doctor
+from .._errors import CheckoutError
+from .._migrate import Migrated, Plan, _parameters, migrate, plan, plan_sql, rollback
 from ._app import FAILED, INSTALL, Command, app
 from ._options import Database, Json, NewSchema, time_option
 from ._places import Place, at_each, in_market, in_markets, worst
 from ._printing import stderr, telling
 from ._session import connected, refusals
 from ._statements import Statement, calls
+
+_HERE = """
+select current_schema()::text as schema,
+       to_regclass(quote_ident(current_schema()) || '.checkout_ledger') is not null as has
+"""
 
 
 @app.command("migrate", cls=Command, rich_help_panel=INSTALL)
@@ -38,6 +48,7 @@ def migrate_command(
         raise typer.BadParameter("give --plan or --sql, and not both")
     problems = False
     for done, place in enumerate(places):
+        _say_what_is_elsewhere(place)
         try:
             with refusals(as_json, market=place.market):
                 if show_plan or show_sql:
@@ -52,6 +63,27 @@ def migrate_command(
             raise
     if show_plan and problems:
         raise typer.Exit(FAILED)
+
+
+def _say_what_is_elsewhere(place: Place) -> None:
+    """A database may have several markets, each in its schema; but who names none may mean the one that is there."""
+    if place.schema is not None:
+        return
+    # Whatever is wrong with the database, the command itself will say.
+    with (
+        suppress(psycopg.Error, CheckoutError),
+        psycopg.connect(
+            **_conninfo.KEEPALIVE | _parameters(place.database), autocommit=True, row_factory=dict_row
+        ) as conn,
+    ):
+        [here] = conn.execute(_HERE).fetchall()
+        names = [row["schema"] for row in _doctor.installations(conn)]
+        if here["schema"] is not None and not here["has"] and names:
+            there = f"pycheckout is in schema {', '.join(names)} already"
+            stderr.print(
+                place.headed(f"warning: {there}, and this is another installation, in schema {here['schema']}")
+            )
+            stderr.print(f"hint: --schema {shlex.quote(names[0])} is the one that is there.")
 
 
 def _say_what_is_where(places: Sequence[Place], done: int) -> None:

@@ -5,6 +5,7 @@ A file beside this one is a check of that name; its rows are what it found.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,7 +59,7 @@ _HAS = """
 select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as functions,
        to_regprocedure('checkout_privileges()') is not null as privileges
 """
-_ELSEWHERE = """
+_INSTALLATIONS = """
 select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'usage') as usable,
        pg_get_userbyid(routine.proowner)::text as owner
   from pg_proc as routine
@@ -102,11 +103,19 @@ def findings(
         return found
 
 
+def installations(conn: psycopg.Connection[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The schemas of the database that have pycheckout: `schema`, its `owner`, and whether it is `usable`."""
+    return conn.execute(_INSTALLATIONS).fetchall()
+
+
 def _missing(conn: psycopg.Connection[dict[str, Any]]) -> Finding:
     """That it is not here; where it is, if it is anywhere, and whether this role would find it there."""
-    elsewhere = conn.execute(_ELSEWHERE).fetchall()
+    elsewhere = installations(conn)
     names = ", ".join(row["schema"] for row in elsewhere)
-    remedy = f"{_MIGRATE}, or name another schema with --schema"
+    remedy = _MIGRATE
+    if elsewhere:
+        named = " or ".join(f"--schema {shlex.quote(row['schema'])}" for row in elsewhere)
+        remedy = f"{named}; or, for another installation in this schema, {_MIGRATE}"
     if shut := [row for row in elsewhere if not row["usable"]]:
         remedy = f'Connect as "{shut[0]["owner"]}": this role may not use schema {shut[0]["schema"]}.'
     return Finding(
