@@ -72,6 +72,25 @@ def test_an_order_is_shown_to_whom_it_belongs_and_to_the_owner(run, answer, db, 
     assert shown[-1].split()[:5] == ["Product", "1.1", "1", "8.00", "pending"]
 
 
+def test_amounts_of_an_order_are_money_and_what_is_left_of_its_lines_is_shown(run, answer, db, add_cart, checkout_sql):
+    cart = add_cart(vendors=1, lines=2, quantity=3, unit_price_cents=800)
+    [order] = checkout_sql(db, cart)["vendor_orders"]
+    whole = run("order", "show", order["order_id"]).stdout
+    run("order", "release", order["items"][0]["line_item_id"], "--reason", "torn", "--qty", 1, "--key", "k1")
+    run("order", "adjust", order["order_id"], "--cents", "-50", "--reason", "late", "--key", "k2")
+
+    part = run("order", "show", order["order_id"]).stdout.splitlines()
+    history = run("order", "history", order["order_id"]).stdout.splitlines()
+
+    assert "left" not in whole
+    assert [line.split()[:7] for line in part[-2:]] == [
+        ["Product", "1.1", "3", "2", "24.00", "16.00", "pending"],
+        ["Product", "1.2", "3", "3", "24.00", "24.00", "pending"],
+    ]
+    assert [line.split()[-3:] for line in history[1:]] == [["released", "torn", "k1"], ["-0.50", "late", "k2"]]
+    assert [row["amount_cents"] for row in answer("order", "history", order["order_id"])] == [None, -50]
+
+
 def test_orders_are_listed_a_page_at_a_time(run, answer, db, add_cart, checkout_sql):
     cart = add_cart(vendors=3, lines=1)
     orders = checkout_sql(db, cart)["vendor_orders"]
@@ -376,12 +395,56 @@ def test_orders_expire_once_and_get_more_time(run, answer, db, add_cart, checkou
     assert values(db, "select id::text from vendor_orders where status = 'expired'") == [orders[2]]
 
 
+def said(refused):
+    """Standard error without the frame that is drawn around it."""
+    return " ".join(refused.stderr.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("time", ["soon", "0s", "-1s", "5w", "30", "1 s", "1e3s", "999999999d", "none"])
 def test_a_time_that_is_none_is_wrong_usage(run, time):
     refused = run("expire", f"--every={time}")
 
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in " ".join(refused.stderr.replace("│", " ").split())
+    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in said(refused)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("order", "adjust", "an order", "--reason=late", "--key=k", "--cents"),
+        ("payment", "record", "an order", "--provider=p", "--event=e", "--kind=captured", "--currency=USD", "--cents"),
+    ],
+    ids=lambda options: options[1],
+)
+@pytest.mark.parametrize("amount", ["9.49", "9,49", "USD", "", "1" * 5000])
+def test_an_amount_is_in_minor_units(options, amount):
+    refused = run_command(*options, amount)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "a whole number of minor units (cents), such as 949 for 9.49" in said(refused)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("order", "extend", "an order", "--until"),
+        ("audit", "--since"),
+        (
+            "payment",
+            "record",
+            "an order",
+            *["--provider=p", "--event=e", "--kind=failed", "--cents=1", "--currency=USD"],
+            "--occurred-at",
+        ),
+    ],
+    ids=lambda options: options[-1],
+)
+@pytest.mark.parametrize("moment", ["tomorrow", "12:00", "2026-02-30", ""])
+def test_a_moment_is_asked_for_by_an_example(options, moment):
+    refused = run_command(*options, moment)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "a date, or a date and time, in UTC, such as 2026-12-31 or 2026-12-31T18:00:00" in said(refused)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,29 @@ def time_option(
 def _written(span: timedelta) -> str:
     unit = next((unit for unit in ("d", "h", "m", "s") if span and not span % timedelta(**{_UNITS[unit]: 1})), "ms")
     return f"{span // timedelta(**{_UNITS[unit]: 1})}{unit}"
+
+
+def cents_option(help: str) -> Any:
+    """An option that is an amount in minor units."""
+
+    def parsed(value: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,30}", value):
+            raise typer.BadParameter("a whole number of minor units (cents), such as 949 for 9.49")
+        return int(value)
+
+    return typer.Option(parser=parsed, metavar="CENTS", help=help)
+
+
+def moment_option(help: str) -> Any:
+    """An option that is a date, or a date and time, in UTC."""
+
+    def parsed(value: str) -> datetime:
+        for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"):
+            with suppress(ValueError):
+                return datetime.strptime(value, form).replace(tzinfo=UTC)
+        raise typer.BadParameter("a date, or a date and time, in UTC, such as 2026-12-31 or 2026-12-31T18:00:00")
+
+    return typer.Option(parser=parsed, metavar="TIME", help=help, show_default=False)
 
 
 def json_argument(option: str, value: str) -> Any:

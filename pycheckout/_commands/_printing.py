@@ -86,13 +86,23 @@ def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
 
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], currency: str | None) -> None:
     there = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in columns if name in there] or [*there]
+    shown = [name for name in columns if name in there and not _is_as_before(name, rows)]
+    names = shown or [*there]
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(_titled(name), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
     for row in rows:
         table.add_row(*(escape(_cell(name, row.get(name), row.get("currency", currency))) for name in names))
     wide_console().print(table)
+
+
+# What of a line may have come off, and what it was.
+_LEFT = {"left_qty": "qty", "left_cents": "total_cents"}
+
+
+def _is_as_before(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a column says of no line more than another one does."""
+    return name in _LEFT and all(row.get(name) in (None, row.get(_LEFT[name])) for row in rows)
 
 
 def _titled(name: str) -> str:

@@ -33,7 +33,8 @@ def calls(
     panel: str | None = None,
     field: str = "",
 ) -> Callable[[Callable[..., Statement]], Callable[..., Statement]]:
-    """A command that runs the statement that a function makes of its arguments, and shows the JSON of each row.
+    """A command that runs the statement that a function makes of its arguments, and shows the JSON of each row; other
+    columns, such as the currency of what is in there, stand beside it.
 
     `grant` names the function that gives a role the right. For a person, `said` is the sentence with the row's fields,
     instead of a table, and `columns` are those that a table has, where not all. With `batches` the statement counts
@@ -49,10 +50,7 @@ def calls(
             def work(place: Place) -> list[dict[str, Any]]:
                 with connected(place.database, place.schema, as_json, grant, place.market) as conn:
                     with _conninfo.in_schema(conn, place.schema):
-                        answers = [next(iter(row.values())) for row in conn.execute(query, params).fetchall()]
-                    # the calls of services answer with JSON as text
-                    answers = [json.loads(answer) if isinstance(answer, str) else answer for answer in answers]
-                    rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
+                        rows = [row for answer in conn.execute(query, params).fetchall() for row in _rows(answer)]
                     if field:
                         rows = [arguments | {field: row} for row in rows]
                     while batches and (more := _deleted(conn, place.schema, query, params)):
@@ -86,6 +84,14 @@ def calls(
         return function
 
     return define
+
+
+def _rows(answer: dict[str, Any]) -> list[Any]:
+    """What an answer consists of."""
+    (_, found), *beside = answer.items()
+    found = json.loads(found) if isinstance(found, str) else found  # the calls of services answer with JSON as text
+    rows = found if isinstance(found, list) else [found]
+    return [row | dict(beside) for row in rows] if beside else rows
 
 
 def _common(as_json: Json = False) -> None:

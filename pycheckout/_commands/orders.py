@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from .._checkout import OrderCalls
 from ._app import CHECKOUT, command_group
-from ._options import ChangeKey, Order, Reason, json_argument
+from ._options import ChangeKey, Order, Reason, cents_option, json_argument, moment_option
 from ._statements import Statement, calls
 
 orders = command_group("order", CHECKOUT, "Orders after the checkout.")
 
 # What a person wants to see of an order in a list, and of a line; --json has all.
 _ORDER = ("order_id", "order_number", "status", "total_cents", "currency", "created_at")
-_LINE = ("name", "qty", "total_cents", "tax_cents", "status", "notes", "line_item_id")
+_LINE = ("name", "qty", "left_qty", "total_cents", "left_cents", "tax_cents", "status", "notes", "line_item_id")
 _PART = (
     "line_item_id",
     "qty",
@@ -155,7 +155,7 @@ def _order_decide(
 @calls(orders, "adjust", grant="checkout_grant_orders", columns=_PART)
 def _order_adjust(
     order: Order,
-    cents: Annotated[int, typer.Option(metavar="CENTS", help="Minor units that are added; below 0 a credit.")],
+    cents: Annotated[int, cents_option("Minor units that are added: 949 for 9.49; below 0 a credit.")],
     reason: Reason,
     key: Key,
 ) -> Statement:
@@ -170,15 +170,17 @@ def _order_history(
     vendor: ItsVendor = None,
 ) -> Statement:
     """Show what happened to an order since its checkout, payments too."""
-    if buyer is None and vendor is None:
-        return f"select json_array_elements(order_changes_list(%s::uuid, null, {_ITS_VENDOR}))", (order, order)
-    return OrderCalls.history.statement(order, buyer_store_id=buyer, vendor_store_id=vendor)
+    history: Statement = f"select order_changes_list(%s::uuid, null, {_ITS_VENDOR})", (order, order)
+    if buyer is not None or vendor is not None:
+        history = OrderCalls.history.statement(order, buyer_store_id=buyer, vendor_store_id=vendor)
+    shown = _order_show(order, buyer, vendor)
+    return f"select ({history[0]}), ({shown[0]})::json ->> 'currency' as currency", (*history[1], *shown[1])
 
 
 @calls(orders, "extend", grant="checkout_grant_orders")
 def _order_extend(
     order: Order,
-    until: Annotated[datetime, typer.Option(metavar="TIME", help="The new deadline (UTC).")],
+    until: Annotated[datetime, moment_option("The new deadline (UTC): 2026-12-31T18:00:00.")],
 ) -> Statement:
     """Give an order more time to be paid."""
-    return OrderCalls.extend.statement(order, until.replace(tzinfo=UTC))
+    return OrderCalls.extend.statement(order, until)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from .. import _audit, _conninfo, _top
 from ._app import FOUND, WATCH, Command, app
-from ._options import Database, Json, Schema, time_option
+from ._options import Database, Json, Schema, moment_option, time_option
 from ._places import Place, at_each, in_market, in_markets, worst
 from ._printing import lacking, progress, telling, wide_console
 from ._session import connected
@@ -33,7 +33,7 @@ _TABLE_ROWS = 1000  # of an audit's findings; --json shows all
 def audit(
     places: Sequence[Place],
     since: Annotated[
-        datetime | None, typer.Option(metavar="TIME", help="Only orders and carts from then on (UTC).")
+        datetime | None, moment_option("Only orders and carts from then on (UTC): 2026-12-31T18:00:00.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a broken invariant.")] = False,
 ) -> None:
@@ -50,7 +50,7 @@ def audit(
             task = bar.add_task("", total=None)
             for row in _audit.audit(
                 conn,
-                since and since.replace(tzinfo=UTC),
+                since,
                 lambda done, total: bar.update(task, completed=done, total=total),
                 schema=place.schema,
             ):
