@@ -521,12 +521,16 @@ async def _elsewhere_async(connection: psycopg.AsyncConnection[Any]) -> list[str
     return []
 
 
+def is_pool(conn: object) -> bool:
+    """Whether calls on it have a transaction of their own: a Session of SQLAlchemy has a `connection()` too."""
+    return callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute")
+
+
 def _require(conn: Any, connection_type: type[_AnyConnection]) -> None:
     is_async = connection_type is psycopg.AsyncConnection
     if isinstance(conn, connection_type) or _frameworks.is_known(conn, is_async=is_async):
         return
-    is_pool = callable(getattr(conn, "connection", None)) and not hasattr(conn, "execute")
-    if is_pool and _awaits(conn.__class__) in (is_async, None):
+    if is_pool(conn) and _awaits(conn.__class__) in (is_async, None):
         return
     kind = f"{type(conn).__module__}.{type(conn).__qualname__}"
     if kind.startswith("asyncpg."):

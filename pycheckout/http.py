@@ -41,7 +41,7 @@ from ._checkout import (
     CheckoutCalls,
     ReservationPolicy,
 )
-from ._connection import AsyncPool, Attempts, Pool, run, run_async
+from ._connection import AsyncPool, Attempts, Pool, is_pool, run, run_async
 from ._errors import CheckoutError, InvalidRequest, OrderNotFound
 from ._http_docs import Problem
 from ._types import ActiveCart, Answer, CheckoutResult, Order, OrderChange, OrderPage, ShippingLine
@@ -123,8 +123,9 @@ def checkout_router(
     text) from the host's own authentication, and raises HTTPException where there is
     none; None is a 401 as well. `pool`: a psycopg ConnectionPool or
     AsyncConnectionPool, or a dependency that answers one, as a pool that is opened in
-    the lifespan needs; `schema`: the one that pycheckout is in, where no search_path leads there. `market`, instead of
-    a pool: a dependency that answers the `AsyncCheckout` or `Checkout` of the request's market, as
+    the lifespan needs. A connection or a Session is none, since nobody would commit what is done in it: a TypeError,
+    and a 500 where a dependency answers it. `schema`: the one that pycheckout is in, where no search_path leads there.
+    `market`, instead of a pool: a dependency that answers the `AsyncCheckout` or `Checkout` of the request's market, as
     `markets.async_[name]` does; UnknownMarket is a 404.
     `reservation_policy`, `ad_token_policy`: as in `pycheckout.execute`, for every request. Each request is a
     transaction of its own, committed before the answer.
@@ -499,34 +500,37 @@ select json_build_object('release', {schema}checkout_version() ->> 'version', 's
 
 
 def health_router(
-    *, pool: Pool | AsyncPool | Callable[..., Any], schema: str | None = None, timeout: float = 2.0
+    *,
+    pool: Pool | AsyncPool | Callable[..., Any] | None = None,
+    schema: str | None = None,
+    market: Callable[..., Any] | None = None,
+    timeout: float = 2.0,
 ) -> APIRouter:
     """A router with `GET /livez` and `GET /readyz`, for whoever starts the service and sends it requests.
 
-    `/livez` asks nobody and is a 200 as long as the service answers. `/readyz` asks the database through the pool
-    (`pool`, `schema`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503 with
-    `Retry-After` if it is a standby, has no functions for this role, or does not answer within `timeout` seconds. Its
-    body is `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
+    `/livez` asks nobody and is a 200 as long as the service answers. `/readyz` asks the database
+    (`pool`, `schema`, `market`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503
+    with `Retry-After` if it is a standby, has no functions for this role, or does not answer within `timeout` seconds.
+    Its body is `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
+    Raises TypeError for what is no pool.
     """
-    router = APIRouter(include_in_schema=False)
-    query = qualified(_READY, schema)
-
-    async def the_pool() -> Any:
-        return pool
+    route_class = _route_class(_Problems("urn:pycheckout:problem:"), 0)  # no body is taken
+    router = APIRouter(route_class=route_class, include_in_schema=False)
+    Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, schema, market))]
 
     @router.get("/livez")
     async def alive() -> Response:
         return Response(b'{"alive": true}', 200, _HEADERS, "application/json")
 
     @router.get("/readyz")
-    async def ready(connections: Annotated[Any, Depends(pool if callable(pool) else the_pool)]) -> Response:
-        attempts = Attempts(timeout=timeout)
+    async def ready(calls: Calls) -> Response:
+        query, attempts = qualified(_READY, calls._schema), Attempts(timeout=timeout)
         found: dict[str, Any]
         try:
-            if _is_async(connections):
-                found = await run_async(connections, query, (), attempts)
+            if isinstance(calls, AsyncCheckout):
+                found = await run_async(calls._conn, query, (), attempts)
             else:
-                found = await run_in_threadpool(run, connections, query, (), attempts)
+                found = await run_in_threadpool(run, calls._conn, query, (), attempts)
         except CheckoutError:
             found = {"release": None, "standby": None}
         is_ready = found["release"] is not None and not found["standby"]
@@ -539,27 +543,48 @@ def health_router(
 def _calls(
     pool: Pool | AsyncPool | Callable[..., Any] | None, schema: str | None, market: Callable[..., Any] | None
 ) -> Callable[..., Any]:
-    """The dependency that answers the calls of a request."""
+    """The dependency that answers the calls of a request. Raises TypeError for what is no pool, where it is given or
+    answered: nobody would commit what is done in the transaction of a connection."""
     if (pool is None) == (market is None):
         raise TypeError("give pool or market, and not both")
     if schema is not None and market is not None:
         raise TypeError("a market has its schema already")
     if market is not None:
-        return market
+
+        async def of_the_market(found: Annotated[Any, Depends(market)]) -> Any:
+            if not isinstance(found, AsyncCheckout | Checkout):
+                raise TypeError(f"market must answer an AsyncCheckout or a Checkout, not {_kind(found)}")
+            _require_pool("the Checkout of a market", found._conn)
+            return found
+
+        return of_the_market
 
     async def the_pool() -> Any:
         return pool
 
+    is_dependency = callable(pool) and not hasattr(pool, "execute")  # a scoped_session can be called too
+    if not is_dependency:
+        _require_pool("pool", pool)
     made: list[Any] = []
 
-    async def calls(connections: Annotated[Any, Depends(pool if callable(pool) else the_pool)]) -> Any:
+    async def calls(connections: Annotated[Any, Depends(pool if is_dependency else the_pool)]) -> Any:
         # One for all requests, as the pool is: its methods are made with their first use.
         if not made or made[0]._conn is not connections:
+            _require_pool("pool", connections)
             checkout = AsyncCheckout if _is_async(connections) else Checkout
             made[:] = [checkout(connections, schema=schema)]
         return made[0]
 
     return calls
+
+
+def _require_pool(name: str, given: object) -> None:
+    if not is_pool(given):
+        raise TypeError(f"{name} must be a psycopg pool (ConnectionPool, AsyncConnectionPool), not {_kind(given)}")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 async def _made(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urljoin
 from uuid import UUID
 
@@ -19,18 +20,21 @@ import httpx
 import jsonschema
 import psycopg
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 from quoted import quoted
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session
 
 import pycheckout
 from checks import values
 from factories import ADDRESS
-from pycheckout import InvalidRequest, ShippingLine
+from pycheckout import AsyncCheckout, Checkout, InvalidRequest, ShippingLine
 from pycheckout._types import build
-from pycheckout.http import checkout_router
+from pycheckout.http import checkout_router, health_router, order_router
 from races import at_once, wait_for_waiter
-from web import Api, app, body, buyer, headers, serving
+from web import Api, app, body, buyer, headers, party, serving
 
 ROOT = Path(__file__).parents[1]
 STRANGER = UUID("b0000000-0000-4000-8000-00000000ffff")
@@ -677,6 +681,98 @@ def test_a_pool_that_is_no_dependency_is_taken_as_it_is(pool, dsn, add_cart):
     host.include_router(checkout_router(buyer=buyer, pool=pool), prefix="/shop")
     with serving(host) as url:
         assert Api(url).post(add_cart()).status_code == 201
+
+
+def no_pools(dsn):
+    """What is no pool, made by a dependency or by the host, with what an error calls it."""
+
+    def connection():
+        with psycopg.connect(dsn) as conn:
+            yield conn
+
+    async def async_connection():
+        async with await psycopg.AsyncConnection.connect(dsn) as conn:
+            yield conn
+
+    def session():
+        with Session(create_engine(alchemy(dsn))) as session:
+            yield session
+
+    async def async_session():
+        async with AsyncSession(create_async_engine(alchemy(dsn))) as session:
+            yield session
+
+    return {
+        "psycopg.Connection": connection,
+        "psycopg.AsyncConnection": async_connection,
+        "sqlalchemy.orm.session.Session": session,
+        "sqlalchemy.ext.asyncio.session.AsyncSession": async_session,
+        "builtins.NoneType": lambda: None,
+    }
+
+
+def market_of(calls, dependency):
+    def market(found: Annotated[Any, Depends(dependency)]):
+        return calls(found)
+
+    return market
+
+
+def alchemy(dsn):
+    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def test_a_dependency_that_answers_no_pool_is_a_500_that_says_so_and_orders_nothing(
+    dsn, add_cart, nothing_written, caplog
+):
+    """A Session of get_db: it answered 201 and was closed without a commit."""
+    cart = add_cart()
+    for kind, dependency in no_pools(dsn).items():
+        market = market_of(AsyncCheckout if "Async" in kind else Checkout, dependency)
+        for given in ({"pool": dependency}, {"market": market}):
+            host = FastAPI()
+            host.include_router(checkout_router(buyer=buyer, **given), prefix="/shop")
+            host.include_router(order_router(party=party, **given), prefix="/shop")
+            host.include_router(health_router(**given))
+            caplog.clear()
+            with serving(host) as url, nothing_written():
+                api = Api(url)
+                for answer in (
+                    api.post(cart),
+                    api.get(cart),
+                    api.http.get("/orders", headers=headers(cart.buyer_store_id)),
+                    api.http.get(f"{url}/readyz"),
+                ):
+                    problem(answer, 500, "internal_error")
+                api.http.close()
+            said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+            assert len(said) == 4 and all(
+                f"must be a psycopg pool (ConnectionPool, AsyncConnectionPool), not {kind}" in each for each in said
+            )
+
+
+def test_what_is_no_pool_is_refused_when_the_router_is_made(dsn, db):
+    session = Session(create_engine(alchemy(dsn)))
+    for no_pool in (db, session, scoped_session(lambda: session), dsn):
+        for router, who in ((checkout_router, {"buyer": buyer}), (order_router, {"party": party}), (health_router, {})):
+            with pytest.raises(TypeError, match=f"not {type(no_pool).__module__}.{type(no_pool).__name__}"):
+                router(pool=no_pool, **who)
+
+
+def test_a_market_is_asked_for_its_health_too(pool, dsn):
+    async def market(market: str):
+        if market != "ok":
+            raise pycheckout.UnknownMarket("there is no such market")
+        return Checkout(pool)
+
+    host = FastAPI()
+    host.include_router(health_router(market=market))
+    with serving(host) as url, httpx.Client(base_url=url, trust_env=False) as http:
+        assert http.get("/livez").status_code == 200
+        assert http.get("/readyz", params={"market": "ok"}).json()["standby"] is False
+        problem(http.get("/readyz", params={"market": "xx"}), 404, "unknown_market")
+    with pytest.raises(TypeError, match="pool or market"):
+        health_router()
 
 
 def test_the_request_id_is_in_the_log_record(either_api, add_cart, caplog):
