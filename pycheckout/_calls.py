@@ -19,10 +19,10 @@ import psycopg
 from . import _arguments as to
 from ._connection import AsyncConn, Attempts, Conn, run, run_async
 from ._errors import CartInconsistent, CheckoutError
-from ._logging import caller
+from ._logging import Unheard, caller
 
 logger = logging.getLogger("pycheckout")
-logger.addHandler(logging.NullHandler())  # silent where the host configures no logging
+logger.addHandler(Unheard())
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -24,3 +25,26 @@ def caller() -> tuple[str, int, str]:
             break
         nearest = nearest.f_back
     return nearest.f_code.co_filename, nearest.f_lineno, nearest.f_code.co_name
+
+
+class Unheard(logging.NullHandler):
+    """Silent, where the host configures no logging, but for errors: what no other handler takes goes to standard error,
+    as logging does it for a logger without a handler."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        if logging.lastResort is not None and not _is_taken(record):
+            logging.lastResort.handle(record)
+        return True
+
+
+def _is_taken(record: logging.LogRecord) -> bool:
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        for handler in logger.handlers:
+            if record.levelno >= handler.level and not isinstance(handler, logging.NullHandler):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False

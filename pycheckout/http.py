@@ -790,8 +790,9 @@ def _route_class(problems: _Problems, max_body_bytes: int) -> type[APIRoute]:
 
 
 def _is_the_hosts(exc: Exception, request: Request) -> bool:
+    """Whether the host has a handler for it. Of one for all that nobody handles, 500 is another name."""
     handlers = request.app.exception_handlers
-    return any(kind in handlers for kind in type(exc).__mro__ if kind is not Exception)
+    return 500 in handlers or any(kind in handlers for kind in type(exc).__mro__)
 
 
 def _has_body(request: Request) -> bool:

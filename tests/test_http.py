@@ -21,7 +21,7 @@ import jsonschema
 import psycopg
 import pytest
 from fastapi import Depends, FastAPI
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from quoted import quoted
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -482,6 +482,61 @@ def test_nothing_of_the_inside_is_in_a_500_and_the_log_has_it(serve, db, add_car
     assert not any(ADDRESS["line1"] in text or "a-key-to-keep" in text for text in (caplog.text, record.getMessage()))
 
 
+SAYS = """
+import sys
+import httpx
+import web
+asks = iter(sys.argv[2:])
+with web.serving(web.app(sys.argv[1], buyer=lambda: next(asks))) as url:
+    for _ in sys.argv[2:]:
+        print(httpx.get(f"{url}/shop/checkout/{sys.argv[2]}").status_code)
+"""
+
+
+def test_a_500_is_on_standard_error_where_no_logging_is_configured_and_a_refusal_is_not(dsn):
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+    def says(*asks):
+        command = [sys.executable, "-c", SAYS, dsn, str(STRANGER), *asks]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.split(), done.stderr
+
+    assert says() == (["404"], "")
+    statuses, said = says("no uuid")
+    assert statuses == ["404", "500"]
+    assert said.startswith("a checkout route failed: ValueError: badly formed hexadecimal UUID string\n  File")
+    assert "in buyer_store" in said
+
+
+def test_an_error_goes_to_standard_error_only_if_no_handler_of_the_hosts_takes_it(monkeypatch):
+    class Last(logging.NullHandler):
+        def handle(self, record):
+            said.append(record.getMessage())
+            return True
+
+    said, logger = [], logging.getLogger("pycheckout")
+    heard, deaf = logging.StreamHandler(), logging.StreamHandler()
+    deaf.setLevel(logging.CRITICAL)
+    monkeypatch.setattr(logging, "lastResort", Last())
+    monkeypatch.setattr(logger, "propagate", False)
+    ours = list(logger.handlers)
+    for others, expected in (
+        ([], ["failed"]),
+        ([logging.NullHandler()], ["failed"]),
+        ([deaf], ["failed"]),
+        ([heard], []),
+        ([deaf, heard], []),
+    ):
+        monkeypatch.setattr(logger, "handlers", ours + others)
+        said.clear()
+        logger.error("failed")
+        logger.warning("refused")
+        assert said == expected, others
+    monkeypatch.setattr(logger, "handlers", ours)
+    monkeypatch.setattr(logging, "lastResort", None)
+    logger.error("failed")
+
+
 # Who the buyer is
 
 
@@ -668,6 +723,30 @@ def test_an_exception_that_the_host_handles_itself_stays_the_hosts(dsn):
 
     with serving(host) as url:
         assert httpx.get(f"{url}/shop/checkout/{STRANGER}").status_code == 307
+
+
+@pytest.mark.parametrize("kind", [Exception, 500])
+def test_a_handler_for_all_exceptions_gets_what_is_no_error_of_a_checkout(dsn, kind):
+    class NotLoggedIn(Exception):
+        pass
+
+    asks = iter([STRANGER, NotLoggedIn()])
+
+    def buyer():
+        asked = next(asks)
+        if isinstance(asked, Exception):
+            raise asked
+        return asked
+
+    host = app(dsn, buyer=buyer)
+
+    @host.exception_handler(kind)
+    async def failed(request, exc):
+        return JSONResponse({"failed": type(exc).__name__}, 500)
+
+    with serving(host) as url:
+        problem(httpx.get(f"{url}/shop/checkout/{STRANGER}"), 404, "cart_not_found")
+        assert httpx.get(f"{url}/shop/checkout/{STRANGER}").json() == {"failed": "NotLoggedIn"}
 
 
 def test_problem_types_stand_under_a_base_of_the_hosts(serve, add_cart):
