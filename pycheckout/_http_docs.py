@@ -27,6 +27,11 @@ CONTEXT = (
     "what",
     "id",
     "allowed",
+    "asked",
+    "units",
+    "total_cents",
+    "amount_cents",
+    "product_ids",
 )
 ITEM = ("cart_item_id", "product_id", "requested")
 """What goes out of an error's DETAIL."""
@@ -50,7 +55,7 @@ DETAILS = {
     "no_orderable_items": "Nothing in the cart can be ordered: ask for a new quote, or replace the items.",
     "not_installed": "The service is not set up for checkouts.",
     "order_not_found": "There is no such order.",
-    "order_state_conflict": "The order is past that: read it again.",
+    "order_state_conflict": "The order is past that, or has not as much of it: read it again.",
     "pooler_conflict": "The service is not set up for checkouts.",
     "read_only_server": "The database takes no writes just now. Make the same call again, with the same key.",
     "unknown_market": "There is no such market.",
@@ -363,6 +368,9 @@ _MORE: dict[str, dict[str, Any]] = {
     },
     "invalid_request": {"errors": [{"field": "shipping_address.city", "problem": "is required"}]},
     "no_orderable_items": {"context": _ABOUT_CART},
+    "order_state_conflict": {
+        "context": {"what": "order line", "id": LINE, "status": "pending", "asked": 5, "units": 3}
+    },
     "unauthorized": {"detail": "Not authenticated"},
 }
 
@@ -377,7 +385,10 @@ def order_responses(document: Callable[..., dict[str, Any]], *which: int) -> dic
     of_orders = {
         403: ("Whoever asks may not", ("forbidden",)),
         404: ("Whoever asks has no such order, or the order no such line", ("order_not_found", "unknown_market")),
-        409: ("The order is past that: read it again", ("order_state_conflict", "cart_inconsistent")),
+        409: (
+            "The order is past that, or has not as much of it: read it again",
+            ("order_state_conflict", "cart_inconsistent"),
+        ),
         422: ("Correct the request", ("invalid_request", "idempotency_key_reused")),
     }
     return {status: _problem(document, status, *of_orders.get(status, _CODES[status])) for status in which}
