@@ -252,7 +252,7 @@ class ReleaseRequest:
 
     reason: Annotated[str, Field(json_schema_extra=docs.text(1000))]
     """told in the event"""
-    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that is held"))] = None
+    qty: Annotated[int | None, Field(strict=True, json_schema_extra=docs.units("All that is held"))] = None
     change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("a quantity"))] = None
 
 
@@ -262,7 +262,7 @@ class FulfilRequest:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that is held"))] = None
+    qty: Annotated[int | None, Field(strict=True, json_schema_extra=docs.units("All that is held"))] = None
     change_key: Annotated[str | None, Field(json_schema_extra=docs.change_key("a quantity"))] = None
     details: Annotated[dict[str, Any] | None, Field(description="Carrier, tracking: told in the event.")] = None
 
@@ -277,7 +277,7 @@ class ReturnRequest:
     """told in the event"""
     restock: Annotated[bool, Field(strict=True, description="Whether they can be sold again.")]
     change_key: Annotated[str, Field(json_schema_extra=docs.CHANGE_KEY)]
-    qty: Annotated[int | None, Field(json_schema_extra=docs.units("All that are out"))] = None
+    qty: Annotated[int | None, Field(strict=True, json_schema_extra=docs.units("All that are out"))] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +287,7 @@ class Decision:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     line_item_id: UUID
-    accept_qty: Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": 2**31 - 1})]
+    accept_qty: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 0, "maximum": 2**31 - 1})]
     reason: Annotated[str | None, Field(json_schema_extra=docs.optional_text(1000, blank=False))] = None
 
 

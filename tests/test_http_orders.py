@@ -203,6 +203,35 @@ def test_answers_are_what_the_document_says(client, order, buyer, vendor):
         jsonschema.validate(response.json(), content["schema"] | {"components": document["components"]})
 
 
+@pytest.mark.parametrize("units", [True, "1", 1.0])
+def test_units_are_whole_numbers_of_json(client, order, vendor, nothing_written, units):
+    path, line = f"/orders/{order.order_id}", str(order.items[0].line_item_id)
+    more = {"qty": units, "change_key": "k"}
+    with nothing_written():
+        for where, body, field in (
+            (f"{path}/lines/{line}/fulfil", more, "qty"),
+            (f"{path}/lines/{line}/release", more | {"reason": "broken"}, "qty"),
+            (f"{path}/lines/{line}/return", more | {"reason": "wet", "restock": True}, "qty"),
+            (
+                f"{path}/decide",
+                {"change_key": "k", "decisions": [{"line_item_id": line, "accept_qty": units, "reason": "gone"}]},
+                "decisions.0.accept_qty",
+            ),
+        ):
+            told = refused(client.post(where, json=body, headers=vendor), 422, "invalid_request")
+            assert [error["field"] for error in told["errors"]] == [field]
+
+
+def test_more_units_than_there_are_are_told_beside_those(client, order, vendor):
+    line = order.items[0]
+    asked = {"qty": line.qty + 1, "change_key": "k"}
+    fulfil = client.post(f"/orders/{order.order_id}/lines/{line.line_item_id}/fulfil", json=asked, headers=vendor)
+    told = refused(fulfil, 409, "order_state_conflict")
+    there = {"what": "order line", "id": str(line.line_item_id), "status": "pending"}
+    assert told["context"] == there | {"asked": line.qty + 1, "units": line.qty}
+    assert "has not as much" in told["detail"]
+
+
 def test_parts_of_a_line_over_http(client, order, buyer, vendor):
     """Decided, shipped, turned down and taken back by quantity; the same request under its key is answered again."""
     path, line = f"/orders/{order.order_id}", order.items[0].line_item_id
