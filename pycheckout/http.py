@@ -364,7 +364,7 @@ def order_router(
         request: Request,
         asks: Asks,
         calls: Calls,
-        status: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
+        statuses: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
         after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
         most: Annotated[
             int, Query(description="1 to 200 orders.", json_schema_extra={"minimum": 1, "maximum": 200})
@@ -374,7 +374,7 @@ def order_router(
     ) -> Response:
         """Of the buyer or the vendor who asks, without their lines."""
         given = {
-            "statuses": status,
+            "statuses": statuses,
             "after": after,
             "most": most,
             "order_number": order_number,

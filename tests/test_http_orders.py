@@ -98,10 +98,11 @@ def test_lists_go_on_where_the_page_before_ended(client, db, add_cart, checkout,
         if after is None:
             break
     assert len(seen) == len(set(seen)) == 3
-    assert client.get("/orders", headers=buyer, params={"status": "canceled"}).json()["orders"] == []
+    assert client.get("/orders", headers=buyer, params={"statuses": "canceled"}).json()["orders"] == []
     refused(client.get("/orders", headers=buyer, params={"most": 1000}), 422, "invalid_request")
     refused(client.get("/orders", headers=buyer, params={"after": "x"}), 422, "invalid_request")
-    refused(client.get("/orders", headers=buyer, params={"status": "eaten"}), 422, "invalid_request")
+    told = refused(client.get("/orders", headers=buyer, params={"statuses": "eaten"}), 422, "invalid_request")
+    assert [error["field"] for error in told["errors"]] == ["statuses"]
 
 
 def test_orders_are_found_by_number_and_by_purchase_order(client, db, add_cart, checkout, order, buyer, vendor):
@@ -114,7 +115,7 @@ def test_orders_are_found_by_number_and_by_purchase_order(client, db, add_cart, 
     for asks in (buyer, vendor):
         assert found(asks, order_number=order.order_number) == [str(order.order_id)]
     assert found(buyer, purchase_order="PO 4711/ä") == [str(other.order_id)]
-    assert found(buyer, purchase_order="PO 4711/ä", status="created_pending") == [str(other.order_id)]
+    assert found(buyer, purchase_order="PO 4711/ä", statuses="created_pending") == [str(other.order_id)]
     assert found(buyer, purchase_order="PO 4711/ä", order_number=order.order_number) == []
     assert found({"buyer": str(uuid4())}, order_number=order.order_number) == []
     assert found({"buyer": str(uuid4())}, purchase_order="PO 4711/ä") == []
