@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from http.client import responses as phrases
 from inspect import isawaitable, iscoroutinefunction
-from typing import Annotated, Any, TypeAlias, TypeGuard
+from typing import Annotated, Any, TypeAlias, TypeGuard, get_args
 from uuid import UUID
 
 import psycopg
@@ -32,6 +32,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from . import _arguments as to
 from . import _http_docs as docs
 from ._calls import qualified
 from ._checkout import (
@@ -134,7 +135,8 @@ def checkout_router(
     price, of `request.shipping_line`, which names a code and a title; called only
     where there is one, plain (then in a thread) or async. It has to answer the same
     for the same cart, or a retry under one key is another request. Raise InvalidRequest
-    for a code that does not exist. Without it, code and title are stored alone.
+    for a code that does not exist; a price that the database refuses is a 500, and logged. Without it, code and title
+    are stored alone.
 
     `expires_in`: how long orders wait to be paid for, as in `pycheckout.execute`, for every request. A router that is
     given another one makes another request of a retry that was begun before.
@@ -152,7 +154,11 @@ def checkout_router(
 
     `timeout`: seconds that a call may take altogether, waiting for a connection of the pool and for locks included;
     after them the answer is a 503 with Retry-After. None: as long as the pool and the server allow.
+
+    Raises TypeError and ValueError for arguments that cannot be meant. No client could correct them.
     """
+    _given_to_a_router(schema=schema, max_body_bytes=max_body_bytes, timeout=timeout)
+    _given_to_a_router(reservation_policy=reservation_policy, ad_token_policy=ad_token_policy, expires_in=expires_in)
     problems = _Problems(problem_base)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["checkout"])
 
@@ -197,14 +203,19 @@ def checkout_router(
             "request_id": _request_id(request),
             "timeout": timeout,
         }
-        if on_checkout is None:
-            answer = await _made(calls.execute, **arguments)
-        elif isinstance(calls, AsyncCheckout):
-            hook = _async_hook(on_checkout)
-            answer = await CheckoutCalls.execute.before_commit_async(hook, calls, **arguments)
-        else:
-            call = CheckoutCalls.execute.before_commit
-            answer = await run_in_threadpool(call, _plain_hook(on_checkout), calls, **arguments)
+        try:
+            if on_checkout is None:
+                answer = await _made(calls.execute, **arguments)
+            elif isinstance(calls, AsyncCheckout):
+                hook = _async_hook(on_checkout)
+                answer = await CheckoutCalls.execute.before_commit_async(hook, calls, **arguments)
+            else:
+                call = CheckoutCalls.execute.before_commit
+                answer = await run_in_threadpool(call, _plain_hook(on_checkout), calls, **arguments)
+        except InvalidRequest as exc:
+            if shipping_line is not None and _is_the_callbacks(exc):
+                raise ValueError(f"the shipping_line of the callback cannot be stored: {exc}") from exc
+            raise
         if answer.replayed:
             return _json(200, answer, {"Idempotent-Replayed": "true"})
         # Relative to the request's own URL: right behind any prefix that a proxy takes away.
@@ -328,8 +339,10 @@ def order_router(
     An order of another buyer or vendor is not found. Orders are decided, and lines released, fulfilled and taken back,
     by their vendor alone (403). Each change is a transaction of its own, committed before the answer, and made again it
     changes nothing. `pool`, `schema`, `market`, `problem_base`, `max_body_bytes`: as for `checkout_router`.
-    `timeout` too, for each call: a change reads the order first, which is another one.
+    `timeout` too, for each call: a change reads the order first, which is another one. Raises TypeError and ValueError
+    for arguments that cannot be meant.
     """
+    _given_to_a_router(schema=schema, max_body_bytes=max_body_bytes, timeout=timeout)
     problems = _Problems(problem_base)
     made = partial(_made, timeout=timeout)
     router = APIRouter(route_class=_route_class(problems, max_body_bytes), tags=["orders"])
@@ -512,8 +525,9 @@ def health_router(
     (`pool`, `schema`, `market`: as for `checkout_router`) and is a 200 if it has pycheckout and takes writes, and a 503
     with `Retry-After` if it is a standby, has no functions for this role, or does not answer within `timeout` seconds.
     Its body is `release` and `standby`. Neither shows in the OpenAPI document, and nobody need be known to call them.
-    Raises TypeError for what is no pool.
+    Raises TypeError and ValueError for arguments that cannot be meant.
     """
+    _given_to_a_router(schema=schema, timeout=timeout)
     route_class = _route_class(_Problems("urn:pycheckout:problem:"), 0)  # no body is taken
     router = APIRouter(route_class=route_class, include_in_schema=False)
     Calls: TypeAlias = Annotated[Any, Depends(_calls(pool, schema, market))]
@@ -538,6 +552,28 @@ def health_router(
         return Response(to_json(found), 200 if is_ready else 503, headers, "application/json")
 
     return router
+
+
+_POLICIES = {"reservation_policy": get_args(ReservationPolicy), "ad_token_policy": get_args(AdTokenPolicy)}
+_CONVERTERS = {"schema": to.text, "max_body_bytes": to.integer, "timeout": to.seconds, "expires_in": to.duration}
+
+
+def _given_to_a_router(**arguments: Any) -> None:
+    """Raises TypeError or ValueError for what every request would be refused for."""
+    for name, value in arguments.items():
+        if name in _POLICIES:
+            if value not in _POLICIES[name]:
+                raise ValueError(f"{name} must be one of {', '.join(_POLICIES[name])}, not {value!r:.100}")
+            continue
+        try:
+            _CONVERTERS[name](name, value)
+        except InvalidRequest as exc:
+            raise TypeError(str(exc)) from None
+    if arguments.get("schema") == "":
+        raise ValueError("schema must be the name of a schema")
+    wait = arguments.get("expires_in")
+    if wait is not None and not timedelta(0) < wait <= timedelta(days=366):
+        raise ValueError("expires_in must be above 0 and at most 366 days")
 
 
 def _calls(
@@ -640,6 +676,13 @@ async def _shipping_line(
     if isawaitable(line):
         line = await line
     return asdict(line) if isinstance(line, ShippingLine) else line
+
+
+def _is_the_callbacks(exc: InvalidRequest) -> bool:
+    """Whether it is about what the callback made: a code and a title may be those of the client."""
+    field = str(exc.detail.get("field"))
+    sent = {f"shipping_line.{each.name}" for each in fields(ShippingChoice)}
+    return field.partition(".")[0] == "shipping_line" and field not in sent
 
 
 async def _idempotency_key(

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urljoin
@@ -620,6 +622,57 @@ def test_a_callback_refuses_a_code_that_does_not_exist(serve, add_cart, nothing_
     with nothing_written():
         told = problem(api.post(cart, shipping_line={"code": "rocket"}), 422, "invalid_request")
     assert told["errors"] == [{"field": "shipping_line.code", "problem": "is not offered"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ({"code": "x", "price_cents": 1.5}, "shipping_line.price_cents must be a whole number"),
+        ({"code": "x", "price": 1}, "shipping_line.price is not a field"),
+        ("express", "shipping_line must be a JSON object"),
+        ({"code": {"x"}}, "shipping_line cannot be written as JSON"),
+    ],
+)
+def test_a_line_of_the_callbacks_that_cannot_be_stored_is_not_the_buyers_fault(
+    serve, add_cart, nothing_written, caplog, line, says
+):
+    api, cart = serve(shipping_line=lambda store, request: line), add_cart()
+    with nothing_written():
+        problem(api.post(cart, shipping_line={"code": "x"}), 500, "internal_error")
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert says in record.getMessage()
+
+
+def test_a_title_of_the_buyers_that_the_callback_passes_on_is_the_buyers_to_correct(serve, add_cart, nothing_written):
+    api = serve(shipping_line=lambda store, request: asdict(request.shipping_line) | {"price_cents": 990})
+    cart = add_cart()
+    with nothing_written():
+        told = problem(api.post(cart, shipping_line={"code": "x", "title": "t" * 501}), 422, "invalid_request")
+    assert [error["field"] for error in told["errors"]] == ["shipping_line.title"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"expires_in": 60},
+        {"expires_in": timedelta(0)},
+        {"expires_in": timedelta(days=367)},
+        {"reservation_policy": "al"},
+        {"reservation_policy": None},
+        {"ad_token_policy": ["drop"]},
+        {"timeout": "2"},
+        {"schema": ""},
+        {"schema": 7},
+        {"max_body_bytes": "64k"},
+    ],
+    ids=str,
+)
+def test_an_argument_that_every_request_would_be_refused_for_is_refused_when_the_router_is_made(wrong):
+    [name] = wrong
+    for router, who in ((checkout_router, {"buyer": buyer}), (order_router, {"party": party}), (health_router, {})):
+        if name in signature(router).parameters:
+            with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+                router(pool=lambda: None, **who, **wrong)
 
 
 # The body
