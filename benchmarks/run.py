@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -87,9 +88,9 @@ class Database:
             query = "select sum(seq_scan)::bigint from pg_stat_user_tables where schemaname = 'public'"
             return int(conn.execute(query).fetchone()[0])
 
-    def audit(self, drivers: set[str]) -> None:
+    def audit(self, drivers: Collection[str] = ()) -> None:
         """Nothing is broken but the floor's events, which have the payload of its first cart in all of them."""
-        but = "event_%" if drivers.intersection(FLOORS) else ""
+        but = "event_%" if {*drivers} & {*FLOORS} else ""
         with server.admin(self.server, self.name) as conn:
             query = "select * from checkout_audit() where invariant not like %s limit 5"
             broken = conn.execute(query, (but,)).fetchall()

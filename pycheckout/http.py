@@ -22,15 +22,19 @@ from typing import Annotated, Any, TypeAlias, TypeGuard, get_args
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import ConfigDict, Field
-from pydantic_core import to_json, to_jsonable_python
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+
+from ._extras import needing
+
+with needing("http"):
+    from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+    from fastapi.concurrency import run_in_threadpool
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.routing import APIRoute
+    from pydantic import ConfigDict, Field
+    from pydantic_core import to_json, to_jsonable_python
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+    from starlette.types import Message, Receive, Scope, Send
 
 from . import _arguments as to
 from . import _http_docs as docs
@@ -231,7 +235,9 @@ def checkout_router(
     async def read_checkout(request: Request, store: Buyer, calls: Calls, cart_id: UUID) -> Response:
         """The cart's orders, or its status while it is not converted."""
         options = {"request_id": _request_id(request), "timeout": timeout}
-        answer: CheckoutResult | ActiveCart = await _made(calls.result, store, cart_id, **options)
+        answer: CheckoutResult | ActiveCart = await _made(
+            calls.result, buyer_store_id=store, cart_id=cart_id, **options
+        )
         return _json(200, answer, {})
 
     return router

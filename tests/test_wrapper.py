@@ -446,6 +446,8 @@ assert not extra, extra
 @pytest.mark.parametrize(
     ("missing", "code", "extra"),
     [
+        ("fastapi", "import pycheckout.http", "http"),
+        ("pydantic", "import pycheckout.http", "http"),
         ("sqlalchemy", "import pycheckout.sqlalchemy", "alembic"),
         ("sqlalchemy", "import pycheckout.alembic", "alembic"),
         ("django", "import pycheckout.django.models", "django"),

@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "9e159e2d444a51dae021670b3319535dd32b56223d188d16961cc489d2918ef8"
+FUNCTIONS_HASH = "5515ec101c731444595b437b70d6d9f78755ba75029e241fb0ae069c539dcdf1"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

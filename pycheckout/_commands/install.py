@@ -214,7 +214,7 @@ def _grant(
         Kind, typer.Argument(metavar="KIND", help="checkout, quotes, orders, payments, stock, relay or operators.")
     ],
 ) -> Statement:
-    """Let a role check out, quote, change orders, record payments, keep stock, relay or look on. Deployments keep it up to date."""
+    """Let a role do what its kind says, no table needed. Deployments keep it up to date."""
     function = "checkout_grant" if kind is Kind.checkout else f"checkout_grant_{kind.value}"
     query = "select json_build_object('role', %s::text, 'grant', %s::text) from {}(%s::text)"
     return sql.SQL(query).format(sql.Identifier(function)), (role, kind.value, role)
