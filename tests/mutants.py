@@ -89,7 +89,6 @@ EQUIVALENT: dict[str, str] = {
     "checkout_metrics: now() for clock_timestamp() #5": "Bounds the time of a walk alone, which decides no test.",
     "checkout_uuid: now() for clock_timestamp()": "Not compiled on PostgreSQL 18, which has uuidv7().",
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
-    "inventory_lock_product: never not found": "All slots of no product are none.",
     "inventory_take: where stock.slots = 1 and": (
         "A split product has no units in its own row: inventory_items_split_stock_in_slots."
     ),

@@ -270,9 +270,11 @@ OTHERS = {
     "inventory_write_available update inventory_slots",
 }  # fmt: skip
 # Needs no row to be counted: the guard of converted carts refuses what has no permit, the steps of a move look for what
-# the one before wrote, the archive is of an earlier system, and orders are counted whichever way they are reckoned.
+# the one before wrote, the archive is of an earlier system, a probe is rolled back, and orders are counted whichever
+# way they are reckoned.
 UNCOUNTED = re.compile(
     r"\w+ cart_change_permits|^market_|checkout_groups_archive|^checkout_create_reckoned_orders insert vendor_orders"
+    r"|^inventory_lock_product insert"
 )
 
 

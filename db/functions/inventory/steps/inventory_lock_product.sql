@@ -9,6 +9,7 @@ create or replace function inventory_lock_product(product_id uuid, out slots int
 returns record
 language plpgsql
 as $$
+#variable_conflict use_column   -- ON CONFLICT names columns
 declare
   v_item inventory_items;
 begin
@@ -22,7 +23,7 @@ begin
       begin
         insert into inventory_items (product_id, available_qty, reserved_qty, updated_at)
         values (inventory_lock_product.product_id, 0, 0, clock_timestamp())
-            on conflict do nothing;
+            on conflict (product_id) do nothing;
         raise no_data_found;
       exception when no_data_found then
         null;
