@@ -187,7 +187,7 @@ begin
    union all
   select 'paid_order_has_its_payments', vendor_order.id::text, 'payment events', 'none'
     from vendor_orders as vendor_order
-   where vendor_order.refund_due_cents is not null and not exists (select from paid where paid.order_id = vendor_order.id)
+   where vendor_order.refund_due_cents is not null and not exists (select from payment_events as payment where payment.order_id = vendor_order.id)
      and (checkout_audit_rest.since is null or vendor_order.created_at >= checkout_audit_rest.since)
    union all
   -- either as often as the other; a full join is never made row by row
