@@ -360,7 +360,18 @@ def recorded_hash() -> str:
 
 
 def record_hash() -> None:
-    path = functions_migration()
+    """Raises where the newest functions migration is that of another release, which goes back to there."""
+    *earlier, path = sorted(_functions_migrations())
+    recorded = _recorded(path, "RELEASE")
+    # A copy says yet what the copied one says.
+    if recorded not in ("", RELEASE, *(_recorded(each, "RELEASE") for each in earlier)):
+        if recorded_hash() == functions_hash():
+            return
+        raise DeployError(
+            f"{path.name} is that of release {recorded}, and this is {RELEASE}: leave it as it is, copy it under the"
+            " number behind the last migration, let the copy depend on that, and record again."
+            f' If {recorded} was never released, say RELEASE = "" in it instead.'
+        )
     text = path.read_text(encoding="utf-8")
     for name, value in (("RELEASE", RELEASE), ("FUNCTIONS_HASH", functions_hash())):
         text = re.sub(rf'^{name} = "[^"]*"$', f'{name} = "{value}"', text, flags=re.MULTILINE)
@@ -397,7 +408,10 @@ def _preflight() -> Path:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--record"]:
-        record_hash()
+        try:
+            record_hash()
+        except DeployError as exc:
+            sys.exit(str(exc))
         record_names()
     elif recorded_names() != function_names():
         sys.exit(f"{_preflight().name} records other names than db/ has: run `make functions-hash`")
