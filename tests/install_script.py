@@ -124,8 +124,10 @@ def script() -> Iterator[str]:
         names=f"{{{','.join(file.stem for file in files)}}}", release=deploy.RELEASE, hash=deploy.functions_hash()
     )
     before = [deploy._LOCK, deploy._SETTINGS, deploy._PIN, deploy._REFUSE.replace("{release}", deploy.RELEASE)]
-    name = deploy.functions_migration().stem
-    yield _noted(name, "".join(f"{each.strip()};\n" for each in before) + functions + deployed, whole=True)
+    *earlier, newest = sorted(path.stem for path in deploy.MIGRATIONS.glob("pycheckout_*_functions*.py"))
+    for name in earlier:  # the newest alone deploys
+        yield _noted(name, f"\n-- {name}\n", whole=True)
+    yield _noted(newest, "".join(f"{each.strip()};\n" for each in before) + functions + deployed, whole=True)
     yield _TAIL
 
 

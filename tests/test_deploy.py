@@ -118,7 +118,11 @@ def test_yoyo_shows_the_refusal_and_its_hint(empty_database):
     run_yoyo("apply", dsn=url)
 
 
-@pytest.mark.parametrize("newer", ["99.0.0", "0.10.0", "1.0.0rc1", "0.1.1", "0.1.0.1"])
+MAJOR, MINOR, PATCH = map(int, release().split("."))
+NEWER = ["99.0.0", f"{MAJOR}.{MINOR + 9}.0", f"{MAJOR + 1}.0.0rc1", f"{MAJOR}.{MINOR}.{PATCH + 1}", f"{release()}.1"]
+
+
+@pytest.mark.parametrize("newer", NEWER)
 def test_deployment_over_a_newer_release_is_refused(conn, newer):
     """PF-168: two releases at once happen in every roll-out; 0.10 is newer than 0.9."""
     conn.execute("insert into checkout_releases (version, hash) values (%s, 'x')", (newer,))
@@ -128,7 +132,7 @@ def test_deployment_over_a_newer_release_is_refused(conn, newer):
     assert all_functions(conn) == before
 
 
-@pytest.mark.parametrize("older", ["0.0.9", "0.1.0", "0.1.0rc1", "0.1"])
+@pytest.mark.parametrize("older", ["0.0.9", release(), f"{release()}rc1", "0.1"])
 def test_deployment_over_the_same_or_an_older_release_works(conn, older):
     """PF-168"""
     conn.execute("insert into checkout_releases (version, hash) values (%s, 'x')", (older,))

@@ -25,7 +25,9 @@ from pycheckout._release import release
 from races import wait_for_waiter, wait_until
 
 THIS = release()
-NEXT = "0.1.1"
+MAJOR, MINOR, PATCH = map(int, THIS.split("."))
+NEXT = f"{MAJOR}.{MINOR}.{PATCH + 1}"
+LATER = f"{MAJOR}.{MINOR + 1}.0"
 
 MIGRATION = """\
 -- depends: {last}
@@ -33,7 +35,12 @@ MIGRATION = """\
 --
 -- Through which channel an order came.
 
-do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('vendor_orders'); end $$;
+do $$
+begin
+  perform checkout_migration_open();
+  perform checkout_migration_lock('vendor_orders');
+end
+$$;
 
 alter table vendor_orders add column if not exists channel text;
 
@@ -68,6 +75,38 @@ def following(tmp_path_factory):
     replace(orders, "vendor_store_id::text, v_cart.converted_at", "vendor_store_id::text, 'web', v_cart.converted_at")
     subprocess.run([sys.executable, folder / "db" / "deploy.py", "--record"], check=True)
     return folder
+
+
+# What reads the migrations as files, and one that takes each back.
+OF_MIGRATIONS = [
+    "test_functions_hash.py",
+    "test_install_script.py",
+    "test_deploy.py::test_deployment_over_a_newer_release_is_refused",
+    "test_deploy.py::test_functions_may_need_what_came_after_an_earlier_functions_migration",
+    "test_migrations_fresh.py::test_every_migration_has_a_rollback_twin_and_every_twin_its_migration",
+    "test_migrations_fresh.py::test_every_migration_loads_and_depends_on_the_one_before_it",
+    "test_migrations_rollback.py::test_each_migration_can_be_rolled_back_and_applied_alone[fresh]",
+    "test_preflight.py::test_every_migration_says_what_it_costs",
+]
+
+
+def test_the_tests_of_migrations_hold_for_the_next_release_too(following, tmp_path):
+    """There the functions migration is no longer the only one that is no SQL."""
+    shutil.copytree(following, tmp_path, dirs_exist_ok=True)
+    for name in ("tests", "pyproject.toml"):
+        shutil.copytree(ROOT / name, tmp_path / name) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, tmp_path)
+    tests = [str(tmp_path / "tests" / name) for name in OF_MIGRATIONS]
+    env = environment({"PYTHONPATH": str(tmp_path)})
+    for name in ("TEST_DATABASE_URL", "TEST_TEMPLATE", "TEST_PGBOUNCER", "TEST_SECOND_SERVER"):
+        env.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -255,8 +294,8 @@ def test_what_the_host_has_on_older_things_is_in_nobodys_way(database, following
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("0.0.9", "there is no release 0.0.9 that 0.1.1 goes back to"),
-        ("0.2.0", "there is no release 0.2.0 that 0.1.1 goes back to"),
+        ("0.0.9", f"there is no release 0.0.9 that {NEXT} goes back to"),
+        (LATER, f"there is no release {LATER} that {NEXT} goes back to"),
         ("v0.1.0", "a release is called 0.1.0 or the like, not 'v0.1.0'"),
         ("", "a release is called 0.1.0 or the like, not ''"),
     ],

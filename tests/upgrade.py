@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MIGRATIONS = ROOT / "db" / "migrations"
 LEGACY = Path(__file__).parent / "legacy"
 IDS = sorted(path.stem for path in MIGRATIONS.glob("pycheckout_*") if not path.stem.endswith(".rollback"))
+SQL_IDS = [name for name in IDS if (MIGRATIONS / f"{name}.sql").is_file()]
 
 
 def yoyo_url(dsn: str, schema: str | None = None) -> str:
