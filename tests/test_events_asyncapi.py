@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from brokers import BROKERS, running
@@ -97,3 +98,36 @@ def test_the_payloads_of_the_table_are_the_other_format(db, add_cart, checkout_s
         with pytest.raises(ValidationError):
             of_message(messages("rows")[event["event_type"]]).validate(event["payload"]["data"])
     assert values(db, "select count(*) from outbox_events") == [2]
+
+
+FUNCTIONS = DOCS.parents[1] / "db" / "functions"
+SOURCES = {file.stem: file.read_text(encoding="utf-8") for file in FUNCTIONS.rglob("*.sql")}
+TYPE = r"'([a-z_]+\.[a-z_]+)'"
+
+
+def emitted():
+    """The types that functions write: in those that write events, each text that looks like one."""
+    types = set()
+    for text in SOURCES.values():
+        code = re.sub(r"--[^\n]*|^comment on .*", "", text, flags=re.MULTILINE)
+        if re.search(r"\b(order_change|\w+_emit_event)\(|insert into outbox_events", code):
+            types |= set(re.findall(TYPE, code))
+    # of order_line_end, whose callers say which
+    assert "'order_line.' || v_kind" in SOURCES["order_line_end"]
+    kinds = {kind for text in SOURCES.values() for kind in re.findall(r"order_line_end\(\s*[\w.]+, '(\w+)'", text)}
+    return types | {f"order_line.{kind}" for kind in kinds}
+
+
+def test_every_event_that_a_function_writes_has_its_schema():
+    assert emitted() == SCHEMAS.keys()
+
+
+def test_an_outbox_of_the_hosts_own_types_learns_every_event():
+    migrations = (DOCS.parents[1] / "db" / "migrations").glob("pycheckout_*.sql")
+    learnt = {name for file in migrations for name in re.findall(rf"'event_type', {TYPE}", file.read_text())}
+    assert learnt == SCHEMAS.keys()
+
+
+def test_the_audit_looks_at_every_event_of_a_checkout_or_an_order():
+    audit = "".join(text for name, text in SOURCES.items() if name.startswith("checkout_audit"))
+    assert set(re.findall(TYPE, audit)) >= SCHEMAS.keys() - {"payment.changed"}
