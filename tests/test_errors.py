@@ -34,6 +34,7 @@ from pycheckout import (
     _errors,
     error_from,
 )
+from pycheckout import _http_docs as http_docs
 from pycheckout._errors import BY_SQLSTATE, translated
 
 DB = Path(__file__).parents[1] / "db"
@@ -91,6 +92,41 @@ def test_table_holds_exactly_the_codes_that_the_sql_raises():
     raises = set(re.findall(r"errcode\s*=\s*'(OC\w{3})'", "\n".join(sources)))
 
     assert {code for code in BY_SQLSTATE if code.startswith("OC")} == raises
+
+
+def answered_over_http():
+    """The codes that the OpenAPI document names, each with its statuses, and the context of its example."""
+
+    def document(status, code, **more):
+        said.append((code, status, set(more.get("context", ()))))
+        return {}
+
+    said = []
+    http_docs.responses(document, *http_docs._CODES)
+    http_docs.order_responses(document, *http_docs._CODES)
+    return said
+
+
+def test_every_error_that_a_route_answers_is_described_there_and_no_other():
+    """No route writes quotes or migrates; how a request is read, or who sent it, is the routes' own to refuse."""
+    ours = {kind.code: kind.http_status for kind in PROMISES}
+    told = {code for code, _, _ in answered_over_http()}
+
+    assert ours.keys() - told == ours.keys() - http_docs.DETAILS.keys() == {"snapshot_immutable", "migration_failed"}
+    assert {(code, status) for code, status, _ in answered_over_http() if code in ours} == {
+        (code, status) for code, status in ours.items() if code in told
+    }
+    assert http_docs.DETAILS.keys() - ours.keys() == {
+        *("idempotency_key_required", "idempotency_key_invalid", "malformed_json"),
+        *("content_too_large", "unsupported_media_type", "internal_error"),
+    }
+    assert told - http_docs.DETAILS.keys() == {"unauthorized", "forbidden"}, "what whose_buyer raises says it itself"
+    assert http_docs._MORE.keys() <= told
+
+
+def test_what_an_example_says_of_an_error_is_what_goes_out():
+    shown = {name for _, _, context in answered_over_http() for name in context}
+    assert "cart_id" in shown and shown <= {*http_docs.CONTEXT, "items"}
 
 
 def test_every_sqlstate_of_the_table_arrives_as_its_class(db):
