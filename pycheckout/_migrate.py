@@ -12,10 +12,11 @@ import glob
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -115,7 +116,10 @@ def migrate(
     Unavailable if there is no connection.
     """
     with _locked(database, schema, create_schema, timeout, looks_first=True) as work:
-        applied = work.each(work.backend.to_apply(work.migrations), work.backend.apply_one)
+        pending = work.backend.to_apply(work.migrations)
+        with _explained("looking for names that are taken"):
+            _look_for_names(work.guard, [migration.id for migration in pending])
+        applied = work.each(pending, work.backend.apply_one)
         if left := work.backend.to_apply(work.migrations):
             raise MigrationError(f"still pending: {_ids(left)}")
         with _explained("deploying the functions"), work.guard.transaction():
@@ -229,7 +233,7 @@ def plan(database: str = "", *, schema: str | None = None) -> Plan:
             version=release(),
             installed=deployed and deployed["version"],
             changes_functions=deployed is None or deployed["hash"] != deployment().functions_hash(),
-            problems=preflight(conn) if pending and here["name"] is not None else (),
+            problems=preflight(conn, pending) if pending and here["name"] is not None else (),
         )
 
 
@@ -257,14 +261,32 @@ def _estimate(conn: psycopg.Connection[dict[str, Any]], name: str) -> Planned:
     )
 
 
-def preflight(conn: psycopg.Connection[Any]) -> tuple[dict[str, Any], ...]:
-    """What the first statement of the first migration, which only looks, would refuse."""
+def preflight(conn: psycopg.Connection[Any], pending: Iterable[str] = ()) -> tuple[dict[str, Any], ...]:
+    """What the first statement of the first migration, which only looks, would refuse, and the names of the pending."""
     conn.execute(_SETTINGS)
-    try:
-        _look(conn, _first())
-    except psycopg.errors.ObjectNotInPrerequisiteState as exc:
-        return tuple(json_object(exc.diag.message_detail)["problems"])
-    return ()
+    problems: list[dict[str, Any]] = []
+    for look in (partial(_look, conn, _first()), partial(_look_for_names, conn, pending)):
+        try:
+            look()
+        except psycopg.errors.ObjectNotInPrerequisiteState as exc:
+            problems += json_object(exc.diag.message_detail)["problems"]
+    return tuple(problems)
+
+
+def _look_for_names(conn: psycopg.Connection[Any], pending: Iterable[str]) -> None:
+    """Raise if the host has what these migrations say that they bring; where the first is pending, it looks itself."""
+    names: list[str] = []
+    for migration in pending:
+        file = db_folder() / "migrations" / f"{migration}.sql"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        for brings in re.findall(r"checkout_migration_open\(([^)]*)\)", text):
+            names += re.findall(r"'([^']+)'", brings)
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    there = cursor.execute(
+        "select to_regproc(quote_ident(current_schema()) || '.checkout_migration_names') is not null"
+    )
+    if names and there.fetchone() == (True,):
+        cursor.execute("select checkout_migration_names(variadic %s::text[])", (names,))
 
 
 def _first() -> Path:

@@ -558,6 +558,24 @@ def test_every_index_and_column_that_migrations_add_is_looked_at(legacy):
     assert {name for name in names - OF_ANY_TYPE if not re.search(rf"\b{name}\b", preflight)} == set()
 
 
+def test_every_migration_after_a_release_says_what_it_brings(legacy):
+    """Where the first is applied, nobody looks into its preflight any more."""
+    url, conn = legacy()
+    pycheckout.migrate(url)
+    [released, *_] = [name for name in IDS if name not in SQL_IDS]
+    made = conn.execute(
+        """
+        select migration, concat_ws('.', table_name, split_part(name, '(', 1)) as name from checkout_ledger
+         where migration > %s collate "C" and kind in ('table', 'view', 'type', 'function', 'column', 'constraint')
+        """,
+        (released,),
+    ).fetchall()
+    for each in made:
+        text = (MIGRATIONS / f"{each['migration']}.sql").read_text()
+        [brings] = re.findall(r"checkout_migration_open\(([^)]*)\)", text)
+        assert f"'{each['name']}'" in brings, each
+
+
 def test_every_migration_says_what_it_costs():
     for name in SQL_IDS:
         found = re.findall(r"^-- cost: (\w+)", (MIGRATIONS / f"{name}.sql").read_text(), re.MULTILINE)

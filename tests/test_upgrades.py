@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 from command import environment, run_command
 from psycopg_pool import ConnectionPool
 from quoted import quoted
-from upgrade import IDS, ROOT, connect, dump, value
+from upgrade import IDS, ROOT, connect, dump, start_yoyo, value
 
 import pycheckout
 from pycheckout._release import release
@@ -37,7 +38,7 @@ MIGRATION = """\
 
 do $$
 begin
-  perform checkout_migration_open();
+  perform checkout_migration_open('vendor_orders.channel');
   perform checkout_migration_lock('vendor_orders');
 end
 $$;
@@ -80,16 +81,17 @@ def following(tmp_path_factory):
 # What reads the migrations as files, and one that takes each back.
 OF_MIGRATIONS = [
     "test_functions_hash.py",
-    "test_install_script.py",
+    "test_install_script.py::test_it_installs_what_migrate_installs",
     "test_deploy.py::test_deployment_over_a_newer_release_is_refused",
-    "test_deploy.py::test_functions_may_need_what_came_after_an_earlier_functions_migration",
     "test_migrations_fresh.py::test_every_migration_has_a_rollback_twin_and_every_twin_its_migration",
     "test_migrations_fresh.py::test_every_migration_loads_and_depends_on_the_one_before_it",
     "test_migrations_rollback.py::test_each_migration_can_be_rolled_back_and_applied_alone[fresh]",
+    "test_preflight.py::test_every_migration_after_a_release_says_what_it_brings",
     "test_preflight.py::test_every_migration_says_what_it_costs",
 ]
 
 
+@pytest.mark.timeout(900)
 def test_the_tests_of_migrations_hold_for_the_next_release_too(following, tmp_path):
     """There the functions migration is no longer the only one that is no SQL."""
     shutil.copytree(following, tmp_path, dirs_exist_ok=True)
@@ -278,6 +280,56 @@ def test_one_that_would_lose_rows_is_refused_while_the_functions_work(database, 
         code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
         assert code == 1 and "by_channel" in said and "cart_records" not in said
         assert sound(conn) == 1
+
+
+def test_a_column_of_the_host_with_a_name_of_the_next_release_is_not_taken_over(database, following, program):
+    """Whoever installs meets the preflight of the first migration; whoever upgrades has it behind them."""
+    url = database(migrated=True)
+    said = "vendor_orders.channel: a column of yours, and a name that pycheckout needs"
+    with connect(url) as conn:
+        conn.execute("alter table vendor_orders add column channel integer")
+        before = dump(program, url)
+
+        code, planned = command(following, "migrate", "--plan", "--json", url=url)
+        assert code == 1 and said in planned
+        code, refused = command(following, "migrate", url=url)
+        assert code == 1 and said in refused and "Rename what has a name of ours." in refused
+        assert dump(program, url) == before
+
+        # another tool gets as far as the migration itself
+        done = start_yoyo("apply", dsn=url, migrations=following / "db" / "migrations")
+        output, _ = done.communicate(timeout=60)
+        assert done.returncode != 0 and said in output
+        assert dump(program, url) == before
+
+        conn.execute("alter table vendor_orders rename column channel to channel_of_the_host")
+        upgraded(following, url)
+        # run again, as after a death before yoyo noted it
+        conn.execute("delete from _yoyo_migration where migration_id ~ 'order_channel'")
+        upgraded(following, url)
+
+
+NAMED = {
+    "a table": ("create table wishes (id int)", "wishes", "table"),
+    "a view": ("create view wishes as select 1 as id", "wishes", "view"),
+    "a materialized view": ("create materialized view wishes as select 1 as id", "wishes", "materialized view"),
+    "a sequence": ("create sequence wishes", "wishes", "sequence"),
+    "a domain": ("create domain wishes as int", "wishes", "domain"),
+    "a type": ("create type wishes as enum ('a')", "wishes", "type"),
+    "a function": ("create function wishes(int) returns int language sql return 1", "wishes", "function"),
+    "an index": ("create index wishes on cart_items (moq)", "cart_items.wishes", "index"),
+    "a constraint": ("alter table cart_items add constraint wishes check (true)", "cart_items.wishes", "constraint"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_whatever_of_the_host_has_a_name_that_a_migration_brings_is_named(database, kind):
+    statement, name, said = NAMED[kind]
+    with connect(database(migrated=True)) as conn:
+        conn.execute("select checkout_migration_names(%s, 'vendor_orders', 'order_money', 'ad_event_type')", (name,))
+        conn.execute(statement)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=f"^{name}: an? {said} of yours"):
+            conn.execute("select checkout_migration_names(%s)", (name,))
 
 
 def test_what_the_host_has_on_older_things_is_in_nobodys_way(database, following):

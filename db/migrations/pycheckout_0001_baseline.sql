@@ -525,7 +525,43 @@ begin
 end;
 $$;
 
-create or replace function checkout_migration_open()
+-- Raises if one of these names is that of something that no migration made: a table, view, type or function, or what is
+-- on a table (table.name). With IF NOT EXISTS, a migration would take it for its own, whatever it is.
+create or replace function checkout_migration_names(variadic names text[])
+returns void
+language plpgsql
+stable
+as $$
+declare
+  v_problems jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('problem', 'name_taken', 'kind', kind, 'name', name,
+           'message', format('%s: %s %s of yours, and a name that pycheckout needs', name, case when kind ~ '^[aeiou]' then 'an' else 'a' end, kind),
+           'hint', 'Rename what has a name of ours.') order by kind, name)
+    into v_problems
+    from (select object.kind, concat_ws('.', object.table_name, split_part(object.name, '(', 1)) as name
+            from checkout_objects as object
+           where not exists (select from checkout_ledger as ledger
+                              where (ledger.kind, ledger.name) = (object.kind, object.name) and ledger.table_name is not distinct from object.table_name)
+           union   -- no migration makes these, but sequences that a column owns
+          select case relkind when 'm' then 'materialized view' when 'S' then 'sequence' else 'foreign table' end, relname
+            from pg_class where relnamespace = quote_ident(current_schema())::regnamespace and relkind in ('m', 'S', 'f')
+             and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype in ('a', 'i'))
+           union
+          select 'domain', typname
+            from pg_type where typnamespace = quote_ident(current_schema())::regnamespace and typtype = 'd') as found
+   where name = any (checkout_migration_names.names);
+  if v_problems is not null then
+    raise exception '%', (select string_agg(problem ->> 'message', '; ' order by position)
+                            from jsonb_array_elements(v_problems) with ordinality as listed (problem, position))
+      using errcode = 'object_not_in_prerequisite_state', detail = jsonb_build_object('problems', v_problems),
+            hint = v_problems -> 0 ->> 'hint';
+  end if;
+end;
+$$;
+
+-- new_names: what the migration brings. The preflight looks for what those brought that came with it.
+create or replace function checkout_migration_open(variadic new_names text[] default '{}')
 returns void
 language plpgsql
 as $$
@@ -541,6 +577,7 @@ begin
         using errcode = 'object_not_in_prerequisite_state', hint = 'End the move first (pycheckout market finish), or take it back: pycheckout market status.';
     end if;
   end if;
+  perform checkout_migration_names(variadic checkout_migration_open.new_names);
   create temporary table checkout_objects_before on commit drop as select * from checkout_objects;
 end;
 $$;
@@ -620,7 +657,7 @@ begin
     select 'pg_proc'::regclass, oid, 0
       from pg_proc
      where checkout_migration_dependants.after is null and pronamespace = quote_ident(current_schema())::regnamespace
-       and proname in ('checkout_migration_pin', 'checkout_migration_wait', 'checkout_migration_lock', 'checkout_migration_open',
+       and proname in ('checkout_migration_pin', 'checkout_migration_wait', 'checkout_migration_lock', 'checkout_migration_names', 'checkout_migration_open',
                        'checkout_migration_close', 'checkout_migration_dependants', 'checkout_migration_check', 'checkout_migration_undo',
                        'checkout_column_type', 'checkout_is_ours', 'checkout_table_private', 'checkout_function_private', 'checkout_comment',
                        'checkout_index_prepare', 'checkout_index_confirm')
@@ -935,7 +972,9 @@ begin
       ('checkout_migration_pin(boolean)', 'Step of a migration: pins the schema and settings, and bounds lock waits, for the transaction or the session.'),
       ('checkout_migration_wait()', 'Step of a migration: from here on it waits for locks as long as it may.'),
       ('checkout_migration_lock(regclass[])', 'Step of a migration: locks tables against everybody, in attempts that nobody waits long behind.'),
-      ('checkout_migration_open()', 'Step of a migration: pins the schema, bounds lock waits, notes which objects exist.'),
+      ('checkout_migration_names(text[])', 'Raises if one of these names is that of something that no migration made.'),
+      ('checkout_migration_open(text[])',
+       'Step of a migration: pins the schema, bounds lock waits, refuses names that are taken, notes which objects exist.'),
       ('checkout_migration_close(text)', 'Step of a migration: writes to the ledger what it created.'),
       ('checkout_migration_dependants(text)', 'What of others depends on pycheckout and would stop a rollback, as text.'),
       ('checkout_migration_check(text,text)',
