@@ -1,5 +1,6 @@
 """What the roles of a service may do, and above all what they may not."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -632,3 +633,18 @@ def test_default_privileges_of_the_host_open_neither_keys_nor_functions(new_role
         pycheckout.migrate(url)
         assert values(conn, open_to_it, role) == ["inventory_set"]
         conn.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(role)))
+
+
+def test_the_comment_of_each_grant_names_what_it_gives(db):
+    """It is what the reference says, and whoever calls it reads."""
+    given = rows(
+        db,
+        "select scope, array_agg(split_part(object, '(', 1)) as names from checkout_privileges() group by scope",
+    )
+    assert len(given) == 6
+    for each in given:
+        grant = "checkout_grant" if each["scope"] == "checkout" else f"checkout_grant_{each['scope']}"
+        [comment] = values(db, "select obj_description(to_regproc(%s), 'pg_proc')", grant)
+        # of the tables of quotes it says what they are
+        named = {name for name in each["names"] if not name.startswith("cart_") or name in ("cart_get", "cart_put")}
+        assert {name for name in named if name not in re.findall(r"\w+", comment)} == set(), grant

@@ -13,6 +13,6 @@ $$;
 revoke execute on function checkout_grant_quotes(text) from public;
 
 comment on function checkout_grant_quotes(text) is
-  'Gives a role EXECUTE on cart_put and cart_get, and what it takes to write carts, groups and items itself; status, anchor and the confirmed '
+  'Gives a role EXECUTE on cart_put, cart_get and checkout_version, and what it takes to write carts, groups and items itself; status, anchor and the confirmed '
   'fields of a cart stay out of its reach. Sets a lock_timeout and remembers the role as checkout_grant does. For the owner. Raises OC005 for '
   'an unknown role, OC007 if a trigger keeps the row of the role from being written.';
