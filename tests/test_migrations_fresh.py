@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlparse
 from psycopg import sql
-from upgrade import IDS, MIGRATIONS, ROOT, connect, dump, run_yoyo, value, yoyo_backend, yoyo_url
+from upgrade import IDS, MIGRATIONS, ROOT, SQL_IDS, connect, dump, run_yoyo, value, yoyo_backend, yoyo_url
 from yoyo import read_migrations
 from yoyo.migrations import read_sql_migration
 
@@ -40,6 +40,20 @@ def test_every_migration_loads_and_depends_on_the_one_before_it():
     assert sorted(chain) == IDS
     assert chain == {IDS[0]: set()} | {later: {before} for before, later in itertools.pairwise(IDS)}
     assert [int(name.split("_")[1]) for name in IDS] == list(range(1, len(IDS) + 1))
+
+
+def test_the_table_of_the_docs_has_every_migration_once():
+    page = (ROOT / "docs" / "earlier-system.md").read_text(encoding="utf-8")
+    listed = {}
+    for numbers, what in re.findall(r"^\| \**(\d{4}[\d, to]*)\** \| (.*) \|$", page, re.MULTILINE):
+        first, *more = map(int, re.findall(r"\d{4}", numbers))
+        each = range(first, more[0] + 1) if " to " in numbers else [first, *more]
+        assert not listed.keys() & set(each), numbers
+        listed |= dict.fromkeys(each, what)
+
+    assert sorted(listed) == list(range(1, len(IDS) + 1))
+    said = [IDS[number - 1] for number, what in listed.items() if what == "deploys the functions"]
+    assert said == [name for name in IDS if name not in SQL_IDS]
 
 
 def test_migration_without_a_transaction_is_one_statement_with_a_harmless_twin():
