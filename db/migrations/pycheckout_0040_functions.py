@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "5515ec101c731444595b437b70d6d9f78755ba75029e241fb0ae069c539dcdf1"
+FUNCTIONS_HASH = "58f4fe1cfee6b8fd4610cebb11f464865e23cd9015afc99974d914b70b7b1719"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
