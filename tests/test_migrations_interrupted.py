@@ -219,6 +219,23 @@ def test_index_build_that_was_canceled_is_begun_anew(database, program):
     assert dump(program, url) == dump(program, database("net", migrated=True))
 
 
+def test_index_that_becomes_valid_while_its_build_is_to_begin_anew_stays(database):
+    """PF-168: as when the server process of a killed migrator ends what it began."""
+    url = database("net", migrated=True)
+    index = "where indexrelid = 'idx_vendor_orders_cart_id'::regclass"
+    prepare = "perform checkout_index_prepare('mine', 'vendor_orders', 'idx_vendor_orders_cart_id')"
+    with connect(url) as conn, connect(url) as watcher, connect(url, autocommit=False) as builder:
+        conn.execute(f"update pg_index set indisvalid = false {index}")
+        builder.execute("lock table vendor_orders in share update exclusive mode")
+        builder.execute(f"update pg_index set indisvalid = true {index}")
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(conn.execute, f"do $$ begin perform checkout_migration_pin(); {prepare}; end $$")
+            wait_for_waiter(watcher, builder.info.backend_pid)
+            builder.commit()
+            again.result(timeout=30)
+        assert value(watcher, f"select indisvalid from pg_index {index}")
+
+
 # Locks
 
 
