@@ -310,8 +310,8 @@ _SAY_WHERE = "If it is in a schema of its own, pass schema=, or put that schema 
 _HINTS: dict[str | type[CheckoutError], str] = {
     "42501": (
         "The role lacks the right for this call. The owner of the schema gives it by checkout_grant, or by "
-        "checkout_grant_quotes, _orders, _payments, _relay or _operators; to change stock, to purge, to erase and to "
-        "audit are the owner's own (docs/deploying.md)."
+        "checkout_grant_quotes, _orders, _payments, _stock, _relay or _operators; to purge, to erase and to audit are "
+        "the owner's own (docs/deploying.md)."
     ),
     NotInstalled: f"Run `pycheckout migrate`. {_SAY_WHERE}",
     InvalidRequest: "Correct the request and send it again.",

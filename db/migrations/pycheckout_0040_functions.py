@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "7f07abbd3320d18d2b3c82c0e9661d1fda774969819d02c93ff37543089b1483"
+FUNCTIONS_HASH = "15248bf2088bee03281cbb665d3f307017c64bc5d325c7df83a32292e9a43888"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -25,7 +25,7 @@ begin
         values (inventory_lock_product.product_id, 0, 0, clock_timestamp())
             on conflict (product_id) do nothing;
         raise no_data_found;
-      exception when no_data_found then
+      exception when no_data_found or integrity_constraint_violation then   -- or a column of the host wants more
         null;
       end;
     end if;
