@@ -212,7 +212,7 @@ _RESULT: dict[str, Any] = {
             "shipping_tax_cents": 0,
             "adjustments_cents": 0,
             "balance_due_cents": 2260,
-            "refund_due_cents": 0,
+            "refund_due_cents": None,
             "vendor_shipping_line": _VAN,
             "promo": None,
             "warnings": [],

@@ -641,7 +641,7 @@ def test_the_comment_of_each_grant_names_what_it_gives(db):
         db,
         "select scope, array_agg(split_part(object, '(', 1)) as names from checkout_privileges() group by scope",
     )
-    assert len(given) == 6
+    assert len(given) == 7
     for each in given:
         grant = "checkout_grant" if each["scope"] == "checkout" else f"checkout_grant_{each['scope']}"
         [comment] = values(db, "select obj_description(to_regproc(%s), 'pg_proc')", grant)

@@ -245,7 +245,7 @@ def test_what_the_provider_did_not_sign_writes_nothing(shop, put, check_out, tel
     assert shop.post("/payments/events", content=body).status_code == 401
 
     assert recorded() == []
-    assert due(order_of(shop, order)) == ("created_pending", 4579, 4579, 0)
+    assert due(order_of(shop, order)) == ("created_pending", 4579, 4579, None)
 
 
 def test_what_the_shop_cannot_read_is_refused_and_writes_nothing(shop, put, check_out, tell, recorded):

@@ -1,6 +1,6 @@
 -- What a move switched off, it switches on again.
 with calmed as materialized (   -- apart: Citus joins no table with a catalog
-  select unnest(vacuumed) as name from checkout_market where state in ('leaving', 'moving')
+  select vacuumed from checkout_market where state in ('leaving', 'moving')
 )
 select 'server' as subject,
        format('%s is off', name) as problem,
@@ -13,4 +13,4 @@ select class.relname, 'is left out by autovacuum', format('alter table %I reset 
  cross join pg_options_to_table(class.reloptions) as option
  where class.oid in (to_regclass('inventory_items'), to_regclass('inventory_slots'), to_regclass('outbox_events'))
    and option.option_name = 'autovacuum_enabled' and not option.option_value::boolean
-   and not exists (select from calmed where to_regclass(calmed.name) = class.oid)
+   and not exists (select from calmed cross join unnest(calmed.vacuumed) as name where to_regclass(name) = class.oid)

@@ -1,6 +1,6 @@
 -- Whoever reads the keys can make ad tokens. Members of the owner are the owner, and superusers read everything.
 with away as materialized (   -- apart: Citus joins no table with a catalog
-  select from checkout_market where state <> 'selling' or followed_until is not null
+  select state from checkout_market where state <> 'selling' or followed_until is not null
 ),
 of_a_move as (   -- the role that a server comes in as while the market moves, or follows afterwards: of its publication's name
   select role.oid

@@ -7,7 +7,7 @@ remembered as materialized (
   select role_name, role_oid, scope from checkout_roles
 ),
 away as materialized (   -- likewise
-  select from checkout_market where state <> 'selling' or followed_until is not null
+  select state from checkout_market where state <> 'selling' or followed_until is not null
 ),
 of_a_move as (   -- the role that a server comes in as while the market moves, or follows afterwards: of its publication's name
   select role.oid
