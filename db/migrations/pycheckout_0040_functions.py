@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "15248bf2088bee03281cbb665d3f307017c64bc5d325c7df83a32292e9a43888"
+FUNCTIONS_HASH = "cd993465f2d4b96878ec6b3101bbdea0c06786a73ff98980bddd00e6da3ef2c0"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

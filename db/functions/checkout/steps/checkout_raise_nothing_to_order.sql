@@ -3,7 +3,7 @@
 create or replace function checkout_raise_nothing_to_order(cart_id uuid)
 returns void
 language plpgsql
-immutable
+stable
 as $$
 begin
   raise exception 'cart % has no orderable items', checkout_raise_nothing_to_order.cart_id

@@ -6,7 +6,7 @@
 create or replace function checkout_raise_rows(cart_id uuid, table_name text, expected bigint, written bigint)
 returns void
 language plpgsql
-immutable
+stable
 as $$
 begin
   if checkout_raise_rows.cart_id is null then
