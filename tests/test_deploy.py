@@ -35,11 +35,15 @@ def functions(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def role(conn):
-    """role("name"): a role of this test, dropped at the end with all that it was granted."""
+def role(conn, worker_id):
+    """role("name"): a role of this test, dropped at the end with all that it was granted.
+
+    Its name is this process's: another may run the same test on the same server.
+    """
     names = []
 
     def role(name):
+        name = f"{name}_{worker_id}"
         conn.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
         names.append(name)
         return name
@@ -363,7 +367,8 @@ def test_what_a_release_brings_anew_goes_to_who_holds_something_of_its_scope(con
 
     for name, may in ((service, True), (orders, False), (stripped, False)):
         assert [value(conn, MAY, name, f"{each}()") for each in ("checkout_probe", "checkout_privileges")] == [may] * 2
-    conn.execute(f'revoke execute on function checkout_privileges() from {role("x")}, "Service ""x"""')
+    holders = sql.SQL(", ").join(map(sql.Identifier, (role("x"), service)))
+    conn.execute(sql.SQL("revoke execute on function checkout_privileges() from {}").format(holders))
     deploy(conn)
     assert not value(conn, MAY, service, "checkout_privileges()"), "it is new once"
 
@@ -415,7 +420,7 @@ def test_role_that_was_dropped_is_passed_over(conn, role):
     """PF-168"""
     gone, stays = role("pycheckout_test_gone"), role("pycheckout_test_stays")
     conn.execute("select checkout_grant(%s), checkout_grant(%s)", (gone, stays))
-    conn.execute("drop owned by pycheckout_test_gone; drop role pycheckout_test_gone")
+    conn.execute(f"drop owned by {gone}; drop role {gone}")
     conn.execute("drop function checkout_version()")
 
     deploy(conn)
