@@ -127,20 +127,26 @@ def mapping(name: str, value: object) -> Mapping[Any, Any]:
 
 @singledispatch
 def json_value(value: object) -> object:
-    """The JSON of what json itself does not know."""
-    if isinstance(value, ShippingLine):
-        return {name: part for name, part in asdict(value).items() if part is not None}
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise TypeError(f"{value!r:.80} has no time zone")
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        # Not int() of whatever is whole: 1e1000000 would take half a minute.
-        whole = abs(value) < 2**63 and value == value.to_integral_value()
-        return int(value) if whole else float(value)
+    """The JSON of what json itself does not know. A type of ours may register its own."""
     raise TypeError(f"{value!r:.80} has no JSON form")
+
+
+json_value.register(UUID, str)
+json_value.register(ShippingLine, asdict)
+
+
+@json_value.register
+def _(value: datetime) -> str:
+    if value.utcoffset() is None:
+        raise TypeError(f"{value!r:.80} has no time zone")
+    return value.isoformat()
+
+
+@json_value.register
+def _(value: Decimal) -> int | float:
+    # Not int() of whatever is whole: 1e1000000 would take half a minute.
+    whole = abs(value) < 2**63 and value == value.to_integral_value()
+    return int(value) if whole else float(value)
 
 
 _encoder = json.JSONEncoder(allow_nan=False, default=json_value)

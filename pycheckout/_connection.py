@@ -43,6 +43,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from . import _frameworks
+from ._conninfo import INSTALLATIONS
 from ._errors import (
     Busy,
     CheckoutError,
@@ -112,11 +113,7 @@ _ROUTED = (
 # What a call names: of a release that is not there, or in a schema that the search_path does not name.
 _LACKING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable)
 _VERSION = "select checkout_version()::text"
-_WHERE = """\
-select coalesce(json_agg(schema.nspname order by schema.nspname), '[]')::text
-  from pg_catalog.pg_proc as function
-  join pg_catalog.pg_namespace as schema on schema.oid = function.pronamespace
- where function.proname = 'checkout_version' and function.pronargs = 0"""
+_WHERE = f"select coalesce(json_agg(schema order by schema), '[]')::text from ({INSTALLATIONS}) as there"
 
 
 class Attempts:

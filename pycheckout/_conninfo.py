@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -35,6 +35,13 @@ select (select namespace.nspname::text
          where routine.oid = to_regprocedure('checkout_version()')
            and namespace.nspname is distinct from current_schema()) as schema
 """
+# The schemas that have pycheckout. From the catalog, which also shows what is in a schema that a role may not use.
+INSTALLATIONS: LiteralString = """\
+select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'usage') as usable,
+       pg_get_userbyid(routine.proowner)::text as owner
+  from pg_catalog.pg_proc as routine
+  join pg_catalog.pg_namespace as namespace on namespace.oid = routine.pronamespace
+ where routine.proname = 'checkout_version' and routine.pronargs = 0"""
 _UNKNOWN_HOST = re.compile("failed to resolve host|could not translate host name")
 
 

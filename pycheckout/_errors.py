@@ -441,9 +441,7 @@ def not_installed(
     elif installed is None and elsewhere:
         [first, *others] = elsewhere
         message = "pycheckout is in no schema of the search_path: it is in schema " + ", ".join(elsewhere)
-        hint = f"Pass schema={first!r}, or put it on the search_path."
-        if others:
-            hint = f"Pass the one that is meant, as schema={first!r}, or put it on the search_path."
+        hint = f"Pass {'the one that is meant, as ' if others else ''}schema={first!r}, or put it on the search_path."
     elif installed is None:
         message = (
             "pycheckout is not installed in this database, or not in a schema of the "

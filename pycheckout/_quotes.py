@@ -217,9 +217,7 @@ def _check_whole(path: str, part: object, *names: str, is_required: bool = False
             raise to.invalid(f"{path}.{name}", "is required")
 
 
-@to.json_value.register
-def _(quote: Quote) -> object:
-    return quote.to_json()
+to.json_value.register(Quote, Quote.to_json)
 
 
 def _told(group: VendorGroup, *, tax_included: bool) -> VendorGroup:

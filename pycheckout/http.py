@@ -671,17 +671,14 @@ def _is_async(pool: Pool | AsyncPool) -> TypeGuard[AsyncPool]:
     return isinstance(pool, AbstractAsyncContextManager)
 
 
-async def _shipping_line(
-    callback: ShippingCallback | None, store: UUID, body: CheckoutRequest
-) -> Mapping[str, Any] | None:
+async def _shipping_line(callback: ShippingCallback | None, store: UUID, body: CheckoutRequest) -> _Line:
     if body.shipping_line is None:
         return None
     if callback is None:
         return asdict(body.shipping_line)
-    line: Any = await run_in_threadpool(callback, store, body)
-    if isawaitable(line):
-        line = await line
-    return asdict(line) if isinstance(line, ShippingLine) else line
+    answer: Any = await run_in_threadpool(callback, store, body)
+    line: _Line = await answer if isawaitable(answer) else answer
+    return line
 
 
 def _is_the_callbacks(exc: InvalidRequest) -> bool:

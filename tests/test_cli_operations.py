@@ -395,17 +395,15 @@ def test_orders_expire_once_and_get_more_time(run, answer, db, add_cart, checkou
     assert values(db, "select id::text from vendor_orders where status = 'expired'") == [orders[2]]
 
 
-def said(refused):
-    """Standard error without the frame that is drawn around it."""
+def wrong_usage(refused):
+    """What is said of it, without the frame that is drawn around it."""
+    assert (refused.returncode, refused.stdout) == (2, "")
     return " ".join(refused.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("time", ["soon", "0s", "-1s", "5w", "30", "1 s", "1e3s", "999999999d", "none"])
 def test_a_time_that_is_none_is_wrong_usage(run, time):
-    refused = run("expire", f"--every={time}")
-
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in said(refused)
+    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in wrong_usage(run("expire", f"--every={time}"))
 
 
 @pytest.mark.parametrize(
@@ -418,10 +416,7 @@ def test_a_time_that_is_none_is_wrong_usage(run, time):
 )
 @pytest.mark.parametrize("amount", ["9.49", "9,49", "USD", "", "1" * 5000])
 def test_an_amount_is_in_minor_units(options, amount):
-    refused = run_command(*options, amount)
-
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "a whole number of minor units (cents), such as 949 for 9.49" in said(refused)
+    assert "a whole number of minor units (cents), such as 949 for 9.49" in wrong_usage(run_command(*options, amount))
 
 
 @pytest.mark.parametrize(
@@ -441,10 +436,9 @@ def test_an_amount_is_in_minor_units(options, amount):
 )
 @pytest.mark.parametrize("moment", ["tomorrow", "12:00", "2026-02-30", ""])
 def test_a_moment_is_asked_for_by_an_example(options, moment):
-    refused = run_command(*options, moment)
-
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "a date, or a date and time, in UTC, such as 2026-12-31 or 2026-12-31T18:00:00" in said(refused)
+    assert "a date, or a date and time, in UTC, such as 2026-12-31 or 2026-12-31T18:00:00" in wrong_usage(
+        run_command(*options, moment)
+    )
 
 
 @pytest.mark.parametrize(
@@ -459,9 +453,7 @@ def test_a_moment_is_asked_for_by_an_example(options, moment):
     ids=lambda options: options[-1],
 )
 def test_every_time_has_a_unit(options):
-    refused = run_command(*options, "30")
-
-    assert (refused.returncode, refused.stdout) == (2, "") and "a time with its unit" in refused.stderr
+    assert "a time with its unit" in wrong_usage(run_command(*options, "30"))
 
 
 def test_looks_go_on_until_sigterm(dsn, db, add_cart, checkout_sql):

@@ -57,7 +57,7 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 def time_option(
     help: str,
     *,
-    default: str | None = None,
+    default: timedelta | None = None,
     least: timedelta = timedelta(0),
     most: timedelta = timedelta(days=366),
     none: bool = False,
@@ -77,7 +77,9 @@ def time_option(
             )
         return span
 
-    return typer.Option(parser=parsed, metavar="TIME", help=help, show_default=default or False)
+    return typer.Option(
+        parser=parsed, metavar="TIME", help=help, show_default=False if default is None else _written(default)
+    )
 
 
 def _written(span: timedelta) -> str:

@@ -18,13 +18,10 @@ from .._migrate import _parameters
 from ._app import AGAIN, FAILED
 from ._printing import stderr
 
-# From the catalog, which also shows what is in a schema that a role may not use.
-_OWNER = """
-select pg_get_userbyid(routine.proowner)::text as owner,
-       format('select %%I.%%I(%%L);', namespace.nspname, %(grant)s::text, %(role)s::text) as call
-  from pg_proc as routine
-  join pg_namespace as namespace on namespace.oid = routine.pronamespace
- where routine.proname = 'checkout_version' and namespace.nspname = coalesce(%(schema)s, current_schema())
+_OWNER = f"""
+select there.owner, format('select %%I.%%I(%%L);', there.schema, %(grant)s::text, %(role)s::text) as call
+  from ({_conninfo.INSTALLATIONS}) as there
+ where there.schema = coalesce(%(schema)s, current_schema())
 """
 
 

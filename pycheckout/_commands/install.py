@@ -164,7 +164,7 @@ def rollback_command(
 def doctor(
     places: Sequence[Place],
     backlog: Annotated[
-        timedelta, time_option("How long an event may wait to be published.", default="15m")
+        timedelta, time_option("How long an event may wait to be published.", default=_doctor.BACKLOG)
     ] = _doctor.BACKLOG,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
 ) -> None:

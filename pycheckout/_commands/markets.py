@@ -17,6 +17,8 @@ from ._options import Json, MarketsFile, time_option
 from ._printing import progress, stderr, telling
 from ._session import refusals
 
+_WAY_BACK = timedelta(days=1)
+
 market_group = command_group("market", INSTALL, "A market, and the server that it is on.")
 
 TheMarket = Annotated[str, typer.Argument(metavar="MARKET", help="Its name in the map.")]
@@ -60,11 +62,11 @@ def market_move(
         timedelta | None,
         time_option(
             "How long the source is to follow the target afterwards, so that the market can come back; or `none`.",
-            default="1d",
+            default=_WAY_BACK,
             least=timedelta(milliseconds=100),
             none=True,
         ),
-    ] = timedelta(days=1),
+    ] = _WAY_BACK,
     tries: Annotated[int, typer.Option("--tries", metavar="N", min=1, help="Attempts to freeze the market.")] = 20,
     max_wal: Annotated[
         float, typer.Option("--max-wal", metavar="GB", min=0.001, help="WAL that a server may keep for the move.")

@@ -19,6 +19,7 @@ from ._places import Place, in_markets, worst
 from ._printing import lacking, stderr, telling
 from ._session import refusals
 
+_LEASE, _POLL, _PATIENCE = timedelta(seconds=30), timedelta(seconds=1), timedelta(minutes=1)
 _PAUSE = 30.0  # seconds before a market that cannot be relayed is tried again
 
 
@@ -43,20 +44,20 @@ def relay(
         timedelta,
         time_option(
             "How soon the events of a relay that died are free.",
-            default="30s",
+            default=_LEASE,
             least=timedelta(seconds=1),
             most=timedelta(days=1),
         ),
-    ] = timedelta(seconds=30),
+    ] = _LEASE,
     poll: Annotated[
         timedelta,
-        time_option("The time between looks at an idle outbox.", default="1s", least=timedelta(milliseconds=10)),
-    ] = timedelta(seconds=1),
+        time_option("The time between looks at an idle outbox.", default=_POLL, least=timedelta(milliseconds=10)),
+    ] = _POLL,
     max_attempts: Annotated[int, typer.Option(metavar="N", min=1, help="Attempts before an event is parked.")] = 12,
     drain: Annotated[bool, typer.Option("--drain", help="End once nothing is due.")] = False,
     timeout: Annotated[
-        timedelta, time_option("How long --drain goes on without publishing anything.", default="1m")
-    ] = timedelta(minutes=1),
+        timedelta, time_option("How long --drain goes on without publishing anything.", default=_PATIENCE)
+    ] = _PATIENCE,
     listen: Annotated[
         str | None,
         typer.Option(

@@ -25,6 +25,7 @@ from ._places import Place, at_each, in_market, in_markets, worst
 from ._printing import lacking, progress, telling, wide_console
 from ._session import connected
 
+_EVERY = timedelta(seconds=2)
 _TABLE_ROWS = 1000  # of an audit's findings; --json shows all
 
 
@@ -119,9 +120,9 @@ def top(
     every: Annotated[
         timedelta,
         time_option(
-            "The time between two looks.", default="2s", least=timedelta(milliseconds=200), most=timedelta(hours=1)
+            "The time between two looks.", default=_EVERY, least=timedelta(milliseconds=200), most=timedelta(hours=1)
         ),
-    ] = timedelta(seconds=2),
+    ] = _EVERY,
     once: Annotated[bool, typer.Option("--once", help="Look once; so it is where the output is no terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
 ) -> None:

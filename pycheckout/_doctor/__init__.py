@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from .._conninfo import in_schema
+from .._conninfo import INSTALLATIONS, in_schema
 from .._errors import version_numbers
 from .._migrate import pending_migrations, preflight
 from .._release import deployment, release
@@ -59,14 +59,23 @@ _HAS = """
 select to_regclass(quote_ident(current_schema()) || '.checkout_functions') is not null as functions,
        to_regprocedure('checkout_privileges()') is not null as privileges
 """
-_INSTALLATIONS = """
-select namespace.nspname::text as schema, has_schema_privilege(namespace.oid, 'usage') as usable,
-       pg_get_userbyid(routine.proowner)::text as owner
-  from pg_proc as routine
-  join pg_namespace as namespace on namespace.oid = routine.pronamespace
- where routine.proname = 'checkout_version'
- order by usable, schema
-"""
+# For the checks that say {of_a_move}: the role that a server comes in as while the market moves, or follows afterwards.
+# It has the name of its publication.
+_OF_A_MOVE = """\
+away as materialized (   -- apart: Citus joins no table with a catalog
+  select state from checkout_market where state <> 'selling' or followed_until is not null
+),
+of_a_move as (
+  select role.oid
+    from pg_roles as role
+   where starts_with(role.rolname, 'pycheckout_move_')
+     and exists (select from away)
+     and exists (select from pg_publication as publication
+                   join pg_publication_rel as member on member.prpubid = publication.oid
+                   join pg_class as class on class.oid = member.prrelid
+                  where publication.pubname = role.rolname
+                    and class.relnamespace = quote_ident(current_schema())::regnamespace)
+)"""
 BACKLOG = timedelta(minutes=15)
 
 _RELEASE = "select version, hash from checkout_releases order by id desc limit 1"
@@ -98,6 +107,7 @@ def findings(
             # Without what it asks, the functions are outdated: a finding already.
             if check not in ("missing_grant", "tables_open") or has["privileges"]:
                 query = (Path(__file__).parent / f"{check}.sql").read_bytes()
+                query = query.replace(b"{of_a_move}", _OF_A_MOVE.encode())
                 params = {"backlog": backlog} if b"%(backlog)s" in query else None
                 found += (Finding(check=check, **row) for row in conn.execute(query, params).fetchall())
         return found
@@ -105,7 +115,7 @@ def findings(
 
 def installations(conn: psycopg.Connection[dict[str, Any]]) -> list[dict[str, Any]]:
     """The schemas of the database that have pycheckout: `schema`, its `owner`, and whether it is `usable`."""
-    return conn.execute(_INSTALLATIONS).fetchall()
+    return conn.execute(f"{INSTALLATIONS} order by usable, schema").fetchall()
 
 
 def _missing(conn: psycopg.Connection[dict[str, Any]]) -> Finding:

@@ -6,19 +6,7 @@ with made as materialized (   -- apart, as the next: Citus joins no table with a
 remembered as materialized (
   select role_name, role_oid, scope from checkout_roles
 ),
-away as materialized (   -- likewise
-  select state from checkout_market where state <> 'selling' or followed_until is not null
-),
-of_a_move as (   -- the role that a server comes in as while the market moves, or follows afterwards: of its publication's name
-  select role.oid
-    from pg_roles as role
-   where starts_with(role.rolname, 'pycheckout_move_')
-     and exists (select from away)
-     and exists (select from pg_publication as publication
-                   join pg_publication_rel as member on member.prpubid = publication.oid
-                   join pg_class as class on class.oid = member.prrelid
-                  where publication.pubname = role.rolname and class.relnamespace = quote_ident(current_schema())::regnamespace)
-),
+{of_a_move},
 ours as (
   select class.oid, class.relname::text as name, class.relowner, class.relacl
     from pg_class as class
