@@ -43,7 +43,7 @@ def order(buyer_store_id: str, idempotency_key: str, body: dict) -> pycheckout.C
     """The checkout and the service's own row, in one transaction."""
     with transaction.atomic():
         result = pycheckout.execute(
-            connection.connection,  # psycopg's own, in the transaction that atomic() is about to begin
+            connection,
             buyer_store_id=buyer_store_id,
             cart_id=body["cart_id"],
             idempotency_key=idempotency_key,

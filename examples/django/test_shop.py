@@ -29,7 +29,7 @@ def this_tests_database(pycheckout_dsn):
 
 
 @pytest.fixture
-def post(pycheckout_cart):
+def post():
     def post(cart, key="k1", note="ring twice"):
         request = cart.request()
         body = {"cart_id": str(cart.id), "note": note, "payment_method": "ach"}
@@ -68,13 +68,13 @@ def test_the_checkout_belongs_to_the_transaction_whichever_statement_is_first(py
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         if first_statement == "another":
             shop.DeliveryNote.objects.create(cart_id=cart.id, note="first")
-        pycheckout.execute(connection.connection, **cart.request())
+        pycheckout.execute(connection, **cart.request())
         assert rows() == (0, 0)
         raise ZeroDivisionError
 
     assert rows() == (0, 0)
     with transaction.atomic():
-        pycheckout.execute(connection.connection, **cart.request())
+        pycheckout.execute(connection, **cart.request())
     assert rows() == (2, 0)
 
 
@@ -83,7 +83,7 @@ def test_a_refusal_in_a_nested_block_leaves_the_outer_one_usable(pycheckout_cart
 
     with transaction.atomic():
         with pytest.raises(pycheckout.InsufficientInventory), transaction.atomic():
-            pycheckout.execute(connection.connection, **cart.request(), reservation_policy="all")
+            pycheckout.execute(connection, **cart.request(), reservation_policy="all")
         shop.DeliveryNote.objects.create(cart_id=cart.id, note="sold out")
 
     assert rows() == (0, 1)

@@ -23,8 +23,7 @@ class DeliveryNote(Base):
 
 def checkout(session: Session, note: str = "", **request: Any) -> pycheckout.CheckoutResult:
     """The checkout and the service's own row, in the session's transaction."""
-    conn: Any = session.connection().connection.driver_connection  # psycopg's own
-    result = pycheckout.execute(conn, **request)
+    result = pycheckout.execute(session, **request)
     if not result.replayed:
         session.add(DeliveryNote(cart_id=result.cart_id, note=note))
     return result
