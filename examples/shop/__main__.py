@@ -57,7 +57,7 @@ def run(stack: ExitStack, port: int, once: bool) -> None:
     shop = stack.enter_context(
         program("-m", "uvicorn", "examples.shop.app:app", "--port", str(port), "--log-level", "warning", **env)
     )
-    until(lambda: json.load(urlopen(f"{url}/health", timeout=5)), shop)
+    until(lambda: json.load(urlopen(f"{url}/readyz", timeout=5)), shop)
     print(f"The shop is at {url}, its database at {dsn}", flush=True)
     expire = (*pycheckout_command, "expire", "--every", "1s")
     stack.enter_context(program(*expire, PYCHECKOUT_DATABASE_URL=as_expiry))

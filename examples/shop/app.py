@@ -1,4 +1,4 @@
-"""The shop over HTTP: products, quotes, ads, payments and stock are its own, checkout and orders are pycheckout's.
+"""The shop over HTTP: products, quotes, ads, payments and stock are its own; checkout, orders, health are pycheckout's.
 
     SHOP_DATABASE_URL=postgresql://... SHOP_AD_SECRET=<hex> SHOP_PAYMENT_SECRET=<hex> uvicorn examples.shop.app:app
 
@@ -13,12 +13,12 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, Field
 
 from pycheckout import ActiveCart, AsyncCheckout, CheckoutResult, InvalidRequest, ShippingLine, StockLevel
-from pycheckout.http import CheckoutRequest, checkout_router, install_error_handlers, order_router
+from pycheckout.http import CheckoutRequest, checkout_router, health_router, install_error_handlers, order_router
 
 from . import ads, payments, quotes
 from .auth import Buyer, Vendor, buyer, party
@@ -69,17 +69,8 @@ app.include_router(
     checkout_router(buyer=buyer, pool=pool, shipping_line=shipping_line, expires_in=PAY_WITHIN, on_checkout=remember)
 )
 app.include_router(order_router(party=party, pool=pool))
+app.include_router(health_router(pool=pool))
 install_error_handlers(app)  # for the routes below
-
-
-@app.get("/health")
-async def health(pool: Pool) -> dict[str, str]:
-    try:
-        async with pool.connection(timeout=1) as conn:
-            await conn.execute("select")
-    except OperationalError:
-        raise HTTPException(503, "no database") from None
-    return {"status": "ok"}
 
 
 @app.get("/products")

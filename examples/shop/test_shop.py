@@ -500,7 +500,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing(port, number):
             line = shop.stdout.readline()
             assert line, told
             told += line
-        assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         assert len(httpx.get(f"http://127.0.0.1:{port}/products").json()) == 3
     finally:
         shop.send_signal(number)
@@ -508,4 +508,4 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing(port, number):
 
     assert shop.returncode == 0, rest
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/health")
+        httpx.get(f"http://127.0.0.1:{port}/livez")
