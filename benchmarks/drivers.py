@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 import pycheckout
-from benchmarks import ids, neworder, psycopg_programs, scripts
+from benchmarks import ids, loads, neworder, orm_programs, psycopg_programs, scripts
 from benchmarks.loads import ADDRESS, Shape
 from benchmarks.rules import Request
 from benchmarks.server import FORK
@@ -163,14 +162,7 @@ class Program:
 
     def _one(self, task: Task, connection: Any, turn: int, client: int) -> None:
         number = task.first + turn * task.clients + client
-        request = Request(
-            buyer_store_id=ids.uuid(number, ids.BUYER),
-            cart_id=ids.uuid(number, ids.CART),
-            idempotency_key=f"k{number}",
-            shipping_address=ADDRESS,
-            payment_method="ach",
-        )
-        self.checkout(connection, request)
+        self.checkout(connection, Request(**loads.request(number)))
 
 
 def _received(end: Any) -> Any:
@@ -206,12 +198,9 @@ DRIVERS: dict[str, Driver] = {
     "psycopg": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout),
     "psycopg-pipelined": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout_pipelined),
     "psycopg-naive": Program(connect=psycopg_programs.connect, checkout=psycopg_programs.checkout_naive),
+    "orm": Program(connect=orm_programs.connect, checkout=orm_programs.checkout),
+    "orm-naive": Program(connect=orm_programs.connect, checkout=orm_programs.checkout_naive),
 }
-with suppress(ImportError):  # SQLAlchemy is no dependency of the tests
-    from benchmarks import orm_programs
-
-    DRIVERS["orm"] = Program(connect=orm_programs.connect, checkout=orm_programs.checkout)
-    DRIVERS["orm-naive"] = Program(connect=orm_programs.connect, checkout=orm_programs.checkout_naive)
 TITLES = {
     "function": "checkout_execute, from pgbench",
     "execute": "checkout_execute, by pycheckout.execute",
@@ -228,7 +217,7 @@ TITLES = {
 }
 # Those that take carts, and leave the rows of a checkout.
 CHECKOUTS = [name for name in TITLES if name not in ("simple-update", "bare-update", "new-order")]
-# Those that are scripts of pgbench.
+# Those that pgbench runs.
 PGBENCH = ["function", "floor", "floor-pipelined", "simple-update", "bare-update", "new-order"]
 # Those whose tables are their own.
 OWN_TABLES = ["simple-update", "new-order"]

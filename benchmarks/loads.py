@@ -26,6 +26,17 @@ ADDRESS = {"line1": "12 Main Street", "city": "Tulsa", "state": "OK", "country":
 FULL_BASKETS = 60_000  # of the full data set, by arrival: more than a run takes
 
 
+def request(number: int) -> dict[str, Any]:
+    """What checks cart `number` out: arguments of `pycheckout.execute`."""
+    return {
+        "buyer_store_id": ids.uuid(number, ids.BUYER),
+        "cart_id": ids.uuid(number, ids.CART),
+        "idempotency_key": f"k{number}",
+        "shipping_address": ADDRESS,
+        "payment_method": "ach",
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Carts of `vendors` x `lines` lines; with `baskets`, real ones of the sample or the full data set instead.

@@ -120,16 +120,6 @@ class Callers:
                 time.sleep(max(min(wait, self._until - time.time()), 0))
 
 
-def _request(number: int) -> dict[str, Any]:
-    return {
-        "buyer_store_id": ids.uuid(number, ids.BUYER),
-        "cart_id": ids.uuid(number, ids.CART),
-        "idempotency_key": f"k{number}",
-        "shipping_address": ADDRESS,
-        "payment_method": "ach",
-    }
-
-
 def _by_calls(dsn: str, way: Way, callers: int, ready: Any) -> Iterator[Callable[[], Callable[[int], str]]]:
     size = callers if way.sessions is None else way.sessions // PROCESSES
     pool = ConnectionPool(
@@ -141,7 +131,7 @@ def _by_calls(dsn: str, way: Way, callers: int, ready: Any) -> Iterator[Callable
 
     def call(number: int) -> str:
         try:
-            checkout.execute(**_request(number), timeout=way.timeout)
+            checkout.execute(**loads.request(number), timeout=way.timeout)
         except pycheckout.CheckoutError as error:
             return f"{error.code} {error.sqlstate or 'pool'}"
         return "ordered"

@@ -42,8 +42,8 @@ class Load:
     title: str
     contenders: list[Contender]
     quick: bool = True  # whether it is part of a run of minutes
-    # Where a rate is followed over time: how many rounds, and how long each; else as long as the run says.
     waits: bool = False  # whether it is watched what sessions wait for
+    # Where a rate is followed over time: how many rounds, and how long each; else as long as the run says.
     rounds: int | None = None
     seconds: int | None = None
 

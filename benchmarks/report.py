@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drivers import TITLES
+from benchmarks.plan import RIVALS
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "benchmarks" / "results.json"
@@ -201,11 +202,8 @@ def targets_text(results: Results) -> str:
     return table(["target", "wanted", "found", ""], rows)
 
 
-RIVALS = ["psycopg-pipelined", "psycopg", "psycopg-naive", "orm", "orm-naive"]
-
-
 def gains(results: Results) -> str:
-    """What a reader gets, in two sentences; empty unless both loads were run."""
+    """What a reader gets, a sentence a line; empty unless `uniform` and `delay-1` were run."""
     execute = Find("execute")
     near, far = _found(results, "uniform", execute), _found(results, "delay-1", execute)
     times = {rival: _ratio(results, "uniform", execute, Find(rival)) for rival in RIVALS}

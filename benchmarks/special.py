@@ -1,4 +1,4 @@
-"""Loads of one session each: what a line costs, what 10,000 checkouts leave behind, where the time of one goes."""
+"""Loads without contenders: lines, memory and disk, where the time of a checkout goes, a client's CPU, a rush."""
 
 from __future__ import annotations
 
@@ -116,14 +116,7 @@ def client(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
         for number in range(warm + calls):
             if number == warm:
                 began = time.process_time()
-            pycheckout.execute(
-                pool,
-                buyer_store_id=ids.uuid(number, ids.BUYER),
-                cart_id=ids.uuid(number, ids.CART),
-                idempotency_key=f"k{number}",
-                shipping_address=ADDRESS,
-                payment_method="ach",
-            )
+            pycheckout.execute(pool, **loads.request(number))
         took = time.process_time() - began
     _drop(embedded, name)
     return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": round(took / calls * 1000, 4)}

@@ -14,12 +14,12 @@ from psycopg.rows import dict_row, scalar_row
 
 from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, pinned, report, watching
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
+from benchmarks.plan import RIVALS
 from benchmarks.rules import Refused, Request
 from checks import values
 from pycheckout._embedded import embedded_server
 
 CARTS = 4
-PROGRAMS = ["psycopg", "psycopg-pipelined", "psycopg-naive", "orm", "orm-naive"]
 
 
 @pytest.fixture
@@ -116,8 +116,6 @@ def _driver(name):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_driver_leaves_the_rows_of_the_function(driver, shape, run, db):
     """Every column of every row, payloads included but for the floor's; then the audit looks at stock and the rest."""
-    if driver.startswith("orm"):
-        pytest.importorskip("sqlalchemy")
     if driver in FLOORS and shape == "baskets":
         pytest.skip("the floor knows made-up carts alone")
     templates, _ = loads.prepare(db, SHAPES[shape])
@@ -149,27 +147,16 @@ def test_a_driver_leaves_the_rows_of_the_function(driver, shape, run, db):
         assert db.execute("select from order_line_items where notes = 'insufficient_inventory'").fetchall()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", RIVALS)
 def test_a_program_replays_and_refuses(name, dsn, db):
     """What makes it slower than a program without checks is really there."""
-    if name.startswith("orm"):
-        pytest.importorskip("sqlalchemy")
     program = DRIVERS[name]
     conn = program.connect(dsn)
     loads.prepare(db, loads.Shape())
     loads.seed(db, loads.Shape(), 0, 6)
 
     def request(number, **other):
-        return Request(
-            **{
-                "buyer_store_id": ids.uuid(number, ids.BUYER),
-                "cart_id": ids.uuid(number, ids.CART),
-                "idempotency_key": f"k{number}",
-                "shipping_address": loads.ADDRESS,
-                "payment_method": "ach",
-            }
-            | other
-        )
+        return Request(**loads.request(number) | other)
 
     def refusal(request):
         with pytest.raises(Refused) as refused:
