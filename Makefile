@@ -128,7 +128,8 @@ release:
 	@$(MAKE) --no-print-directory $(VENV)/dev
 	@$(BIN)/python tests/release.py $(ARGS)
 
-# What they measure is in docs/performance.md, which they write anew; ARGS='--only uniform delay' for some loads alone.
+# The first two write docs/performance.md and the figures of docs/operations.md anew, the third, with ARGS=--write, its
+# tables there.
 .PHONY: bench bench-full overload
 bench: $(VENV)/bench
 	@$(BIN)/python -m benchmarks.run $(ARGS)
