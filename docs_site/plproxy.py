@@ -89,7 +89,7 @@ def written(conn: psycopg.Connection[Any]) -> str:
     parts = [_HEAD]
     for name, arguments, result, names in conn.execute(_FUNCTIONS).fetchall():
         returns = re.sub(r"^(?:\w+\.)?inventory_levels$", f"TABLE({level})", result)
-        # An argument's name may be a column of the answer's: PL/pgSQL of old minds, PL/Proxy does not know.
+        # An argument may share its name with a column of the answer: PL/Proxy takes that, PL/pgSQL would not.
         rows = returns.startswith("TABLE")
         call = f"{name}({', '.join(names)})"
         parts.append(

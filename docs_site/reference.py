@@ -1,8 +1,9 @@
 """Write the pages of docs/ that repeat what stands elsewhere: `make docs-reference`.
 
 reference-sql.md and entities.md come from the comments and the catalogue of a migrated database, reference-python.md
-from the docstrings, events/README.md from the schemas beside it, deploy/plproxy.sql from the signatures. The text is
-the same on every PostgreSQL and Python that is supported: `tests/test_docs.py` and `tests/test_plproxy.py` compare it.
+from the docstrings, quote.schema.json from the classes of a quote, events/README.md from the schemas beside it,
+deploy/plproxy.sql from the signatures. The text is the same on every PostgreSQL and Python that is supported:
+`tests/test_docs.py` and `tests/test_plproxy.py` compare it.
 """
 
 from __future__ import annotations
@@ -728,7 +729,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-# Without NOT NULL constraints, which PostgreSQL 18 names and earlier ones do not: columns say it.
 _FUNCTIONS = """
 select routine.proname::text as name,
        pg_get_function_result(routine.oid) as result,
@@ -766,6 +766,7 @@ select class.relname::text as table, attribute.attname::text as name,
    and class.relkind in ('r', 'p', 'v') and class.relname !~ '^_?yoyo_'
  order by class.relname::text collate "C", attribute.attnum
 """
+# Without NOT NULL constraints, which PostgreSQL 18 names and earlier ones do not: columns say it.
 _CONSTRAINTS = """
 select class.relname::text as table, con.conname::text as name, con.contype::text as type,
        pg_get_constraintdef(con.oid, true) as definition,
