@@ -3,8 +3,8 @@
     python tests/failover.py [--times 20] [--orders 400] [--only synchronous] [--set NAME=VALUE ...]
 
 The callers keep books of what they were answered. Afterwards the promoted server is counted against them, by queries
-that share nothing with checkout_audit(); the audit is run as well. Exit status 1 if an order that was answered is not
-there once, of a synchronous standby. Of an asynchronous one, what is lost is counted and told.
+that share nothing with checkout_audit(); the audit is run as well. Exit status 1 if anything is wrong there, or if an
+order that was answered is not, of a synchronous standby. Of an asynchronous one, what is lost is counted and told.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Pair:
     standby_port: int
     bindir: Path
 
-    def dsn(self, port: int | None = None) -> str:
-        """A database of the standby, or through a port of the way to the primary."""
-        return make_conninfo(self.primary.dsn(), port=port or self.standby_port)
+    def dsn(self) -> str:
+        """The database at the standby."""
+        return make_conninfo(self.primary.dsn(), port=self.standby_port)
 
     def both(self, port: int) -> str:
         """The URL that a service has: the way to the primary, and the standby."""
