@@ -10,7 +10,7 @@ in a load, in this order, since full-page images after a checkpoint would hide e
 4. all carts are quoted, hence on pages younger than the checkpoint; vacuum, analyze;
 5. the rounds. Of each run the first seconds are not counted, in which new sessions plan their statements;
 6. one client alone, counted: statements, buffers, WAL;
-7. checkout_audit() on every database.
+7. checkout_audit() on every database but those that plan.py leaves out.
 
 Results go into a JSON file, load by load: those not run keep what they had.
 """
