@@ -208,7 +208,7 @@ def run(
                             attempts.of_the_host = False
                         return answer
                 except _LACKING as exc:
-                    if failed_inside(exc):
+                    if attempts.of_the_host or failed_inside(exc):
                         raise
                     free = _is_free(connection)
                     version = _version(connection) if free else None
@@ -257,7 +257,7 @@ async def run_async(
                                 attempts.of_the_host = False
                             return answer
                     except _LACKING as exc:
-                        if failed_inside(exc):
+                        if attempts.of_the_host or failed_inside(exc):
                             raise
                         free = _is_free(connection)
                         version = await _version_async(connection) if free else None

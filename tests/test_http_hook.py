@@ -93,9 +93,10 @@ def test_exception_of_the_hook_rolls_the_checkout_back_and_goes_to_the_hosts_han
     assert notes() == (0, 0)
 
 
-def test_error_of_the_hosts_statement_is_the_hosts(served, add_cart, notes):
-    """A broken constraint of its own table says nothing of the cart."""
-    api, cart = served(lambda result: [("insert into delivery_notes values (%s, null)", result.cart_id)]), add_cart()
+@pytest.mark.parametrize("statement", ["insert into delivery_notes values (%s, null)", "select from nothing where %s"])
+def test_error_of_the_hosts_statement_is_the_hosts(served, add_cart, notes, statement):
+    """A broken constraint of its own table says nothing of the cart, nor a missing one of the installation."""
+    api, cart = served(lambda result: [(statement, result.cart_id)]), add_cart()
 
     answer = api.post(cart)
 
