@@ -95,6 +95,18 @@ def test_audit_shows_what_is_broken_and_exits_with_3(run, dsn, db, add_cart, che
     assert [json.loads(line)["invariant"] for line in machine.stdout.splitlines()] == ["intent_is_order_total"]
 
 
+@pytest.mark.breaks_invariants
+def test_audit_shows_a_finding_of_which_a_value_is_null(run, dsn, db, add_cart, checkout):
+    checkout(db, add_cart(vendors=1))
+    db.execute("set session_replication_role = replica")
+    db.execute("update cart_records set checkout_group_id = null")
+
+    shown = run("audit", "--database", dsn)
+
+    assert shown.returncode == 3, shown.stderr
+    assert "order_has_the_anchor_of_its_cart" in shown.stdout
+
+
 @pytest.mark.parametrize("source", ["file", "environment"])
 def test_a_signing_key_comes_from_a_file_or_the_environment_and_verifies_tokens(run, dsn, db, tmp_path, source):
     secret = "a secret of more than thirty-two bytes"

@@ -60,7 +60,7 @@ def audit(
                     with printing:
                         typer.echo(json.dumps(place.beside(row)))
                 elif count <= _TABLE_ROWS:
-                    table.add_row(*map(escape, row.values()))
+                    table.add_row(*(escape(value or "") for value in row.values()))
         return count, table
 
     codes = []
