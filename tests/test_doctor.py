@@ -442,11 +442,12 @@ def test_a_member_of_a_service_role_does_not_get_its_lock_timeout(doctor, mended
     mended(found)
 
 
-def test_a_lock_timeout_of_the_database_is_one(doctor, db, new_role):
+@pytest.mark.parametrize("setting", ["3s", "0.5s"])
+def test_a_lock_timeout_of_the_database_is_one(doctor, db, new_role, setting):
     role = new_role()
     db.execute("select checkout_grant(%s)", (role,))
     db.execute(f"alter role {role} in database {db.info.dbname} reset lock_timeout")
-    db.execute(f"alter database {db.info.dbname} set lock_timeout = '3s'")
+    db.execute(f"alter database {db.info.dbname} set lock_timeout = '{setting}'")
 
     assert doctor() == []
 

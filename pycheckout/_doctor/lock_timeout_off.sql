@@ -24,5 +24,5 @@ select login.rolname as subject,
          -- the server's, unless a setting of this session hides it
          (select reset_val from pg_settings
            where name = 'lock_timeout' and source in ('default', 'configuration file', 'command line')),
-         '0') ~ '^ *0'
+         '0') ~ '^[ 0.]*[a-z]* *$'   -- 0, 0ms; not 0.5s
  order by login.rolname
