@@ -383,6 +383,8 @@ def responses(document: Callable[..., dict[str, Any]], *which: int | str) -> dic
 def order_responses(document: Callable[..., dict[str, Any]], *which: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route for orders; what they answer, their model says."""
     of_orders = {
+        400: ("The body is not JSON", ("malformed_json",)),
+        401: ("Whoever asks is not known", ("unauthorized",)),
         403: ("Whoever asks may not", ("forbidden",)),
         404: ("Whoever asks has no such order, or the order no such line", ("order_not_found", "unknown_market")),
         409: (
