@@ -67,7 +67,7 @@ class Fleet:
         leaves = leaves or next(name for name in self.databases if name != to)
         source, target = (Place(name=name, database=self.databases[name]) for name in (leaves, to))
         options = {"pause": (0.01, 0.05), "frozen": 10.0} | options
-        move = Move("ok", SCHEMA, source, target, Options(**options))
+        move = Move(SCHEMA, source, target, Options(**options))
         if dies_at is not None:
 
             def told(step: str) -> None:

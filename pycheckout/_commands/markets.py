@@ -212,4 +212,4 @@ def _moving(
         hint = "the map has the market there: say --from, if it is on another server"
         raise typer.BadParameter(hint, param_hint="--to")
     source, target = (_move.Place(name=server, database=known.servers[server]) for server in (leaves, to))
-    return _move.Move(name, market.schema, source, target, options or _move.Options())
+    return _move.Move(market.schema, source, target, options or _move.Options())

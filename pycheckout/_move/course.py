@@ -70,9 +70,8 @@ class Moved:
 
 @dataclass
 class Move:
-    """One market, its schema, and the two servers."""
+    """The schema of a market, and the two servers."""
 
-    market: str
     schema: str
     source_place: Place
     target_place: Place
@@ -80,7 +79,7 @@ class Move:
     told: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it begins."""
     progress: Callable[[int, int], None] = lambda done, total: None
-    """Called with tables that are copied, and how many there are."""
+    """Called with what is done of a step, and of how much: tables copied, tables compared, orders audited."""
 
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _frozen_seconds: float | None = field(default=None, init=False)
@@ -429,11 +428,7 @@ class Move:
                 raise
             proven = True
             self._snapshot.rollback()
-
-        def progress(done: int, total: int | None) -> None:
-            self.progress(done, total or 0)
-
-        broken = list(_audit.audit(self.target.conn, None, progress, schema=self.schema))
+        broken = list(_audit.audit(self.target.conn, None, self.progress, schema=self.schema))
         return proven, len(broken)
 
     def _follow(self, epoch: int) -> datetime | None:

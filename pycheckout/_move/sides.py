@@ -77,7 +77,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What one side says of itself. `state`: as in checkout_market; None: there is no such market."""
+    """What one side says of itself.
+
+    `state`: as in checkout_market; foreign: the schema has no such table; None: there is no such schema.
+    """
 
     state: str | None
     epoch: int = 0
