@@ -90,8 +90,8 @@ def show(
             owner = "select buyer_store_id::text as buyer from checkout_overview where cart_id = %s::text::uuid"
             with _conninfo.in_schema(conn, schema):
                 buyer = (conn.execute(owner, (cart,)).fetchone() or {"buyer": None})["buyer"]
-        found = CheckoutCalls.result.answer
-        answer = found(checkout(conn, schema), buyer_store_id=cast(str, buyer), cart_id=cart)
+        calls = checkout(conn, schema)
+        answer = CheckoutCalls.result.answer(calls, buyer_store_id=cast(str, buyer), cart_id=cart)
     _show(answer, as_json)
 
 
