@@ -326,7 +326,8 @@ _REPLACED = (
 )
 
 _IN_A_FUNCTION_OF_OURS = re.compile(
-    r"\b(?:(?:checkout|outbox|inventory|market|order|orders|order_line|ad_signing_key|ad_token|cart|payment|vendor_order|vendor_orders)_\w+)\"?\("
+    r"\b(?:checkout|outbox|inventory|market|orders?|cart|payment|vendor_orders?"
+    r"|ad_(?:signing_key|token|base64url|epoch|hmac|json))_\w+\"?\("
 )
 
 

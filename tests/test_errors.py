@@ -35,7 +35,7 @@ from pycheckout import (
     error_from,
 )
 from pycheckout import _http_docs as http_docs
-from pycheckout._errors import BY_SQLSTATE, translated
+from pycheckout._errors import _IN_A_FUNCTION_OF_OURS, BY_SQLSTATE, translated
 
 DB = Path(__file__).parents[1] / "db"
 
@@ -92,6 +92,12 @@ def test_table_holds_exactly_the_codes_that_the_sql_raises():
     raises = set(re.findall(r"errcode\s*=\s*'(OC\w{3})'", "\n".join(sources)))
 
     assert {code for code in BY_SQLSTATE if code.startswith("OC")} == raises
+
+
+def test_every_function_of_ours_is_known_by_its_name():
+    """Else a step that a deployment replaces would not be Busy."""
+    names = {path.stem for path in (DB / "functions").rglob("*.sql")}
+    assert names and {name for name in names if not _IN_A_FUNCTION_OF_OURS.search(f"function {name}(uuid)")} == set()
 
 
 def answered_over_http():
