@@ -92,7 +92,7 @@ class Migrated:
     migrations: tuple[str, ...]
     """The ids that were applied (or rolled back) by this call, in that order."""
     version: str
-    """The release whose functions are deployed; after a rollback, that took them away."""
+    """The release whose functions are deployed; after a rollback, the one that took them away."""
 
 
 def migrate(

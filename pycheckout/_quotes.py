@@ -34,7 +34,7 @@ class Line:
     """The name on the order."""
     category: str = ""
     unit: str | None = None
-    """What one of `quantity` is; None: the column's first."""
+    """What one of `quantity` is; None: nothing is said, or the first value where the database has an enum of units."""
     quantity: int
     """1 or more."""
     moq: int = 1
