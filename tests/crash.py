@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -82,49 +83,61 @@ def wait_for_stop(conn: psycopg.Connection) -> int:
     return wait_for_waiter(conn, conn.info.backend_pid)
 
 
+def programs_of(conn: psycopg.Connection) -> Path:
+    """The folder of the programs that the server of this connection runs."""
+    [[folder]] = conn.execute("select setting from pg_config where name = 'BINDIR'").fetchall()
+    return Path(folder)
+
+
+def postmaster_of(data: Path) -> int:
+    """The process id of the postmaster whose data these are."""
+    return int((data / "postmaster.pid").read_text().splitlines()[0])
+
+
+def pg_ctl(programs: Path, data: Path, *command: str) -> bool:
+    """Whether pg_ctl, run as the owner of these data, did that to their server; it waits until it is done."""
+    owner = data.stat()
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    done = subprocess.run(
+        [programs / "pg_ctl", "-D", data, "-w", *command],
+        cwd="/",
+        env={"PATH": os.defpath, "TZ": "UTC"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        **who,
+    )
+    return done.returncode == 0
+
+
 @dataclass
 class CrashServer:
     """An embedded server, durable as a real one, whose postmaster can be killed and started again."""
 
     embedded: EmbeddedServer
-    bindir: Path
+    programs: Path
 
     @classmethod
     def of(cls, embedded: EmbeddedServer) -> "CrashServer":
         with psycopg.connect(embedded.dsn()) as conn:
-            [[bindir]] = conn.execute("select setting from pg_config where name = 'BINDIR'")
-        return cls(embedded, Path(bindir))
-
-    @property
-    def pid(self) -> int:
-        return int((self.embedded.data / "postmaster.pid").read_text().splitlines()[0])
+            return cls(embedded, programs_of(conn))
 
     def kill(self) -> None:
         """SIGKILL the postmaster: its backends lose their parent, the write-ahead log is all that is left."""
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(postmaster_of(self.embedded.data), signal.SIGKILL)
 
     def stop(self) -> None:
         """Shut down in order, throwing clients out."""
-        self._pg_ctl("-m", "fast", "stop")
+        pg_ctl(self.programs, self.embedded.data, "-m", "fast", "stop")
 
     def start(self) -> None:
         """Start it again on the same data. The backends of a killed one may still be on their way out."""
-        wait_until(lambda: self._pg_ctl("start"), "the server did not start again", timeout=60)
-
-    def _pg_ctl(self, *command: str) -> bool:
-        owner = self.embedded.data.stat()
-        who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        done = subprocess.run(
-            [self.bindir / "pg_ctl", "-D", self.embedded.data, "-w", *command],
-            cwd="/",
-            env={"PATH": os.defpath, "TZ": "UTC"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            **who,
+        wait_until(
+            lambda: pg_ctl(self.programs, self.embedded.data, "start"), "the server did not start again", timeout=60
         )
-        return done.returncode == 0
 
     def wait_until_ready(self) -> None:
         """After a crash of one backend the postmaster starts all of them anew, by itself."""

@@ -30,6 +30,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from crash import pg_ctl, postmaster_of, programs_of
 from psycopg.conninfo import make_conninfo
 from quoted import Quoted, quoted
 
@@ -92,7 +93,7 @@ class Pair:
     primary: EmbeddedServer
     standby_data: Path
     standby_port: int
-    bindir: Path
+    programs: Path
 
     def dsn(self) -> str:
         """The database at the standby."""
@@ -112,30 +113,14 @@ class Pair:
 
     def kill_primary(self) -> None:
         """All of it at once, as if the machine had lost its power: after that, it is fenced."""
-        postmaster = int((self.primary.data / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = postmaster_of(self.primary.data)
         os.kill(postmaster, signal.SIGSTOP)  # it makes no child any more
         for process in [postmaster, *_children(postmaster)]:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
     def promote(self) -> None:
-        self.pg_ctl("promote")
-
-    def pg_ctl(self, *command: str) -> None:
-        owner = self.primary.data.stat()
-        who: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-        subprocess.run(
-            [self.bindir / "pg_ctl", "-D", self.standby_data, "-w", "-s", *command],
-            cwd="/",
-            env={"PATH": os.defpath, "TZ": "UTC"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            **who,
-        )
+        assert pg_ctl(self.programs, self.standby_data, "promote"), "the standby was not promoted"
 
     def cut(self) -> None:
         """From now on the standby receives nothing. Its primary goes on."""
@@ -169,7 +154,6 @@ def a_pair(*, synchronous: bool, **settings: Any) -> Iterator[Pair]:
     with embedded_server(**{"max_connections": 60, "shared_buffers": "32MB"} | settings) as primary:
         migrate(primary.dsn(), schema=SCHEMA, create_schema=True)
         with psycopg.connect(primary.dsn(), autocommit=True) as conn:
-            [[bindir]] = conn.execute("select setting from pg_config where name = 'BINDIR'").fetchall()
             data, port = primary.data.with_name("standby"), _free_port()
             subprocess.run(
                 [
@@ -185,13 +169,13 @@ def a_pair(*, synchronous: bool, **settings: Any) -> Iterator[Pair]:
                 ],
                 check=True,
             )
-            with (data / "postgresql.auto.conf").open("a") as settings:
-                settings.write(f"port = {port}\n")
+            with (data / "postgresql.auto.conf").open("a") as conf:
+                conf.write(f"port = {port}\n")
             owner = primary.data.stat()
             for path in (data, *data.rglob("*")):
                 os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-            pair = Pair(primary, data, port, Path(bindir))
-            pair.pg_ctl("-l", str(data / "log"), "start")
+            pair = Pair(primary, data, port, programs_of(conn))
+            assert pg_ctl(pair.programs, data, "-l", str(data / "log"), "start"), "the standby did not start"
             try:
                 if synchronous:
                     conn.execute("alter system set synchronous_standby_names = '*'")
@@ -201,8 +185,7 @@ def a_pair(*, synchronous: bool, **settings: Any) -> Iterator[Pair]:
                 wait_until(lambda: conn.execute(query).fetchone() == (wanted,), "the standby does not stream", 30)
                 yield pair
             finally:
-                with suppress(subprocess.CalledProcessError):
-                    pair.pg_ctl("-m", "immediate", "stop")
+                pg_ctl(pair.programs, data, "-m", "immediate", "stop")
 
 
 def at(dsn: str, **pools: Any) -> Markets:
