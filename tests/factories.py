@@ -315,8 +315,8 @@ def checkout_sql() -> Callable[..., dict[str, Any]]:
     return checkout_sql
 
 
-def request_of(cart: Cart, key: str = "k1") -> dict[str, Any]:
-    """The arguments of a checkout that should succeed."""
+def request_of(cart: Any, key: str = "k1") -> dict[str, Any]:
+    """The arguments of a checkout that should succeed; `cart` is a Cart, or what has its ids."""
     return {
         "buyer_store_id": cart.buyer_store_id,
         "cart_id": cart.id,

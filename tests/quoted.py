@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from factories import ADDRESS
+from factories import request_of
 from pycheckout import Checkout, Line, Quote, VendorGroup
 
 
@@ -18,13 +18,7 @@ class Quoted:
     key: str
 
     def request(self) -> dict[str, Any]:
-        return {
-            "buyer_store_id": self.buyer_store_id,
-            "cart_id": self.id,
-            "idempotency_key": self.key,
-            "shipping_address": ADDRESS,
-            "payment_method": "ach",
-        }
+        return request_of(self, self.key)
 
 
 def quoted(
@@ -34,7 +28,7 @@ def quoted(
     if products is None:
         products = [uuid4() for _ in range(vendors)]
         on.stock.set_many(dict.fromkeys(products, 100))
-    cart = Quoted(uuid4(), uuid4(), f"key {uuid4()}".replace(" ", "-"))
+    cart = Quoted(uuid4(), uuid4(), f"key-{uuid4()}")
     groups = [
         VendorGroup(
             vendor_store_id=uuid4(),

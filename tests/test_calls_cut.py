@@ -11,7 +11,7 @@ from proxy import Cut, Point
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from test_calls import GROUPS, calls
 
-from checks import row, values
+from checks import level, values
 from factories import request_of
 from pycheckout import AsyncCheckout, Checkout, Unavailable
 
@@ -31,10 +31,7 @@ class World:
     other: Any
 
     def stock(self):
-        found = row(
-            self.db, "select available_qty, reserved_qty from inventory_levels where product_id = %s", self.product_id
-        )
-        return int(found["available_qty"]), int(found["reserved_qty"])
+        return level(self.db, self.product_id)
 
     def status(self):
         return values(self.db, "select status::text from vendor_orders where id = %s", self.order_id)[0]
@@ -216,9 +213,9 @@ def test_stock_change_with_a_key_counts_once(proxy, dsn, world, name, is_async):
     available, _ = world.stock()
     proxy.cut(Cut(point=Point.ANSWERED, statement=statement.encode()))
 
-    level = made(proxy, dsn, name, arguments(world) | {"change_key": "delivery-1"}, is_async)
+    changed = made(proxy, dsn, name, arguments(world) | {"change_key": "delivery-1"}, is_async)
 
-    assert level.available_qty == world.stock()[0] == available + 5
+    assert changed.available_qty == world.stock()[0] == available + 5
 
 
 def test_server_that_took_nothing_says_so(proxy, dsn, world):

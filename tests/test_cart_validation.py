@@ -9,11 +9,10 @@ import pytest
 
 import pycheckout
 from checks import refused
-from factories import ADDRESS
+from factories import ADDRESS, request_of
 from races import wait_until_blocked
 
 NOBODY = UUID("b0000000-0000-4000-8000-0000000000ff")
-GROSS = {"amounts": "gross", "line_discount_cents": 3}
 
 # Every way to be refused: the code, and what brings it about. Each gets the database and the cart factory, and returns
 # the cart to check out and the arguments that differ. A name is the test's id.
@@ -34,17 +33,6 @@ def way_by_argument(name: str, **arguments: Any) -> None:
 
 def way_by_cart(code: str, name: str, **columns: Any) -> None:
     WAYS[f"{code} {name}"] = (code, lambda db, add_cart: (add_cart(**columns), {}))
-
-
-def check_out(conn: Any, cart: Any) -> None:
-    pycheckout.execute(
-        conn,
-        buyer_store_id=cart.buyer_store_id,
-        cart_id=cart.id,
-        idempotency_key="k1",
-        shipping_address=ADDRESS,
-        payment_method="ach",
-    )
 
 
 def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None, cents: int = 5000) -> None:
@@ -174,7 +162,7 @@ def _(db, add_cart):
 @way("OC001", "another buyer's converted cart")
 def _(db, add_cart):
     cart = add_cart()
-    check_out(db, cart)
+    pycheckout.execute(db, **request_of(cart))
     return cart, {"buyer_store_id": NOBODY}
 
 
@@ -193,7 +181,7 @@ def _(db, add_cart):
 @way("OC006", "key of another cart")
 def _(db, add_cart):
     other = add_cart()
-    check_out(db, other)
+    pycheckout.execute(db, **request_of(other))
     return add_cart(buyer_store_id=other.buyer_store_id), {}
 
 

@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import pycheckout
 from checks import row, values
-from factories import ADDRESS
+from factories import request_of
 from pycheckout import Unavailable
 from races import at_once, wait_until
 
@@ -62,14 +62,7 @@ def call(request, proxied, checkout):
 
         async with AsyncConnectionPool(proxied, configure=configure, open=False, **settings) as pool:
             try:
-                return await pycheckout.execute_async(
-                    pool,
-                    buyer_store_id=cart.buyer_store_id,
-                    cart_id=cart.id,
-                    idempotency_key="k1",
-                    shipping_address=ADDRESS,
-                    payment_method="ach",
-                )
+                return await pycheckout.execute_async(pool, **request_of(cart))
             finally:
                 async with pool.connection() as conn:
                     assert_sound(conn)
