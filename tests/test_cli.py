@@ -25,6 +25,7 @@ from pycheckout._commands import app
 from pycheckout._release import deployment
 
 DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+NOWHERE = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_the_demo_names_the_package_that_it_lacks():
 
 
 def test_a_server_that_is_not_there_is_said_in_a_line(run):
-    refused = run("audit", "--database", "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2")
+    refused = run("audit", "--database", NOWHERE)
 
     assert refused.returncode == 4
     assert refused.stderr.startswith("pycheckout: ")
@@ -192,18 +193,17 @@ def test_a_server_that_is_not_there_is_said_in_a_line(run):
 
 def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn, empty_database):
     """--database first, then PYCHECKOUT_DATABASE_URL, libpq's variables."""
-    nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
     libpq = {
         f"PG{ {'dbname': 'database'}.get(name, name).upper() }": str(value)
         for name, value in conninfo_to_dict(dsn).items()
     }
     elsewhere = libpq | {"PGPORT": "1"}
 
-    assert run("audit", "--database", dsn, env=elsewhere | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 0
+    assert run("audit", "--database", dsn, env=elsewhere | {"PYCHECKOUT_DATABASE_URL": NOWHERE}).returncode == 0
     assert run("audit", env=elsewhere | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 0
     assert run("audit", env=libpq).returncode == 0
-    assert run("audit", env=libpq | {"PYCHECKOUT_DATABASE_URL": nowhere}).returncode == 4
-    assert run("audit", "--database", nowhere, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 4
+    assert run("audit", env=libpq | {"PYCHECKOUT_DATABASE_URL": NOWHERE}).returncode == 4
+    assert run("audit", "--database", NOWHERE, env=libpq | {"PYCHECKOUT_DATABASE_URL": dsn}).returncode == 4
 
 
 @pytest.mark.parametrize(
@@ -641,13 +641,11 @@ def test_a_busy_cart_is_4_and_the_same_command_works_afterwards(execute, add_car
     assert execute(cart).returncode == 0
 
 
-def test_a_server_that_is_not_there_is_4_for_a_checkout(run, add_cart):
+def test_a_server_that_is_not_there_is_4_for_a_checkout(run, execute, add_cart):
     cart = add_cart()
-    nowhere = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
 
-    refused = run("show", str(cart.id), "--database", nowhere)
-
-    assert refused.returncode == 4
+    assert execute(cart, "--database", NOWHERE).returncode == 4
+    assert run("show", str(cart.id), "--database", NOWHERE).returncode == 4
 
 
 def test_show_tells_of_a_cart_before_and_after_its_checkout(run, dsn, db, add_cart, checkout):
