@@ -575,7 +575,8 @@ def test_a_click_wins_then_the_newest_then_the_greater_token_id_in_any_order(db)
 
     for number, winner in enumerate(ranking):
         remaining = ranking[number:]
-        for tokens in itertools.islice(itertools.permutations(remaining), 0, None, 37):
+        every = 37 if len(remaining) > 4 else 1  # of six there are 720 orders
+        for tokens in itertools.islice(itertools.permutations(remaining), 0, None, every):
             attributed = attribute(db, list(tokens))
             assert attributed["store"][str(STORE)] == verify(db, winner)["claims"]
     assert attribute(db, ranking[::-1])["token_ids"] == [str(id) for id in ids]

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -733,14 +734,14 @@ def test_a_healthy_database_gives_no_rows_while_checkouts_run(db, connect, pool,
                 checkout(conn, cart, key=f"k-{cart.id}")
                 conn.commit()
 
-    threads = [threading.Thread(target=buy, args=(carts[part::3],)) for part in range(3)]
-    threads.append(threading.Thread(target=watch, args=(connect(autocommit=True),)))
-    for thread in threads:
-        thread.start()
-    for thread in threads[:-1]:
-        thread.join()
-    done.set()
-    threads[-1].join()
+    with ThreadPoolExecutor(4) as threads:
+        watching = threads.submit(watch, connect(autocommit=True))
+        try:
+            for buying in [threads.submit(buy, carts[part::3]) for part in range(3)]:
+                buying.result()
+        finally:
+            done.set()
+        watching.result()
 
-    assert audits == [[]] * len(audits)
+    assert audits and not any(audits)
     assert values(db, "select count(*) from cart_records where status = 'converted'") == [60]
