@@ -286,7 +286,7 @@ def test_what_waits_longest_and_was_parked_first_is_shown_first(answer, db, dsn,
 # Rights
 
 
-@pytest.mark.parametrize("kind", ["checkout", "quotes", "orders", "payments", "relay", "operators"])
+@pytest.mark.parametrize("kind", ["checkout", "quotes", "orders", "payments", "stock", "relay", "operators"])
 def test_a_role_is_granted_and_revoked(answer, db, new_role, kind):
     role = new_role(" it's")
 
