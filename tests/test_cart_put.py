@@ -705,7 +705,7 @@ def test_a_cart_that_goes_away_while_its_quote_waits_is_made_anew(db, connect):
 
 
 def purged(db):
-    """A cart that was checked out, canceled and purged; its key."""
+    """Check the cart out, cancel its order, and purge it."""
     put(db, quote())
     [order] = checkout(db)["vendor_orders"]
     db.execute("select vendor_order_cancel(%s, 'changed my mind')", (order["order_id"],))

@@ -213,7 +213,7 @@ def test_whatever_is_not_written_is_said_and_nothing_is_half_done(
     """Nor does a call look for its row for ever, or answer that a batch is done which will come again."""
     _, operation, table = change.split()
     state, before, call = CHANGES[change]
-    cart = add_cart(vendors=1, lines=1, quantity=2, valid_for=0.001 if "cart_purge" in change else 3600)
+    cart = add_cart(vendors=1, lines=1, quantity=2, valid_for=-1 if "cart_purge" in change else 3600)
     names = {
         "cart": cart.id,
         "buyer": cart.buyer_store_id,
