@@ -1,7 +1,6 @@
 """PF-173: a cart is loaded for its buyer and found fit, or refused, before anything is written."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,7 @@ import pytest
 import pycheckout
 from checks import refused
 from factories import ADDRESS, request_of
-from races import wait_until_blocked
+from races import blocked
 
 NOBODY = UUID("b0000000-0000-4000-8000-0000000000ff")
 
@@ -383,27 +382,19 @@ def test_one_orderable_item_is_enough(db, add_cart, checkout_sql):
     assert [order["vendor_store_id"] for order in result["vendor_orders"]] == [str(cart.vendors[1])]
 
 
-def test_a_quote_that_ends_while_the_call_waits_for_the_cart_is_refused(
-    postgresql, db, connect, add_cart, checkout_sql, snapshot
-):
+def test_a_quote_that_ends_while_the_call_waits_for_the_cart_is_refused(db, connect, add_cart, checkout_sql, snapshot):
     """PF-173: whether a cart expired is judged after its lock was got, not by the transaction's start."""
     cart = add_cart()
-    waiter = connect(autocommit=True)
-    with connect() as holder, ThreadPoolExecutor(1) as pool:
-        holder.execute("select from cart_records where id = %s for update", (cart.id,))
+    holder, waiter = connect(), connect(autocommit=True)
+    holder.execute("select from cart_records where id = %s for update", (cart.id,))
 
-        def call():
-            with refused("OC003") as refusal:
-                checkout_sql(waiter, cart)
-            return refusal
-
-        waiting = pool.submit(call)
-        wait_until_blocked(db, waiter.info.backend_pid)
+    with blocked(db, checkout_sql, waiter, cart) as waiting:
         # later than the start of the waiting statement, and past by the time it has the lock
         holder.execute("update cart_records set valid_until = clock_timestamp() where id = %s", (cart.id,))
         holder.commit()
         before = snapshot(db)
-        refusal = waiting.result(timeout=10)
+        with refused("OC003") as refusal:
+            waiting.result(timeout=10)
 
     assert refusal.detail["valid_until"] < refusal.detail["now"]
     assert snapshot(db) == before
