@@ -88,7 +88,7 @@ def test_it_says_what_counts_now_however_long_the_transaction_has_run(db):
         wait_until(lambda: check(db, short_lived)["reason"] == "expired")
 
 
-def test_times_keep_their_instant_and_need_a_zone(db):
+def test_times_keep_their_instant_and_need_a_zone():
     at = datetime(2026, 8, 1, 13, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
 
     claims = jwt.decode(token(occurred_at=at, expires_at=at), options={"verify_signature": False})

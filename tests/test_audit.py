@@ -450,7 +450,7 @@ def test_a_foreign_order_under_an_anchor_is_reported_whatever_it_carries(db, hea
 
 
 @pytest.mark.breaks_invariants
-def test_a_data_only_restore_that_lost_the_parts_of_carts_is_seen(db, healthy, dsn, empty_database, program, psql):
+def test_a_data_only_restore_that_lost_the_parts_of_carts_is_seen(healthy, dsn, empty_database, program, psql):
     """The triggers of a migrated database let no part of a converted cart in, and a restore goes on without."""
     into = empty_database()
     pycheckout.migrate(into)

@@ -295,17 +295,17 @@ BAD_KEYS = {
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES.values(), ids=BAD_ADDRESSES)
-def test_a_bad_address_is_refused(db, add_cart, raw, nothing_written, address):
+def test_a_bad_address_is_refused(add_cart, raw, nothing_written, address):
     refuses(raw, nothing_written, add_cart(), "shipping_address", address)
 
 
 @pytest.mark.parametrize("line", BAD_SHIPPING_LINES.values(), ids=BAD_SHIPPING_LINES)
-def test_a_bad_shipping_line_is_refused(db, add_cart, raw, nothing_written, line):
+def test_a_bad_shipping_line_is_refused(add_cart, raw, nothing_written, line):
     refuses(raw, nothing_written, add_cart(), "shipping_line", line)
 
 
 @pytest.mark.parametrize("key", BAD_KEYS.values(), ids=BAD_KEYS)
-def test_a_bad_key_is_refused(db, add_cart, raw, nothing_written, key):
+def test_a_bad_key_is_refused(add_cart, raw, nothing_written, key):
     refuses(raw, nothing_written, add_cart(), "idempotency_key", key)
 
 
@@ -317,7 +317,7 @@ def test_a_bad_key_is_refused(db, add_cart, raw, nothing_written, key):
         *(("reservation_policy", policy) for policy in ("", "Partial", "none", "all,vendor")),
     ],
 )
-def test_a_bad_method_or_policy_is_refused(db, add_cart, raw, nothing_written, field, value):
+def test_a_bad_method_or_policy_is_refused(add_cart, raw, nothing_written, field, value):
     refuses(raw, nothing_written, add_cart(), field, value)
 
 
@@ -346,7 +346,7 @@ def refuses(raw, nothing_written, cart, field, value):
     ],
     ids=["no JSON", "nothing", "NaN", "lone surrogate", "NUL", "NUL in a name", "too deep", "beyond numeric"],
 )
-def test_what_is_no_jsonb_keeps_postgresqls_code(db, add_cart, raw, nothing_written, field, text, sqlstate, kind):
+def test_what_is_no_jsonb_keeps_postgresqls_code(add_cart, raw, nothing_written, field, text, sqlstate, kind):
     """No function of ours is reached. The wrapper says InvalidRequest all the same."""
     cart = add_cart()
 

@@ -131,7 +131,7 @@ def test_what_the_holder_leaves_goes_to_the_lines_that_fit(db, connect, cart, st
     assert states(waiting.result()) == [("created_pending", ["pending", "rejected"])]
 
 
-def test_a_checkout_does_not_wait_while_another_slot_has_enough(db, connect, cart, stock, checkout_sql):
+def test_a_checkout_does_not_wait_while_another_slot_has_enough(connect, cart, stock, checkout_sql):
     """FOR UPDATE SKIP LOCKED, from whichever slot the session begins at."""
     cart = cart([2])
     stock(cart.items[0].product_id, 2, 2, 2, 2)
@@ -154,7 +154,7 @@ def test_lines_of_several_products_take_what_is_free_too(db, connect, add_cart, 
     assert checkout_sql(buyer, cart)["outcome"] == "complete"
 
 
-def test_a_split_products_own_row_is_not_waited_for_while_a_slot_has_enough(db, connect, cart, stock, checkout_sql):
+def test_a_split_products_own_row_is_not_waited_for_while_a_slot_has_enough(connect, cart, stock, checkout_sql):
     """So a restock under way, which begins at slot 0, is in nobody's way until it reaches a slot."""
     cart = cart([2])
     stock(cart.items[0].product_id, 2, 2)
@@ -222,7 +222,7 @@ def test_a_split_under_way_is_waited_for(db, connect, cart, stock, checkout_sql)
         assert values(db, level, product) == [[0, 4, after]]
 
 
-def test_a_restock_under_way_is_waited_for(db, connect, cart, stock, checkout_sql):
+def test_a_restock_under_way_is_waited_for(db, connect, cart, checkout_sql):
     for slots in (1, 4):
         wanting = cart([4])
         product = wanting.items[0].product_id

@@ -206,7 +206,7 @@ def test_statements_that_a_pooler_lost_are_one_error(db, add_cart, sqlstate):
 # Time
 
 
-def test_time_of_a_call_ends_it_while_a_row_is_locked(pool, connect, db, add_cart):
+def test_time_of_a_call_ends_it_while_a_row_is_locked(pool, connect, add_cart):
     cart = add_cart()
     holder = connect()
     holder.execute("select from cart_records where id = %s for update", (cart.id,))

@@ -115,7 +115,7 @@ def test_each_cart_has_an_anchor_of_its_own_and_they_are_ordered_by_time(db, add
     assert [anchor.int >> 80 for anchor in anchors] == sorted(anchor.int >> 80 for anchor in anchors)
 
 
-def test_two_carts_cannot_share_an_anchor(db, add_cart, checkout_sql):
+def test_two_carts_cannot_share_an_anchor(add_cart):
     """PF-174: no duplicate checkout anchors; PF-168: unique where set."""
     add_cart(cart={"checkout_group_id": ANCHOR})
     with pytest.raises(psycopg.errors.UniqueViolation):

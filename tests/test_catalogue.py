@@ -458,7 +458,7 @@ def test_no_identity_column(db):
     assert values(db, "select attrelid::regclass::text from pg_attribute where attidentity <> ''") == []
 
 
-def test_triggers_are_told_their_table(functions, db):
+def test_triggers_are_told_their_table(db):
     """On a shard, tg_table_name is the shard's."""
     triggers = rows(
         db,

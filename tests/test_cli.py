@@ -63,7 +63,7 @@ def test_migrate_makes_a_schema_only_when_asked(run, empty_database):
     assert made.returncode == 0, made.stderr
 
 
-def test_rollback_of_a_used_database_is_refused_with_the_reason(run, dsn, db, add_cart, checkout, snapshot):
+def test_rollback_of_a_used_database_is_refused_with_the_reason(run, dsn, db, add_cart, checkout):
     checkout(db, add_cart())
 
     refused = run("rollback", "--yes", "--database", dsn)
@@ -191,7 +191,7 @@ def test_a_server_that_is_not_there_is_said_in_a_line(run):
 # Which database
 
 
-def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn, empty_database):
+def test_the_database_is_that_of_the_option_then_of_the_variable_then_of_libpq(run, dsn):
     """--database first, then PYCHECKOUT_DATABASE_URL, libpq's variables."""
     libpq = {
         f"PG{ {'dbname': 'database'}.get(name, name).upper() }": str(value)

@@ -210,7 +210,7 @@ def test_a_change_of_stock_with_a_key_counts_once(run, answer):
     assert answer("purge", "changes", "--older-than", "0") == [{"deleted": 2}]
 
 
-def test_stock_is_imported_from_a_file_of_any_spreadsheet(run, answer, db, tmp_path):
+def test_stock_is_imported_from_a_file_of_any_spreadsheet(run, answer, tmp_path):
     products = [uuid4() for _ in range(5)]
     lines = [f'{number},"{product}",größe' for number, product in enumerate(products, 7)]
     written = "\r\n".join(["available,product_id,note", *lines]).encode("utf-8-sig")
@@ -303,7 +303,7 @@ def test_an_unknown_kind_of_grant_is_wrong_usage(run):
     assert "relay" in refused.stderr
 
 
-def test_an_operator_reads_the_backlog(run, db, dsn, new_role, emit):
+def test_an_operator_reads_the_backlog(run, dsn, new_role, emit):
     role = new_role()
     run("grant", role, "operators")
     emit(uuid4())

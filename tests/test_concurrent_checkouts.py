@@ -222,7 +222,7 @@ def test_nobody_reads_an_order_without_its_lines(db, connect, add_cart, checkout
     }
 
 
-def test_readers_under_load_see_whole_orders_alone(db, connect, pool, add_cart, checkout_sql):
+def test_readers_under_load_see_whole_orders_alone(connect, pool, add_cart, checkout_sql):
     """checkout_audit() judges one snapshot: it is clean at any moment, not only when all is quiet."""
     carts = [add_cart(vendors=2) for _ in range(60)]
     watcher = connect(autocommit=True)

@@ -527,7 +527,7 @@ def test_orders_whose_intents_are_being_written_keep_none_behind_them(db, connec
     assert expire(db, 1)["order_ids"] == [str(first.groups[0].id)]
 
 
-def test_what_is_not_due_costs_nothing(db, add_due, add_cart, checkout_sql):
+def test_what_is_not_due_costs_nothing(db, add_due):
     """The index of what waits is read, as far as it is due, and no other page of the table."""
     cart = add_due()
     db.execute(

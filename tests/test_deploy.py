@@ -604,7 +604,7 @@ def test_functions_may_need_what_came_after_an_earlier_functions_migration(empty
         assert value(conn, "select count(*) from checkout_releases") == 1
 
 
-def test_hook_repeats_the_deployment_when_a_migration_was_pending(conn, url, tmp_path):
+def test_hook_repeats_the_deployment_when_a_migration_was_pending(conn, url):
     """PF-168: also for migrations of the host that share the run."""
     conn.execute("drop function checkout_version()")
     run_yoyo("apply", dsn=url)

@@ -312,7 +312,7 @@ def test_members_of_a_role_that_reads_tables_are_named_too(doctor, mended, db, n
     assert doctor() == []
 
 
-def test_members_of_the_owner_and_tables_of_the_host_are_not_named(doctor, db, empty_database, new_role):
+def test_members_of_the_owner_and_tables_of_the_host_are_not_named(doctor, empty_database, new_role):
     owner, member, web = new_role(), new_role(), new_role()
     url = empty_database()
     with psycopg.connect(url, autocommit=True) as admin:
@@ -694,7 +694,7 @@ def test_people_get_sentences_and_remedies_to_copy(dsn, db, new_role):
     assert run_command("doctor", "--database", dsn).stdout == "nothing is wrong\n"
 
 
-def test_who_may_not_look_is_told_so(dsn, db, new_role):
+def test_who_may_not_look_is_told_so(dsn, new_role):
     role = new_role()
 
     refused = run_command("doctor", "--database", make_conninfo(dsn, user=role, password=PASSWORD))

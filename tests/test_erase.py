@@ -214,7 +214,7 @@ def test_a_foreign_order_under_the_anchor_is_left_alone(db, bought):
     assert cities == {other: "Tulsa"} | {group.id: None for group in bought.groups[1:]}
 
 
-def test_a_relay_whose_broker_takes_its_time_is_not_waited_for(db, connect, bought):
+def test_a_relay_whose_broker_takes_its_time_is_not_waited_for(connect, bought):
     """Nor does it wait: what it holds while it waits for the broker is no lock of the database."""
     with connect() as relay, connect(autocommit=True) as owner:
         [claim] = values(relay, "select distinct claim_id from outbox_claim(100)")

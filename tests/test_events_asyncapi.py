@@ -71,7 +71,7 @@ def published(request, dsn, db, add_cart, checkout_sql, emit):
         return [json.loads(body) for body, _ in asyncio.run(broker.received("pycheckout"))]
 
 
-def test_what_the_relay_publishes_is_what_the_document_says(db, published):
+def test_what_the_relay_publishes_is_what_the_document_says(published):
     expected = messages("events")
 
     assert {event["type"] for event in published} == SCHEMAS.keys() | {"shop.noted"}

@@ -70,7 +70,7 @@ def test_session_commits_order_and_rows_of_the_host_at_once(engine, add_cart, no
     assert notes() == (2, 1)
 
 
-def test_session_is_flushed_before_the_call_unless_its_host_forbids(engine, db, add_cart):
+def test_session_is_flushed_before_the_call_unless_its_host_forbids(engine, add_cart):
     cart = add_cart()
     with Session(engine) as session, session.no_autoflush:
         session.add(note(cart))

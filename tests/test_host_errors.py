@@ -198,7 +198,7 @@ def test_in_the_callers_transaction_the_commit_is_the_callers(db, postgresql, ad
     assert values(db, "select count(*) from vendor_orders") == [0]
 
 
-def test_a_quote_that_breaks_a_deferred_key_is_refused_too(db, add_cart):
+def test_a_quote_that_breaks_a_deferred_key_is_refused_too(db):
     db.execute("create table host_buyers (id uuid primary key)")
     db.execute(
         "alter table cart_records add constraint host_key foreign key (buyer_store_id) references host_buyers"
