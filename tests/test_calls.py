@@ -94,25 +94,32 @@ def test_import_costs_little_more_than_psycopg():
 
 
 @pytest.fixture
-def switched(db, dsn):
-    """switched(kind, **options): a pool whose sessions were opened while the server took no writes."""
+def take_writes(db):
+    """take_writes(False): sessions that are opened from now on can only read."""
     [name] = values(db, "select current_database()")
 
-    def read_only(value):
-        db.execute(f'alter database "{name}" {value}')
+    def take_writes(may_write):
+        how = "reset default_transaction_read_only" if may_write else "set default_transaction_read_only = on"
+        db.execute(f'alter database "{name}" {how}')
+
+    return take_writes
+
+
+@pytest.fixture
+def switched(take_writes, dsn):
+    """switched(kind, **options): a pool whose sessions were opened while the server took no writes."""
 
     async def opened(kind, **options):
-        read_only("set default_transaction_read_only = on")
+        take_writes(False)
         pool = kind(dsn, min_size=8, max_size=8, open=False, **options)
         if kind is ConnectionPool:
             pool.open(wait=True)
         else:
             await pool.open(wait=True)
-        read_only("reset default_transaction_read_only")
+        take_writes(True)
         return pool
 
-    yield opened
-    read_only("reset default_transaction_read_only")
+    return opened
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -158,11 +165,10 @@ def closing_nothing(conn):
             conn.rollback()
 
 
-def test_pool_of_the_hosts_own_is_left_without_such_sessions(switched, db, dsn, add_cart):
-    [name] = values(db, "select current_database()")
-    db.execute(f'alter database "{name}" set default_transaction_read_only = on')
+def test_pool_of_the_hosts_own_is_left_without_such_sessions(take_writes, dsn, add_cart):
+    take_writes(False)
     pool = Simple(dsn)
-    db.execute(f'alter database "{name}" reset default_transaction_read_only')
+    take_writes(True)
 
     assert pycheckout.execute(pool, **request_of(add_cart())).replayed is False
 
@@ -170,10 +176,9 @@ def test_pool_of_the_hosts_own_is_left_without_such_sessions(switched, db, dsn, 
         each.close()
 
 
-def test_session_opened_anew_that_is_read_only_is_final(db, dsn, add_cart):
-    [name] = values(db, "select current_database()")
+def test_session_opened_anew_that_is_read_only_is_final(take_writes, dsn, add_cart):
     cart = add_cart()
-    db.execute(f'alter database "{name}" set default_transaction_read_only = on')
+    take_writes(False)
     with ConnectionPool(dsn, min_size=1, open=True) as pool:
         with pytest.raises(ReadOnlyServer) as caught:
             pycheckout.execute(pool, **request_of(cart))
