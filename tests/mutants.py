@@ -4,9 +4,10 @@
     python tests/mutants.py --list                 only their names
     python tests/mutants.py --only inventory       those whose names match this regular expression
 
-A mutant lacks one lock, SKIP LOCKED, ON CONFLICT, constraint, unique index, trigger, validation or pinned path, or
-locks in another order. Rules over the SQL text find them, so what is added to db/ tomorrow has its mutants too. The
-REVOKE in the file of a function has none: a deployment takes away whatever a new function is given.
+A mutant lacks one lock, SKIP LOCKED, ON CONFLICT, constraint, unique index, trigger, validation, exception handler or
+pinned path, locks in another order, or takes the time of the transaction for that of the clock. Rules over the SQL text
+find them, so what is added to db/ tomorrow has its mutants too. The REVOKE in the file of a function has none: a
+deployment takes away whatever a new function is given.
 
 Each is made in a copy of the repository. First run the tests that speak of what was taken out, then, if these pass, the
 whole suite. Which tests call a function is known from the run without mutants (tests/called.py), or from a file that
