@@ -1,4 +1,4 @@
-"""Keys that ad tokens are signed with: added, rotated, retired, never shown (LATER TICKETS WITH AD INTEGRATION)."""
+"""Keys that ad tokens are signed with: added, rotated, retired, never shown."""
 
 import json
 import secrets

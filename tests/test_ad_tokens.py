@@ -1,4 +1,4 @@
-"""Ad tokens: which count, which are dropped and why, and which one wins (LATER TICKETS WITH AD INTEGRATION)."""
+"""Ad tokens: which count, which are dropped and why, and which one wins."""
 
 import base64
 import hashlib
@@ -560,7 +560,6 @@ def test_store_tokens_and_product_tokens_are_kept_apart(db):
 
 
 def test_a_click_wins_then_the_newest_then_the_greater_token_id_in_any_order(db):
-    """Ticket: priority click > impression, newest wins, stable tie-break."""
     click = {"event_type": "click"}
     impression = {"event_type": "impression"}
     ranking = [
@@ -756,7 +755,6 @@ def add_ad_cart(add_cart):
 def test_a_store_token_lands_on_the_order_and_a_product_token_on_the_line(
     db, add_ad_cart, checkout_sql, store_token, product_token
 ):
-    """Ticket: materialize attribution deterministically, persist it within the checkout transaction."""
     cart = add_ad_cart(store_token, product_token)
     checkout_sql(db, cart)
 

@@ -297,7 +297,7 @@ def break_it(conn, statement):
     ("invariant", "statement"), [*BREAKS.items(), *MORE], ids=lambda value: value if value in BREAKS else ""
 )
 def test_a_broken_invariant_is_reported_by_name(db, healthy, invariant, statement):
-    """TESTS: the audit that every test ends with sees what it is there for."""
+    """The audit that every test ends with sees what it is there for."""
     break_it(db, statement)
     found = [broken for broken in audit(db) if broken["invariant"] == invariant]
     assert found, [broken["invariant"] for broken in audit(db)]
@@ -307,7 +307,7 @@ def test_a_broken_invariant_is_reported_by_name(db, healthy, invariant, statemen
 
 
 def test_every_invariant_of_the_audit_is_broken_by_a_test():
-    """TESTS: an invariant that is added gets its case here."""
+    """An invariant that is added gets its case here."""
     parts = "\n".join(file.read_text(encoding="utf-8") for file in FUNCTIONS.rglob("checkout_audit*.sql"))
     assert set(re.findall(r"^  select '(\w+)',", parts, flags=re.MULTILINE)) == set(BREAKS)
 
@@ -321,14 +321,14 @@ def test_every_invariant_of_the_audit_is_broken_by_a_test():
     ],
 )
 def test_what_is_not_broken_is_not_reported(db, healthy, statement):
-    """TESTS: a row a broken thing, none for the others."""
+    """A row a broken thing, none for the others."""
     db.execute(statement, {"vendor": healthy.vendors[0], "product": healthy.items[2].product_id})
     assert max(Counter(broken["invariant"] for broken in audit(db)).values()) == 1
 
 
 @pytest.mark.breaks_invariants
 def test_since_leaves_older_conversions_out(db, healthy, add_cart, checkout_sql):
-    """TESTS: for large databases only what is new is judged, except stock, which is always judged whole."""
+    """For large databases only what is new is judged, except stock, which is always judged whole."""
     break_it(db, "update payment_intents set amount_cents = amount_cents + 1")
     [(since,)] = db.execute("select clock_timestamp()")
     checkout_sql(db, add_cart())
@@ -393,7 +393,7 @@ LAWFUL = {
 
 @pytest.mark.parametrize("statement", LAWFUL.values(), ids=LAWFUL)
 def test_what_a_host_may_do_is_not_reported(db, healthy, statement):
-    """TESTS: an audit that cries wolf is not read."""
+    """An audit that cries wolf is not read."""
     db.execute(statement)
     assert audit(db) == []
     assert in_slices(db, size=1) == []
@@ -415,7 +415,7 @@ def test_what_a_host_may_do_is_not_reported(db, healthy, statement):
 def test_stock_that_a_state_of_the_host_leaves_behind_is_named_and_nothing_else(
     db, healthy, statement, invariant, times
 ):
-    """TESTS: what has ended and still holds stock; the amounts count what is held, so that no other figure is wrong."""
+    """What has ended and still holds stock; the amounts count what is held, so that no other figure is wrong."""
     db.execute(statement)
     assert [broken["invariant"] for broken in audit(db)] == [invariant] * times
     held = "select id::text from order_line_items where reserved_qty > 0"
@@ -425,7 +425,7 @@ def test_stock_that_a_state_of_the_host_leaves_behind_is_named_and_nothing_else(
 
 @pytest.mark.breaks_invariants
 def test_a_foreign_order_under_an_anchor_is_reported_whatever_it_carries(db, healthy):
-    """TESTS: with lines and an intent of its own, and the cart's id: no checkout made it."""
+    """With lines and an intent of its own, and the cart's id: no checkout made it."""
     db.execute(
         """
         insert into vendor_orders
@@ -510,7 +510,7 @@ PAID = "where event_type = 'payment.changed'"
     ],
 )  # fmt: skip
 def test_what_became_of_the_events_of_changes_and_payments_is_seen(db, followed, invariant, statement):
-    """TESTS: before any purge, each has its own, and is sent as it is."""
+    """Before any purge, each has its own, and is sent as it is."""
     break_it(db, statement)
     assert invariant in {broken["invariant"] for broken in audit(db)}
     assert ordered(in_slices(db, size=1)) == ordered(audit(db))
@@ -518,7 +518,7 @@ def test_what_became_of_the_events_of_changes_and_payments_is_seen(db, followed,
 
 @pytest.mark.breaks_invariants
 def test_a_payment_that_was_lost_leaves_its_event(db, followed):
-    """TESTS: of two, since an order without any is as its host left it."""
+    """Of two, since an order without any is as its host left it."""
     db.execute("select payment_record(%s, 'acme', 'later', 'failed', 0, 'USD')", (followed,))
     break_it(db, "delete from payment_events where kind = 'failed'")
     assert [broken["invariant"] for broken in audit(db)] == ["every_payment_has_its_event"]
@@ -540,14 +540,14 @@ def test_a_payment_that_was_lost_leaves_its_event(db, followed):
     ],
 )
 def test_what_becomes_of_the_events_of_changes_and_payments_is_not_reported(db, followed, statement):
-    """TESTS: sent, purged, parked, replayed, given up, erased."""
+    """Sent, purged, parked, replayed, given up, erased."""
     db.execute(statement)
     assert audit(db) == []
     assert in_slices(db, size=1) == []
 
 
 def test_a_cart_that_took_the_ids_of_a_purged_one_is_not_judged_by_its_orders(db, add_cart, checkout_sql):
-    """TESTS: a host's own statements may do that; the order's group and items went with its cart."""
+    """A host's own statements may do that; the order's group and items went with its cart."""
     cart = add_cart(vendors=1, lines=1, quantity=2)
     checkout_sql(db, cart)
     db.execute("update vendor_orders set status = 'closed'")
@@ -658,7 +658,7 @@ def test_an_audit_takes_no_more_memory_however_much_there_is(db, server, measure
     broken_code, broken_lines, broken_own, broken_theirs = measured()
     assert (broken_code, broken_lines) == (3, orders + 5000)
 
-    # 48 MB each here, at 20,000 orders as at a million; PostgreSQL 15 takes 130
+    # 48 MB each, however many orders; PostgreSQL 15 takes 130
     assert 10 < max(own, broken_own) < 100
     assert 5 < max(theirs, broken_theirs) < (100 if db.info.server_version >= 160000 else 200)
 
@@ -667,7 +667,7 @@ def test_an_audit_takes_no_more_memory_however_much_there_is(db, server, measure
 
 
 def test_history_that_the_package_did_not_write_is_not_judged(db, add_cart, checkout_sql):
-    """TESTS: an existing database's converted carts and orders keep whatever figures they have."""
+    """An existing database's converted carts and orders keep whatever figures they have."""
     cart = add_cart(cart={"checkout_group_id": "ac000000-0000-4000-8000-000000000001"})
     db.execute("update cart_records set status = 'converted', converted_at = now() where id = %s", (cart.id,))
     db.execute(
@@ -690,7 +690,7 @@ def test_history_that_the_package_did_not_write_is_not_judged(db, add_cart, chec
 
 
 def test_stock_that_was_reserved_before_the_package_came_is_allowed_for(db, add_cart, checkout_sql):
-    """TESTS: the migration noted it; the audit counts from there."""
+    """The migration noted it; the audit counts from there."""
     cart = add_cart(vendors=1, lines=1)
     product = cart.items[0].product_id
     db.execute("update inventory_items set reserved_qty = 5 where product_id = %s", (product,))
@@ -704,7 +704,7 @@ def test_stock_that_was_reserved_before_the_package_came_is_allowed_for(db, add_
 
 
 def test_the_audit_writes_nothing(db, healthy, snapshot):
-    """TESTS: it may run anywhere, on a standby too."""
+    """It may run anywhere, on a standby too."""
     before = snapshot(db)
     with db.transaction():
         db.execute("set transaction read only")
@@ -713,7 +713,7 @@ def test_the_audit_writes_nothing(db, healthy, snapshot):
 
 
 def test_a_healthy_database_gives_no_rows_while_checkouts_run(db, connect, pool, add_cart, checkout):
-    """TESTS: zero rows at any moment, under load: one snapshot sees each checkout whole or not at all."""
+    """Zero rows at any moment, under load: one snapshot sees each checkout whole or not at all."""
     products = [item.product_id for item in add_cart(vendors=1, lines=6, stock=50).items]
     for product in products[:3]:
         db.execute("select inventory_split(%s, 4)", (product,))

@@ -425,7 +425,7 @@ def test_a_quote_that_ends_while_the_call_waits_for_the_cart_is_refused(db, conn
 def test_a_quote_that_contradicts_itself_is_refused_with_both_figures(
     db, add_cart, checkout_sql, columns, problem, expected, found
 ):
-    """PF-173: deterministic validation errors; spec 3.1: OC007 with both figures in DETAIL."""
+    """PF-173: deterministic validation errors; OC007 with both figures in DETAIL."""
     cart = add_cart(vendors=1, **columns)
     with refused("OC007") as refusal:
         checkout_sql(db, cart)

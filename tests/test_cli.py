@@ -494,7 +494,7 @@ def test_execute_answers_in_json_what_the_function_answers_and_replays(execute, 
 
 
 def test_an_output_that_lacks_a_letter_gets_another_and_the_exit_code_is_the_checkouts(execute, add_cart):
-    """rich#212: a traceback and exit code 1, and the cart was converted."""
+    """Else there would be a traceback and exit code 1, and the cart is converted."""
     cart = add_cart(vendors=1, lines=1, items={(0, 0): {"title": "Crème brûlée \u20ac"}})
 
     done = execute(cart, env={"PYTHONIOENCODING": "ascii"})
@@ -525,7 +525,7 @@ def test_an_output_that_nobody_can_read_fails_no_checkout(dsn, add_cart, db, opt
     "env", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_json_is_utf_8_whatever_the_locale(dsn, add_cart, tmp_path, source, encoding, env):
-    """jira-skill#113: mojibake in a cart that nobody can change any more."""
+    """Else there would be mojibake in a cart that nobody can change any more."""
     cart = add_cart()
     address = ADDRESS | {"line1": "Straße der Œuvre 1 \u20ac"}
     written = json.dumps(address, ensure_ascii=False).encode(encoding)
@@ -664,7 +664,7 @@ def test_show_tells_of_a_cart_before_and_after_its_checkout(run, dsn, db, add_ca
 
 
 def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, execute, add_cart):
-    """The reason stood among the states, and 8.00 below an order of 0.00."""
+    """Else the reason would stand among the states, and 8.00 below an order of 0.00."""
     cart = add_cart(vendors=1, lines=1, unit_price_cents=800)
     [order] = json.loads(execute(cart, "--json").stdout)["vendor_orders"]
     db.execute("select vendor_order_cancel(%s, 'out of season')", (order["order_id"],))

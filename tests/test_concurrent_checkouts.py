@@ -1,4 +1,4 @@
-"""PF-174, PF-177, IDEMPOTENCY & EMISSION: one cart, many callers: one conversion, and no other trace of the rest.
+"""PF-174, PF-177: one cart, many callers: one conversion, and no other trace of the rest.
 
 Reported elsewhere as: a double click or a proxy's retry makes two orders and two charges; several payment intents for
 one order; a half-written order is read; a checkout that died blocks its retry.
