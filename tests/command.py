@@ -73,13 +73,13 @@ def _as_the_command(folder: Path, args: Sequence[str], env: Mapping[str, str]) -
     main()
 
 
-def run_in_terminal(*args: str, env: Mapping[str, str] = {}, answer: str = "") -> tuple[int, str]:
+def run_in_terminal(*args: str, answer: str = "") -> tuple[int, str]:
     """Its exit code, and all that it shows in a terminal of 120 columns where somebody types `answer`."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = subprocess.Popen(
         [PROGRAM, *args],
-        env=environment({"TERM": "xterm-256color", **env}),
+        env=environment({"TERM": "xterm-256color"}),
         stdin=its,
         stdout=its,
         stderr=its,

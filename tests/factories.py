@@ -87,8 +87,8 @@ class _Ids:
 def add_stock(db: psycopg.Connection) -> Callable[..., None]:
     """add_stock(product_id, qty): put units of an unsplit product on the shelf."""
 
-    def add_stock(product_id: UUID, qty: int, *, conn: psycopg.Connection = db) -> None:
-        conn.execute(
+    def add_stock(product_id: UUID, qty: int) -> None:
+        db.execute(
             """
             insert into inventory_items (product_id, available_qty, reserved_qty, updated_at)
             values (%s, %s, 0, now())

@@ -96,7 +96,7 @@ class Pair:
     programs: Path
 
     def dsn(self) -> str:
-        """The database at the standby."""
+        """A database of the standby."""
         return make_conninfo(self.primary.dsn(), port=self.standby_port)
 
     def both(self, port: int) -> str:

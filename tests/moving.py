@@ -60,11 +60,10 @@ class Fleet:
     """A database on each of two servers."""
 
     databases: dict[str, str]
-    home: str = "a"
 
-    def move(self, to: str, *, leaves: str | None = None, dies_at: str | None = None, **options: Any) -> Move:
-        """A move, to be run."""
-        leaves = leaves or next(name for name in self.databases if name != to)
+    def move(self, to: str, *, dies_at: str | None = None, **options: Any) -> Move:
+        """A move from the other server, to be run."""
+        leaves = next(name for name in self.databases if name != to)
         source, target = (Place(name=name, database=self.databases[name]) for name in (leaves, to))
         options = {"pause": (0.01, 0.05), "frozen": 10.0} | options
         move = Move(SCHEMA, source, target, Options(**options))
@@ -160,13 +159,13 @@ class Sellers:
 
 
 @contextmanager
-def selling(fleet: Fleet, *, callers: int = CALLERS, at: str = "a", rate: float | None = None) -> Iterator[Sellers]:
-    """Callers who sell as long as the block runs, with a map that says where the market was at its beginning.
+def selling(fleet: Fleet, *, callers: int = CALLERS, rate: float | None = None) -> Iterator[Sellers]:
+    """Callers who sell as long as the block runs, with a map that says where the market was at its beginning: at "a".
 
     `rate`: orders a second at most, of all of them.
     """
     ended = threading.Event()
-    with fleet.markets(at, max_size=callers) as markets, ThreadPoolExecutor(callers) as threads:
+    with fleet.markets(max_size=callers) as markets, ThreadPoolExecutor(callers) as threads:
         sellers = Sellers(markets)
         markets["ok"].stock.set_many(dict.fromkeys(sellers.products, sellers.shelf))
 

@@ -62,13 +62,13 @@ def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def jws(header, payload, key=KEY):
+def jws(header, payload):
     """A signed token of exactly these bytes, however odd they are."""
-    return sign(f"{b64(header)}.{b64(payload)}", key)
+    return sign(f"{b64(header)}.{b64(payload)}")
 
 
-def sign(text, key=KEY):
-    return f"{text}.{b64(hmac.digest(key, text.encode(), 'sha256'))}"
+def sign(text):
+    return f"{text}.{b64(hmac.digest(KEY, text.encode(), 'sha256'))}"
 
 
 def with_header(text):
@@ -93,9 +93,9 @@ def reason(db, text, **kwargs):
     return verify(db, text, **kwargs)["reason"]
 
 
-def attribute(db, tokens, *, buyer=BUYER, policy="drop", now=NOW):
+def attribute(db, tokens, *, policy="drop"):
     query = "select checkout_attribution(%s::text[], %s, %s, %s)"
-    return db.execute(query, (tokens, buyer, policy, now)).fetchone()[0]
+    return db.execute(query, (tokens, BUYER, policy, NOW)).fetchone()[0]
 
 
 # The signature

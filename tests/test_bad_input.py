@@ -20,7 +20,7 @@ from pycheckout._errors import translated
 def raw(db):
     """raw(cart, field="SQL"): the call in plain SQL, as written by hand."""
 
-    def raw(cart, conn=db, **overrides):
+    def raw(cart, **overrides):
         arguments = {
             "buyer_store_id": f"'{cart.buyer_store_id}'",
             "cart_id": f"'{cart.id}'",
@@ -29,7 +29,7 @@ def raw(db):
             "payment_method": "'ach'",
         } | overrides
         text = ", ".join(f"{name} => {value}" for name, value in arguments.items())
-        return conn.execute(f"select checkout_execute({text})").fetchone()[0]
+        return db.execute(f"select checkout_execute({text})").fetchone()[0]
 
     return raw
 

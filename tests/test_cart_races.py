@@ -52,11 +52,14 @@ TOTALS = (
 )
 
 
-def requote(conn, cart, edit, total, first="items"):
+def statements_of(edit, first):
+    """Those of a quote, from its items to its cart or the other way round."""
     statements = [edit, *TOTALS]
-    if first == "cart":
-        statements.reverse()
-    for statement in statements:
+    return statements if first == "items" else statements[::-1]
+
+
+def requote(conn, cart, edit, total, first="items"):
+    for statement in statements_of(edit, first):
         run(conn, statement, cart, total)
 
 
@@ -81,13 +84,11 @@ def assert_order_is_cart_is_stock(db, answer, total):
 def test_a_quote_that_came_first_is_in_the_order_whole(db, connect, cart, checkout_sql, edit, total, first):
     """Whichever of its rows it had written when the checkout came."""
     editor, buyer = connect(), connect(autocommit=True)
-    statements = [edit, *TOTALS]
-    if first == "cart":
-        statements.reverse()
-    run(editor, statements[0], cart, total)
+    begun, *rest = statements_of(edit, first)
+    run(editor, begun, cart, total)
 
     with blocked(db, checkout_sql, buyer, cart) as waiting:
-        for statement in statements[1:]:
+        for statement in rest:
             run(editor, statement, cart, total)
         editor.commit()
 

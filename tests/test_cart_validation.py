@@ -34,22 +34,22 @@ def way_by_cart(code: str, name: str, **columns: Any) -> None:
     WAYS[f"{code} {name}"] = (code, lambda db, add_cart: (add_cart(**columns), {}))
 
 
-def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None, cents: int = 5000) -> None:
+def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None) -> None:
     """An order as a host writes one, with a line of its own and without an intent."""
     conn.execute(
         """
         insert into vendor_orders (
           id, cart_id, checkout_group_id, buyer_store_id, vendor_store_id, subtotal_cents, total_cents)
-        values (%s, %s, %s, gen_random_uuid(), gen_random_uuid(), %s, %s)
+        values (%s, %s, %s, gen_random_uuid(), gen_random_uuid(), 5000, 5000)
         """,
-        (order, cart, anchor, cents, cents),
+        (order, cart, anchor),
     )
     conn.execute(
         """
         insert into order_line_items (id, order_id, name, category, unit, unit_price_cents, qty, total_cents)
-        values (gen_random_uuid(), %s, 'gift', 'other', 'each', %s, 1, %s)
+        values (gen_random_uuid(), %s, 'gift', 'other', 'each', 5000, 1, 5000)
         """,
-        (order, cents, cents),
+        (order,),
     )
 
 
