@@ -127,13 +127,14 @@ def test_what_the_host_hangs_on_a_cart_goes_with_it(db, add_cart, checkout_sql):
     assert values(db, "select count(*) from cart_notes") == [0]
 
 
-def test_a_purge_opens_other_carts_to_nobody_and_no_cart_to_others(db, connect, add_cart, checkout_sql):
+def test_a_purge_opens_other_carts_to_nobody_and_leaves_no_permit(db, connect, add_cart, checkout_sql):
     """PF-174: the permit is for the purged carts alone and ends with the call, not with the transaction."""
     gone, kept = add_cart(stock=0), add_cart()
     for cart in (gone, kept):
         checkout_sql(db, cart)
     with connect() as conn:
         assert purge(conn) == 1
+        assert values(conn, "select count(*) from cart_change_permits") == [0]
         with refused("OC009"):
             conn.execute("update cart_items set quantity = 2 where cart_id = %s", (kept.id,))
 
