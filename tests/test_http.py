@@ -233,7 +233,7 @@ def test_a_refusal_of_every_line_is_replayed_to_the_byte(api, db, add_cart, add_
     assert values(db, "select sum(reserved_qty) from inventory_items") == [0]
 
 
-def test_a_key_used_again_for_another_cart_is_refused(api, db, add_cart, nothing_written):
+def test_a_key_used_again_for_another_cart_is_refused(api, add_cart, nothing_written):
     """josipmusa/idempotency4j#12"""
     cart = add_cart()
     other = add_cart(buyer_store_id=cart.buyer_store_id)
@@ -454,7 +454,7 @@ def test_short_lines_are_named_without_what_is_left_of_them(serve, add_cart):
     ]
 
 
-def test_busy_asks_for_the_same_call_again_and_another_request_under_the_key_does_not(serve, db, connect, add_cart):
+def test_busy_asks_for_the_same_call_again_and_another_request_under_the_key_does_not(serve, connect, add_cart):
     """One is final and the other means wait: KeeperHub/keeperhub#1922."""
     api, cart = serve(settings="-c lock_timeout=50ms"), add_cart()
     with connect() as first:
@@ -589,7 +589,7 @@ def test_a_price_of_the_buyers_is_refused(api, add_cart, nothing_written):
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "mapping"])
-def test_the_hosts_callback_makes_the_stored_shipping_line(serve, db, add_cart, kind):
+def test_the_hosts_callback_makes_the_stored_shipping_line(serve, add_cart, kind):
     asked = []
 
     def line(store, request):
@@ -755,7 +755,7 @@ def test_the_hosts_other_routes_answer_as_they_did(api):
     assert api.http.get(f"{api.url}/nowhere").json() == {"detail": "Not Found"}
 
 
-def test_a_method_that_is_not_there_is_a_problem_with_its_allow_header(api, add_cart):
+def test_a_method_that_is_not_there_is_a_problem_with_its_allow_header(api):
     response = api.http.delete("/checkout")
     problem(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == "POST"
@@ -808,7 +808,7 @@ def test_problem_types_stand_under_a_base_of_the_hosts(serve, add_cart):
     assert response.json()["type"] == "https://shop.example/problems/idempotency_key_required"
 
 
-def test_a_pool_that_is_no_dependency_is_taken_as_it_is(pool, dsn, add_cart):
+def test_a_pool_that_is_no_dependency_is_taken_as_it_is(pool, add_cart):
     host = FastAPI()
     host.include_router(checkout_router(buyer=buyer, pool=pool), prefix="/shop")
     with serving(host) as url:
@@ -891,7 +891,7 @@ def test_what_is_no_pool_is_refused_when_the_router_is_made(dsn, db):
                 router(pool=no_pool, **who)
 
 
-def test_a_market_is_asked_for_its_health_too(pool, dsn):
+def test_a_market_is_asked_for_its_health_too(pool):
     async def market(market: str):
         if market != "ok":
             raise pycheckout.UnknownMarket("there is no such market")
@@ -961,7 +961,7 @@ def test_a_client_that_hangs_up_in_the_middle_gets_the_orders_with_its_retry(ser
     assert api.post(cart).json() == answer.json() | {"replayed": True}
 
 
-def test_a_client_that_hangs_up_before_its_body_is_whole_orders_nothing(api, db, add_cart, nothing_written):
+def test_a_client_that_hangs_up_before_its_body_is_whole_orders_nothing(api, add_cart, nothing_written):
     cart = add_cart()
     lines = [
         "POST /shop/checkout HTTP/1.1",

@@ -156,7 +156,7 @@ def test_a_slot_that_changes_while_it_is_waited_for_is_counted(db, connect, buy)
 
 
 @pytest.mark.parametrize("slots", [2, 16])
-def test_every_change_of_a_slot_counts_its_version_up(db, buy, add_cart, checkout_sql, slots):
+def test_every_change_of_a_slot_counts_its_version_up(db, buy, slots):
     """And no change leaves a slot that is found before its newest version, or not at all."""
     split(db, slots)
     calls = {

@@ -177,7 +177,7 @@ def test_a_cart_that_was_quoted_again_after_the_snapshot(db, add_cart, snapshot_
 
 
 @strict
-def test_a_cart_that_was_made_after_the_snapshot_is_not_found_yet(db, add_cart, snapshot_at, checkout_sql, level):
+def test_a_cart_that_was_made_after_the_snapshot_is_not_found_yet(add_cart, snapshot_at, checkout_sql, level):
     conn = snapshot_at(level)
     cart = add_cart()
 

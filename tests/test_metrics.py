@@ -198,7 +198,7 @@ def test_an_audit_by_a_role_that_may_note_nothing_ends_all_the_same(db, new_role
 
 
 @pytest.mark.breaks_invariants
-def test_counts_end_and_cost_little_beside_many_orders(db, connect, emit):
+def test_counts_end_and_cost_little_beside_many_orders(db, connect):
     """Counted by blocks: once the counts have come to their end, more rows cost no more, and no table is read whole."""
     cost = {}
     for orders in (24_000, 36_000):
@@ -328,7 +328,7 @@ def test_the_command_prints_what_prometheus_reads(db, dsn):
     assert one.keys() == {"name", "labels", "value", "type", "help"}
 
 
-def test_the_command_says_who_may(db, dsn, new_role):
+def test_the_command_says_who_may(dsn, new_role):
     refused = run_command(
         "metrics", "--database", psycopg.conninfo.make_conninfo(dsn, user=new_role(), password="of-a-test")
     )
@@ -365,7 +365,7 @@ def told(port: int) -> dict[str, float]:
     }
 
 
-def test_a_relay_tells_what_it_counts_and_how_it_is(db, dsn, emit, brief_pauses):
+def test_a_relay_tells_what_it_counts_and_how_it_is(dsn, emit, brief_pauses):
     """The broker is away first, and comes then."""
     emit("00000000-0000-0000-0000-000000000001")
     free = socket.create_server(("127.0.0.1", 0))

@@ -127,7 +127,7 @@ def test_role_that_may_not_create_is_told_so(url, reader):
         pycheckout.migrate(make_conninfo(url, user=reader, password="reader"))
 
 
-def test_plan_of_a_role_that_may_not_read_says_where_it_failed(url, admin, reader):
+def test_plan_of_a_role_that_may_not_read_says_where_it_failed(url, reader):
     pycheckout.migrate(url)
 
     with pytest.raises(MigrationError, match="looking at the schema: permission denied for table"):
@@ -158,7 +158,7 @@ def test_functions_are_deployed_even_when_nothing_is_pending(url, admin):
     assert version(admin)
 
 
-def test_plain_yoyo_agrees_on_what_is_applied(url, admin):
+def test_plain_yoyo_agrees_on_what_is_applied(url):
     pycheckout.migrate(url)
 
     backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://"))

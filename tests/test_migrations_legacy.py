@@ -544,7 +544,7 @@ def test_index_that_is_invalid_when_it_is_confirmed_is_told_with_the_way_out(leg
         ("create index {} on cart_records (valid_until)", "idx_cart_records_converted_at_valid_until"),
     ],
 )
-def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, program, index, name):
+def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, index, name):
     """PF-168: before any change; once the host has renamed its own, ours is built."""
     url, conn = legacy("net")
     conn.execute(index.format(name))

@@ -90,7 +90,7 @@ def left_behind(fleet: Fleet, at: str) -> list[str]:
 # Under load
 
 
-def test_a_market_moves_and_moves_back_while_it_sells(fleet, tmp_path):
+def test_a_market_moves_and_moves_back_while_it_sells(fleet):
     """Nothing that was answered is lost or doubled, and no caller needs another map."""
     with selling(fleet, callers=4, rate=50) as sellers:
         there = fleet.move("b").run()

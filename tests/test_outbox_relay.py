@@ -185,7 +185,7 @@ def test_a_claim_that_is_too_small_for_a_run_takes_its_beginning(db, emit):
     assert ids(claim(db)) == events[2:]
 
 
-def test_two_relays_share_the_work_and_claim_nothing_twice(db, connect, emit):
+def test_two_relays_share_the_work_and_claim_nothing_twice(connect, emit):
     aggregates = [uuid4() for _ in range(6)]
     older = [emit(aggregate) for aggregate in aggregates]
     first, second = connect(), connect()
@@ -271,7 +271,7 @@ def test_a_mark_waits_for_whoever_has_the_event_and_then_looks_again(db, connect
     }
 
 
-def test_four_relays_at_once_send_each_event_once_and_each_aggregate_in_order(db, connect, emit):
+def test_four_relays_at_once_send_each_event_once_and_each_aggregate_in_order(connect, emit):
     aggregates = [uuid4() for _ in range(10)]
     emitted = {aggregate: [emit(aggregate) for _ in range(8)] for aggregate in aggregates}
     sent = []
@@ -291,7 +291,7 @@ def test_four_relays_at_once_send_each_event_once_and_each_aggregate_in_order(db
     assert found == emitted
 
 
-def test_leases_that_end_all_the_time_lose_nothing_and_first_deliveries_keep_their_order(db, connect, emit):
+def test_leases_that_end_all_the_time_lose_nothing_and_first_deliveries_keep_their_order(connect, emit):
     """Relays that die in the middle of a run, again and again; one that is slow marks what it still may."""
     aggregates = [uuid4() for _ in range(5)]
     emitted = {aggregate: [emit(aggregate) for _ in range(12)] for aggregate in aggregates}

@@ -696,7 +696,7 @@ def test_an_order_never_comes_to_less_than_nothing_or_more_than_fits(db, order, 
     assert call("order_adjust", cart.groups[0].id, -10000, "late", "k1")["total_cents"] == 0
 
 
-def test_a_credit_is_cut_to_what_is_left(db, order, call):
+def test_a_credit_is_cut_to_what_is_left(order, call):
     """As a promotion is; what it lost stands with the change that cut it, and it does not come back."""
     cart = order()
     order_id = cart.groups[0].id
@@ -707,7 +707,7 @@ def test_a_credit_is_cut_to_what_is_left(db, order, call):
     assert (answer["total_cents"], answer["adjustments_cents"], answer["amount_cents"]) == (0, 0, 2000)
 
 
-def test_a_surcharge_stays_on_a_canceled_order(db, order, call):
+def test_a_surcharge_stays_on_a_canceled_order(order, call):
     cart = order()
     call("order_adjust", cart.groups[0].id, 300, "express", "k1")
     assert call("vendor_order_cancel", cart.groups[0].id, "off")["total_cents"] == 300
@@ -792,14 +792,14 @@ def test_a_repeat_is_answered_whatever_became_of_the_order(db, order, call, snap
     assert snapshot(db) == before
 
 
-def test_a_reason_is_not_in_the_key(db, order, call):
+def test_a_reason_is_not_in_the_key(order, call):
     cart = order()
     call("order_line_release", cart.items[0].id, "torn", 2, "k1")
     again = call("order_line_release", cart.items[0].id, "wet", 2, "k1")
     assert (again["replayed"], again["reason"]) == (True, "torn")
 
 
-def test_keys_are_of_an_order(db, order, call):
+def test_keys_are_of_an_order(order, call):
     for cart in (order(), order()):
         assert call("order_line_release", cart.items[0].id, "torn", 2, "k1")["replayed"] is False
 
@@ -816,7 +816,7 @@ def test_a_quantity_needs_a_key(db, order, call, snapshot, key):
 
 
 @pytest.mark.parametrize("qty", [0, -1, -(2**31)])
-def test_a_quantity_is_at_least_one(db, order, call, qty):
+def test_a_quantity_is_at_least_one(order, call, qty):
     [item] = order().items
     for function, args in {
         "order_line_release": (item.id, "torn", qty, "k1"),
@@ -828,7 +828,7 @@ def test_a_quantity_is_at_least_one(db, order, call, qty):
         assert refusal.detail["field"] == "qty"
 
 
-def test_without_a_quantity_a_repeat_is_told_by_the_last_change_of_the_line(db, order, call):
+def test_without_a_quantity_a_repeat_is_told_by_the_last_change_of_the_line(order, call):
     a, b = order(lines=2).items
     call("order_line_fulfil", a.id, 2, "k1")
     call("order_line_release", a.id, "torn")
@@ -868,14 +868,14 @@ def test_all_that_went_out_cannot_come_back_twice(db, order, call, snapshot):
     assert snapshot(db) == before
 
 
-def test_a_return_says_whether_it_goes_to_the_shelf(db, order, call):
+def test_a_return_says_whether_it_goes_to_the_shelf(order, call):
     [item] = order().items
     with refused("OC005") as refusal:
         call("order_line_return", item.id, "torn", 1, None, "k1")
     assert refusal.detail["field"] == "restock"
 
 
-def test_what_nobody_knows_is_not_found(db, call):
+def test_what_nobody_knows_is_not_found(call):
     for function, args in {
         "order_line_return": ("torn", 1, True, "k1"),
         "vendor_order_decide": (None, "k1"),
@@ -983,7 +983,7 @@ def test_events_keep_their_order_where_a_trigger_dates_the_orders(db, connect, o
     assert [data["change_key"] for _, data in events(db)] == ["k1", "k2"]
 
 
-def test_an_order_shows_what_is_left_of_its_lines(db, order, call):
+def test_an_order_shows_what_is_left_of_its_lines(order, call):
     cart = order()
     call("order_line_fulfil", cart.items[0].id, 4, "k1")
     call("order_line_return", cart.items[0].id, "wet", 1, True, "k2")
@@ -1122,7 +1122,7 @@ def test_a_host_that_pays_the_intent_meanwhile_is_waited_for(db, connect, order,
     assert answer["balance_due_cents"] == max(answer["total_cents"] - 10000, 0)
 
 
-def test_what_moves_no_money_does_not_wait_for_the_intent(db, connect, order, call):
+def test_what_moves_no_money_does_not_wait_for_the_intent(connect, order, call):
     cart = order()
     with connect() as host:
         host.execute("update payment_intents set status = 'pending'")

@@ -89,7 +89,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory) -> Iterator[Fleet]:
+def fleet() -> Iterator[Fleet]:
     folder = Path("/tmp") / f"pycheckout-plproxy-{uuid4().hex[:8]}"
     folder.mkdir(mode=0o755)
     try:

@@ -431,7 +431,7 @@ def test_rows_that_row_level_security_would_hide_are_no_rows_to_judge_by(legacy,
 
 
 @pytest.mark.parametrize("tool", ["pycheckout", "yoyo"])
-def test_database_that_knows_no_characters_is_refused_by_its_encoding(server, empty_database, worker_id, tool):
+def test_database_that_knows_no_characters_is_refused_by_its_encoding(server, worker_id, tool):
     name = f"pycheckout_ascii_{worker_id}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"drop database if exists {name} with (force)")

@@ -495,9 +495,7 @@ def test_a_lock_timeout_in_another_database_does_not_count(db, new_role, login, 
     assert values(login(name), "show lock_timeout") == ["5s"]
 
 
-def test_an_owner_who_is_no_superuser_installs_grants_and_is_warned(
-    empty_database, new_role, server, add_cart, connect, checkout
-):
+def test_an_owner_who_is_no_superuser_installs_grants_and_is_warned(empty_database, new_role, add_cart, checkout):
     """Only somebody who administers a role may set its lock_timeout; the grant itself stands."""
     owner, name = new_role(), new_role()
     url = empty_database()
@@ -608,7 +606,7 @@ def test_a_role_for_orders_may_change_them_and_nothing_else(db, new_role, login,
         assert denied(orders, forbidden), forbidden
 
 
-def test_default_privileges_of_the_host_open_neither_keys_nor_functions(new_role, empty_database, connect):
+def test_default_privileges_of_the_host_open_neither_keys_nor_functions(new_role, empty_database):
     """Some hosts give every new table and function to their web role (ALTER DEFAULT PRIVILEGES)."""
     role, url = new_role(" it's"), empty_database()
     with psycopg.connect(url, autocommit=True) as conn:

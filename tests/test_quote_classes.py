@@ -162,7 +162,7 @@ def test_what_cannot_be_added_up_is_told_with_its_path(of, given, field, problem
     assert caught.value.detail == {"field": f"{path}{name}{field}", "problem": problem}
 
 
-def test_classes_schema_page_and_function_name_the_same_fields(db):
+def test_classes_schema_page_and_function_name_the_same_fields():
     known = re.findall(r"^\s+\('(cart|group|item)', '\w+', '(\w+)', '\w+', (true|false)\)", CHECK, re.MULTILINE)
     for part, kind in {"cart": Quote, "group": VendorGroup, "item": Line}.items():
         taken = {name for of, name, _ in known if of == part}

@@ -159,7 +159,7 @@ def test_what_is_shown_can_be_put_again_and_changes_nothing(db):
         assert again == shown
 
 
-def test_the_result_of_a_cart_that_is_not_converted_shows_its_lines(db, add_cart):
+def test_the_result_of_a_cart_that_is_not_converted_shows_its_lines(db):
     answer = put(db, QUOTE)
     assert answer["vendor_groups"] == get(db)["vendor_groups"] == QUOTE["vendor_groups"]
     [result] = values(db, "select checkout_result(%s, %s)", BUYER, CART)
@@ -237,7 +237,7 @@ def test_another_buyers_cart_is_not_found(db, add_cart, buyer):
             get(db, *given)
 
 
-def test_reading_a_quote_waits_for_nobody(db, connect, add_cart):
+def test_reading_a_quote_waits_for_nobody(connect, add_cart):
     cart = add_cart()
     host = connect()
     host.execute("update cart_records set updated_at = now()")

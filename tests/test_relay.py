@@ -540,7 +540,7 @@ def states(db):
 
 
 @with_any_broker
-def test_no_transaction_is_open_while_a_broker_is_asked(db, dsn, emit, relay, inbox, slow):
+def test_no_transaction_is_open_while_a_broker_is_asked(db, dsn, emit, inbox, slow):
     """taskcluster#2577: a time-out of idle transactions ended it, and the same events were sent for ever."""
     event = str(emit(uuid4()))
     impatient = make_conninfo(dsn, options="-c idle_in_transaction_session_timeout=2s")
@@ -686,7 +686,7 @@ def test_a_session_that_is_terminated_is_opened_again(db, emit, relay, inbox):
 
 
 @with_any_broker
-def test_an_event_of_a_transaction_that_commits_late_is_sent(db, connect, emit, relay, inbox):
+def test_an_event_of_a_transaction_that_commits_late_is_sent(connect, emit, relay, inbox):
     """kamu-data/kamu-cli#1398"""
     slow = connect()
     early = emit(uuid4(), conn=slow)
@@ -699,7 +699,7 @@ def test_an_event_of_a_transaction_that_commits_late_is_sent(db, connect, emit, 
 
 
 @with_any_broker
-def test_a_checkout_that_is_rolled_back_sends_nothing(db, connect, add_cart, checkout_sql, relay, inbox):
+def test_a_checkout_that_is_rolled_back_sends_nothing(connect, add_cart, checkout_sql, relay, inbox):
     conn = connect()
     checkout_sql(conn, add_cart())
     assert drain(relay()) == 0
@@ -745,7 +745,7 @@ def test_a_relay_role_is_enough_and_another_is_refused_with_the_way_out(db, dsn,
 
 
 @with_any_broker
-def test_a_relay_of_another_schema(db, dsn, empty_database, inbox):
+def test_a_relay_of_another_schema(empty_database, inbox):
     url = empty_database()
     pycheckout.migrate(url, schema="market_eu", create_schema=True)
 
@@ -771,7 +771,7 @@ WRONG = {
 @pytest.mark.parametrize("more", [[], ["--drain"]])
 @pytest.mark.parametrize("wrong", WRONG)
 @with_any_broker
-def test_a_database_that_will_have_no_session_ends_the_relay_at_once(process, elsewhere, inbox, wrong, more):
+def test_a_database_that_will_have_no_session_ends_the_relay_at_once(process, elsewhere, wrong, more):
     """With the server's own reason, the host and the database: it was waited for, and nobody learned why."""
     other, reason = WRONG[wrong]
     database = elsewhere(**other)
@@ -787,7 +787,7 @@ def test_a_database_that_will_have_no_session_ends_the_relay_at_once(process, el
 
 @pytest.mark.parametrize("away", ["broker", "database"])
 @with_any_broker
-def test_a_drain_gives_up_when_broker_or_database_stay_away(process, elsewhere, emit, inbox, away):
+def test_a_drain_gives_up_when_broker_or_database_stay_away(process, elsewhere, emit, away):
     emit(uuid4())
     options = {"url": "redis://127.0.0.1:1"} if away == "broker" else {"database": elsewhere(port=1)}
     began = time.monotonic()
@@ -800,7 +800,7 @@ def test_a_drain_gives_up_when_broker_or_database_stay_away(process, elsewhere, 
 
 
 @with_any_broker
-def test_a_drain_that_gets_on_is_not_given_up(db, dsn, emit, inbox, slow):
+def test_a_drain_that_gets_on_is_not_given_up(dsn, emit, inbox, slow):
     """The time counts from the last event, not from the first."""
     aggregate = uuid4()
     events = [emit(aggregate) for _ in range(3)]
@@ -860,7 +860,7 @@ def test_a_server_without_disk_or_memory_is_waited_for(db, emit, relay, inbox, c
 
 
 @with_any_broker
-def test_an_unknown_kind_of_broker_is_wrong_usage(process, inbox):
+def test_an_unknown_kind_of_broker_is_wrong_usage(process):
     relay = process(url="mqtt://127.0.0.1")
     _, errors = relay.communicate(timeout=60)
 

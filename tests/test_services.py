@@ -147,7 +147,7 @@ def test_sqlalchemy_async(dsn, add_cart, rows):
     assert rows() == (2, 1)
 
 
-def test_flask(dsn, db, add_cart):
+def test_flask(dsn, add_cart):
     cart = add_cart()
     shop = run("Flask", dsn=dsn, buyer_of=lambda request: cart.buyer_store_id, __name__="shop")
     client = shop["app"].test_client()
@@ -162,7 +162,7 @@ def test_flask(dsn, db, add_cart):
     assert len(first.json["orders"]) == 2
 
 
-def test_fastapi(dsn, db, add_cart):
+def test_fastapi(dsn, add_cart):
     cart = add_cart()
     shop = run("FastAPI", dsn=dsn, stores_by_token={"a-token": cart.buyer_store_id})
 

@@ -197,7 +197,7 @@ def test_who_may_truncate_a_table_of_carts_need_not_read_it(connect, converted):
         conn.rollback()
 
 
-def test_a_permit_of_another_transaction_opens_nothing(db, connect, converted):
+def test_a_permit_of_another_transaction_opens_nothing(db, converted):
     """PF-174: the way past that cart_purge takes is one transaction long."""
     db.execute("insert into cart_change_permits (cart_id) values (%s)", (converted.id,))
     for statement in ("update cart_items set quantity = 2", "delete from cart_records"):

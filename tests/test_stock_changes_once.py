@@ -60,7 +60,7 @@ def test_a_repeat_is_answered_even_if_the_change_could_not_be_made_any_more(db):
         assert call(db, "inventory_restock", OTHER, 5, "k")["available_qty"] == 2**31 - 1
 
 
-def test_a_key_is_dated_when_the_change_is_made(db, connect):
+def test_a_key_is_dated_when_the_change_is_made(connect):
     """Not when the transaction began, which may have waited for long: a purge goes by it."""
     with connect() as conn:
         conn.execute("select now()")

@@ -56,7 +56,7 @@ def test_who_waits_for_whom_and_for_what(db, dsn, connect, add_cart, checkout_sq
 
 
 @pytest.mark.breaks_invariants
-def test_what_is_wrong_is_said(db, dsn, emit, add_cart, checkout_sql):
+def test_what_is_wrong_is_said(db, dsn, add_cart, checkout_sql):
     checkout_sql(db, add_cart(vendors=1, lines=2, items={(0, 1): {"quantity": 101}}))
     db.execute("update vendor_orders set expires_at = now() - interval '10 minutes'")
     db.execute("update outbox_events set next_attempt_at = now() - interval '3 hours'")

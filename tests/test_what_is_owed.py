@@ -160,7 +160,7 @@ def test_tax_and_shipping_are_copied_to_the_cent(db, included, a, b, total):
     assert {result.tax_included, *(order.tax_included for order in result.vendor_orders)} == {included}
 
 
-def test_a_replay_is_the_first_answer_but_for_replayed(db, checkout_sql, add_cart):
+def test_a_replay_is_the_first_answer_but_for_replayed(db):
     put(db, quote(*BOTH))
     more = {"billing_address": BILLING, "purchase_order": "PO-1", "metadata": {"a": 1}, "expires_in": timedelta(days=1)}
     first = pycheckout.execute(db, **REQUEST, **more)

@@ -134,7 +134,7 @@ def test_many_tasks_convert_a_cart_once(run_pool, db, add_cart):
     assert db.execute("select count(*) from outbox_events").fetchone() == (2,)
 
 
-def test_busy_is_tried_again(run, run_pool, connect, db, add_cart, attempts):
+def test_busy_is_tried_again(run, run_pool, connect, add_cart, attempts):
     cart = add_cart()
     holder = connect()
     holder.execute("select from cart_records where id = %s for update", (cart.id,))
@@ -191,7 +191,7 @@ def test_cancelled_task_gives_the_pool_a_sound_connection_back(run_pool, connect
     assert run_pool(test, max_size=1).replayed is False
 
 
-def test_errors_are_typed(run, run_pool, dsn, add_cart):
+def test_errors_are_typed(run, run_pool, add_cart):
     cart = add_cart()
 
     async def test(conn):

@@ -161,7 +161,7 @@ def test_pipeline_error_is_typed(connect, add_cart, checkout, autocommit):
         checkout(conn, add_cart())
 
 
-def test_busy_is_the_callers_to_retry(connect, db, add_cart, checkout, fail_times, attempts):
+def test_busy_is_the_callers_to_retry(connect, add_cart, checkout, fail_times, attempts):
     cart = add_cart()
     fail_times(1, "40P01")
     in_pipeline, in_transaction, autocommit_off = connect(autocommit=True), connect(autocommit=True), connect()
@@ -359,7 +359,7 @@ def test_lost_connection_of_the_caller_is_unavailable(connect, db, add_cart, che
         assert attempts() == 1
 
 
-def test_statement_time_out_is_unavailable(connect, db, add_cart, checkout, attempts):
+def test_statement_time_out_is_unavailable(connect, add_cart, checkout, attempts):
     cart = add_cart()
     conn = connect(autocommit=True, options="-c statement_timeout=50ms")
 
@@ -392,7 +392,7 @@ def test_pool_without_a_connection_is_unavailable(dsn, add_cart, checkout, attem
         checkout(ConnectionPool(dsn, open=False), cart)
 
 
-def test_interrupted_call_gives_the_pool_a_sound_connection_back(dsn, connect, db, add_cart, checkout):
+def test_interrupted_call_gives_the_pool_a_sound_connection_back(dsn, connect, add_cart, checkout):
     """KeyboardInterrupt, or a worker's own time-out."""
     cart = add_cart()
 
