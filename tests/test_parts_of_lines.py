@@ -714,14 +714,6 @@ def test_a_surcharge_stays_on_a_canceled_order(order, call):
     assert call("order_adjust", cart.groups[0].id, 200, "fee", "k2")["total_cents"] == 500
 
 
-@pytest.mark.parametrize("amount", [None, 0])
-def test_an_adjustment_has_an_amount(db, order, call, amount):
-    cart = order()
-    with refused("OC005") as refusal:
-        call("order_adjust", cart.groups[0].id, amount, "late", "k1")
-    assert refusal.detail["field"] == "amount_cents"
-
-
 # Keys
 
 
