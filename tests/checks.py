@@ -1,7 +1,7 @@
 """What tests of the SQL functions ask again and again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,14 @@ def level(conn: psycopg.Connection, product_id: Any) -> tuple[int, int] | None:
     query = "select available_qty::int, reserved_qty::int from inventory_levels where product_id = %s"
     found: tuple[int, int] | None = conn.cursor(row_factory=tuple_row).execute(query, (product_id,)).fetchone()
     return found
+
+
+def outcome(call: Callable[..., Any], function: str, *args: Any, conn: psycopg.Connection) -> str:
+    """Whether a change was done or answered as a replay, or the SQLSTATE of its refusal."""
+    try:
+        return "replayed" if call(function, *args, conn=conn)["replayed"] else "done"
+    except psycopg.DatabaseError as error:
+        return str(error.sqlstate)
 
 
 class Refusal:

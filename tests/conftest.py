@@ -32,7 +32,7 @@ from roles import login, new_role  # noqa: F401  (fixtures)
 from upgrade import load_legacy
 
 import pycheckout
-from factories import add_cart, add_stock, checkout, checkout_sql, nothing_written, snapshot  # noqa: F401  (fixtures)
+from factories import add_cart, add_stock, call, checkout, checkout_sql, nothing_written, snapshot  # noqa: F401  (fixtures)
 from pycheckout._embedded import bundled_programs, embedded_server
 
 # A shell that runs the suite in the background has it ignore Ctrl-C, and what the tests start would inherit that.

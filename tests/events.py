@@ -9,6 +9,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from checks import values
+
 DOCS = Path(__file__).parents[1] / "docs" / "events"
 # jsonschema checks formats that it has a checker for, and passes the others over.
 FORMATS = FormatChecker(formats=["uuid"])
@@ -24,6 +26,12 @@ def validate(payload):
     schema = json.loads((DOCS / f"{payload['type']}.v{payload['version']}.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator(schema, format_checker=FORMATS).validate(payload)
     return payload
+
+
+def changes(conn):
+    """Type and data of the events that are not of a conversion, valid by their schemas, oldest first."""
+    query = "select payload from outbox_events where event_type::text not like 'checkout.%%' order by created_at, id"
+    return [(validate(payload)["type"], payload["data"]) for payload in values(conn, query)]
 
 
 ASYNCAPI = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 import pycheckout
+from checks import values
 
 ADDRESS = {
     "line1": "12 Main Street",
@@ -313,6 +314,18 @@ def checkout_sql() -> Callable[..., dict[str, Any]]:
             return answer
 
     return checkout_sql
+
+
+@pytest.fixture
+def call(db: psycopg.Connection) -> Callable[..., Any]:
+    """call("order_line_release", id, "why", qty=1): the answer, on the autocommit connection or on another."""
+
+    def call(function: str, *args: Any, conn: psycopg.Connection = db, **named: Any) -> Any:
+        places = ", ".join(["%s"] * len(args) + [f"{name} => %s" for name in named])
+        given = [Jsonb(value) if isinstance(value, dict | list) else value for value in [*args, *named.values()]]
+        return values(conn, f"select {function}({places})", *given)[0]
+
+    return call
 
 
 def request_of(cart: Any, key: str = "k1") -> dict[str, Any]:

@@ -5,29 +5,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from events import validate
+from events import changes
 
-from checks import level, refused, row, rows, values
+from checks import level, outcome, refused, row, rows, values
 from races import at_once, blocked
-
-
-@pytest.fixture
-def call(db):
-    """call("vendor_order_cancel", id, "why"): the answer, on the autocommit connection or on another."""
-
-    def call(function, *args, conn=db):
-        places = ", ".join(["%s"] * len(args))
-        return values(conn, f"select {function}({places})", *args)[0]
-
-    return call
-
-
-def changes(db):
-    """Type and data of the events that are not of a conversion, valid by their schemas, oldest first."""
-    payloads = values(
-        db, "select payload from outbox_events where event_type::text not like 'checkout.%%' order by created_at, id"
-    )
-    return [(validate(payload)["type"], payload["data"]) for payload in payloads]
 
 
 def order_of(db, cart, number=0):
@@ -450,13 +431,6 @@ def test_a_change_is_dated_when_it_is_made(db, connect, add_cart, checkout_sql, 
         conn.commit()
 
 
-def outcome(call, function, *args, conn):
-    try:
-        return "replayed" if call(function, *args, conn=conn)["replayed"] else "done"
-    except psycopg.DatabaseError as error:
-        return error.sqlstate
-
-
 @pytest.mark.parametrize("ahead", ["2099-01-01", "infinity"])
 def test_an_event_of_an_order_that_the_host_dated_ahead_is_due_at_once(db, add_cart, checkout_sql, call, ahead):
     cart = add_cart(vendors=1, lines=1)
@@ -468,8 +442,7 @@ def test_an_event_of_an_order_that_the_host_dated_ahead_is_due_at_once(db, add_c
     )
     call("vendor_order_cancel", cart.groups[0].id, "why")
 
-    claimed = values(db, "select event_type::text from outbox_claim(100, '1 minute')")
-    assert claimed[-2:] == ["payment.changed", "vendor_order.canceled"]
+    assert claimed(db)[-2:] == ["payment.changed", "vendor_order.canceled"]
 
 
 @pytest.fixture

@@ -6,29 +6,16 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-import psycopg
 import pytest
-from events import validate
+from events import changes, validate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from checks import level, refused, row, rows, values
+from checks import level, outcome, refused, row, rows, values
 from races import blocked
 
 MOST = 2**62
-
-
-@pytest.fixture
-def call(db):
-    """call("order_line_release", id, "why", qty=1): the answer, on the autocommit connection or on another."""
-
-    def call(function, *args, conn=db, **named):
-        places = ", ".join(["%s"] * len(args) + [f"{name} => %s" for name in named])
-        given = [Jsonb(value) if isinstance(value, (dict, list)) else value for value in [*args, *named.values()]]
-        return values(conn, f"select {function}({places})", *given)[0]
-
-    return call
 
 
 @pytest.fixture
@@ -64,12 +51,6 @@ def figures(db, cart):
 
 def set_order(db, cart, status):
     db.execute("update vendor_orders set status = %s::vendor_order_status where id = %s", (status, cart.groups[0].id))
-
-
-def events(db):
-    """Type and data of the events of changes, valid by their schemas, oldest first."""
-    query = "select payload from outbox_events where event_type::text not like 'checkout.%%' order by created_at, id"
-    return [(validate(payload)["type"], payload["data"]) for payload in values(db, query)]
 
 
 def taxed(
@@ -130,7 +111,7 @@ def test_a_part_that_is_released_goes_back_to_the_shelf_with_its_money(db, order
         }
     ]
     assert values(db, "select qty from order_line_items") == [10]
-    assert [kind for kind, _ in events(db)] == ["order_line.released"]
+    assert [kind for kind, _ in changes(db)] == ["order_line.released"]
 
 
 def test_a_part_that_is_fulfilled_leaves_the_reserve_and_moves_no_money(db, order, call):
@@ -143,7 +124,7 @@ def test_a_part_that_is_fulfilled_leaves_the_reserve_and_moves_no_money(db, orde
     assert (answer["status"], answer["total_cents"]) == ("partially_fulfilled", 10000)
     assert answer["changes"] == [{"line_item_id": str(item.id), "fulfilled_qty": 4}]
     assert answer["details"] == {"carrier": "DHL", "tracking": "123"}
-    assert events(db)[0][1] | {"replayed": False} == answer
+    assert changes(db)[0][1] | {"replayed": False} == answer
 
     assert call("order_line_fulfil", item.id)["status"] == "fulfilled"
     assert (counts(db, item), state(db, item)) == ((0, 10, None, None), "fulfilled")
@@ -165,7 +146,7 @@ def test_shipped_units_come_back_with_their_money(db, order, call, restock, avai
 
     assert call("order_line_return", item.id, "torn", None, restock, "k2")["total_cents"] == 0
     assert counts(db, item) == (0, 10, None, 10)
-    assert len(events(db)) == 3
+    assert len(changes(db)) == 3
 
 
 def test_a_product_without_a_stock_row_takes_nothing_back(db, order, call):
@@ -362,7 +343,7 @@ def test_a_vendor_accepts_a_part(db, order, call):
         (0, None),
     ]
     assert values(db, "select notes from order_line_items order by id") == [None, "none", None]
-    assert [kind for kind, _ in events(db)] == ["vendor_order.decided"]
+    assert [kind for kind, _ in changes(db)] == ["vendor_order.decided"]
     assert call("vendor_order_decide", cart.groups[0].id, decisions[::-1], "k1") == answer | {"replayed": True}
 
 
@@ -672,7 +653,7 @@ def test_an_order_is_adjusted_either_way(db, order, call):
     assert figures(db, cart) == (10000, 0, 0, 0, -2500, 7500)
     assert call("order_adjust", order_id, 3000, "express", "k2")["total_cents"] == 10500
     assert figures(db, cart) == (10000, 0, 0, 0, 500, 10500)
-    assert [kind for kind, _ in events(db)] == ["vendor_order.adjusted"] * 2
+    assert [kind for kind, _ in changes(db)] == ["vendor_order.adjusted"] * 2
 
 
 @pytest.mark.parametrize(("field", "value"), [("order_id", None), ("amount_cents", 0), ("amount_cents", None)])
@@ -972,7 +953,7 @@ def test_events_keep_their_order_where_a_trigger_dates_the_orders(db, connect, o
         early.execute("select now()")
         call("order_line_release", cart.items[0].id, "torn", 1, "k1")
         call("order_line_release", cart.items[0].id, "torn", 1, "k2", conn=early)
-    assert [data["change_key"] for _, data in events(db)] == ["k1", "k2"]
+    assert [data["change_key"] for _, data in changes(db)] == ["k1", "k2"]
 
 
 def test_an_order_shows_what_is_left_of_its_lines(order, call):
@@ -1006,19 +987,12 @@ def test_an_erasure_blanks_reasons_and_details_and_leaves_what_was_done(db, orde
     for table in ("order_changes", "outbox_events", "order_line_items", "vendor_orders"):
         assert values(db, f"select count(*) from {table} as each where each::text like '%%Miller%%'") == [0], table
     assert values(db, "select checkout_erase(%s)", cart.id) == [0]
-    assert [kind for kind, _ in events(db)] == ["vendor_order.decided", "order_line.fulfilled", "order_line.released"]
+    assert [kind for kind, _ in changes(db)] == ["vendor_order.decided", "order_line.fulfilled", "order_line.released"]
     again = call("order_line_release", b.id, secret, 5, "k3")
     assert (again["replayed"], again["changes"], again["reason"]) == (True, done["changes"], None)
 
 
 # At once
-
-
-def outcome(call, function, *args, conn):
-    try:
-        return "replayed" if call(function, *args, conn=conn)["replayed"] else "done"
-    except psycopg.DatabaseError as error:
-        return error.sqlstate
 
 
 RACES = {
@@ -1200,7 +1174,7 @@ def test_two_changes_of_one_order_come_one_after_the_other(db, connect, order, c
             one.commit()
         assert waiting.result(timeout=10) == ends
     assert counts(db, cart.items[0]) == left
-    assert len(events(db)) == (2 if ends == "done" else 1)
+    assert len(changes(db)) == (2 if ends == "done" else 1)
 
 
 @pytest.mark.parametrize("first", ["return", "release"])

@@ -4,16 +4,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from test_inventory import call
 
 from checks import refused, row, rows, values
 from races import at_once, blocked
 
 PRODUCT, OTHER = UUID(int=5), UUID(int=6)
-
-
-def call(conn, function, *args):
-    placeholders = ", ".join("%s" for _ in args)
-    return row(conn, f"select available_qty, reserved_qty, slots from {function}({placeholders})", *args)
 
 
 def available(conn, product=PRODUCT):

@@ -8,17 +8,6 @@ from checks import level, refused, row, rows, values
 
 
 @pytest.fixture
-def call(db):
-    """call("order_line_release", id, "why"): the answer."""
-
-    def call(function, *args):
-        places = ", ".join(["%s"] * len(args))
-        return values(db, f"select {function}({places})", *args)[0]
-
-    return call
-
-
-@pytest.fixture
 def figures(db):
     """figures(cart): subtotal, discounts, promotion's share, total, balance and the intent of its first order."""
 
