@@ -20,6 +20,7 @@ from many import add_orders, order_id
 from outbox import claim, fail
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
+from roles import PASSWORD
 from test_orders_at_scale import pages, scanned
 
 import pycheckout
@@ -330,7 +331,7 @@ def test_the_command_prints_what_prometheus_reads(db, dsn):
 
 def test_the_command_says_who_may(dsn, new_role):
     refused = run_command(
-        "metrics", "--database", psycopg.conninfo.make_conninfo(dsn, user=new_role(), password="of-a-test")
+        "metrics", "--database", psycopg.conninfo.make_conninfo(dsn, user=new_role(), password=PASSWORD)
     )
     assert (refused.returncode, "checkout_grant_operators" in refused.stderr) == (1, True)
 
@@ -421,7 +422,7 @@ def test_a_scrape_without_a_database_tells_what_the_relay_counts(dsn):
 def test_the_role_of_a_relay_may_be_scraped(db, dsn, new_role):
     role = new_role()
     db.execute("select checkout_grant_relay(%s)", (role,))
-    own = psycopg.conninfo.make_conninfo(dsn, user=role, password="of-a-test")
+    own = psycopg.conninfo.make_conninfo(dsn, user=role, password=PASSWORD)
     relays = {Place(own, None): Relay(own, "nats://127.0.0.1:9")}
     with closing(_metrics.Listener(relays, ("127.0.0.1", 0))) as listener:
         assert told(listener.port)["pycheckout_database_up"] == 1

@@ -12,16 +12,14 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from yoyo import get_backend, read_migrations
+from upgrade import IDS as ALL
+from upgrade import ROOT, yoyo_backend
 
 import pycheckout
 from pycheckout import MigrationError, Unavailable, _migrate
 from races import wait_until
 
-ROOT = Path(__file__).parents[1]
-IDS = tuple(
-    sorted(path.stem for path in (ROOT / "db" / "migrations").glob("pycheckout_*") if ".rollback" not in path.name)
-)
+IDS = tuple(ALL)
 
 
 @pytest.fixture
@@ -161,9 +159,7 @@ def test_functions_are_deployed_even_when_nothing_is_pending(url, admin):
 def test_plain_yoyo_agrees_on_what_is_applied(url):
     pycheckout.migrate(url)
 
-    backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://"))
-    with backend:
-        migrations = read_migrations(str(ROOT / "db" / "migrations"))
+    with yoyo_backend(url) as (backend, migrations):
         assert list(backend.to_apply(migrations)) == []
         assert len(list(backend.to_rollback(migrations))) == len(IDS)
 
@@ -363,8 +359,7 @@ def test_lock_whose_owner_may_live_on_another_machine_is_kept(url, admin):
     with python("pass") as process:
         process.communicate()
 
-    backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://"))
-    with backend, backend.lock():
+    with yoyo_backend(url):
         # As if its process ran elsewhere: the pid is none of this machine.
         admin.execute("update yoyo_lock set pid = %s", (process.pid,))
 

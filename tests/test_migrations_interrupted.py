@@ -20,6 +20,7 @@ from upgrade import (
     value,
     without_labels,
     yoyo_backend,
+    yoyo_url,
 )
 
 import pycheckout
@@ -182,7 +183,7 @@ def test_plain_yoyo_tells_who_holds_the_lock_and_how_to_break_it(database):
     assert "yoyo break-lock" in output
 
     break_lock = [sys.executable, "-m", "yoyo", "break-lock", "--batch", "--no-config-file", "--database"]
-    subprocess.run([*break_lock, url.replace("postgresql:", "postgresql+psycopg:")], check=True, cwd=ROOT)
+    subprocess.run([*break_lock, yoyo_url(url)], check=True, cwd=ROOT)
     run_yoyo("apply", dsn=url)
 
 

@@ -387,15 +387,15 @@ def test_member_of_the_role_that_owns_them_may_migrate(legacy, role):
     owner = value(conn, "select current_user")
     conn.execute(f"create role {role}_group; grant all on schema public to {role}_group")
     conn.execute(
-        """
+        f"""
         do $$ declare v_name text; begin
           for v_name in select format('alter %s %s owner to ', kind, name) from (
             select 'table' as kind, oid::regclass::text as name from pg_class
              where relnamespace = 'public'::regnamespace and relkind = 'r'
             union all
             select 'type', oid::regtype::text from pg_type where typnamespace = 'public'::regnamespace and typtype = 'e'
-          ) as owned loop execute v_name || current_setting('test.role'); end loop; end $$;
-    """.replace("current_setting('test.role')", f"'{role}_group'")
+          ) as owned loop execute v_name || '{role}_group'; end loop; end $$;
+        """
     )
     conn.execute(f"grant {role}_group to {role}")
     try:

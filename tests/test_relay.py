@@ -23,6 +23,7 @@ from events import validate
 from faststream.security import SASLPlaintext
 from outbox import claim, make_due
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from roles import PASSWORD
 
 import pycheckout
 from checks import row, rows, values
@@ -723,25 +724,20 @@ def test_security_of_the_broker_may_come_beside_the_url(dsn, emit, inbox):
 
 
 @with_any_broker
-def test_a_relay_role_is_enough_and_another_is_refused_with_the_way_out(db, dsn, emit, process, inbox, worker_id):
-    name = f"pycheckout_relay_{worker_id}"
-    db.execute(f"drop role if exists {name}")
-    db.execute(f"create role {name} login password 'of-a-test'")
-    own = make_conninfo(dsn, user=name, password="of-a-test")
+def test_a_relay_role_is_enough_and_another_is_refused_with_the_way_out(db, dsn, emit, process, inbox, new_role):
+    name = new_role()
+    own = make_conninfo(dsn, user=name, password=PASSWORD)
     event = emit(uuid4())
-    try:
-        refused = process("--drain", database=own)
-        _, errors = refused.communicate(timeout=60)
-        assert refused.returncode == 1
-        assert "permission denied" in errors and "Traceback" not in errors
+    refused = process("--drain", database=own)
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "permission denied" in errors and "Traceback" not in errors
 
-        db.execute("select checkout_grant_relay(%s)", (name,))
-        granted = process("--drain", database=own)
-        output, errors = granted.communicate(timeout=60)
-        assert (granted.returncode, output) == (0, "1 events published\n"), errors
-        assert inbox.ids() == [str(event)]
-    finally:
-        db.execute(f"drop owned by {name}; drop role {name}")
+    db.execute("select checkout_grant_relay(%s)", (name,))
+    granted = process("--drain", database=own)
+    output, errors = granted.communicate(timeout=60)
+    assert (granted.returncode, output) == (0, "1 events published\n"), errors
+    assert inbox.ids() == [str(event)]
 
 
 @with_any_broker

@@ -402,8 +402,7 @@ def test_a_connection_that_preparing_left_open_does_not_keep_tests_from_running(
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest, monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest):
     source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")
 
     assert "1 passed" in run_pytest(source).stdout

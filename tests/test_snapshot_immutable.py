@@ -109,7 +109,7 @@ def test_tables_without_a_converted_cart_can_be_truncated(db, add_cart):
     assert values(db, "select id from cart_items") == []
 
 
-@pytest.mark.parametrize("table", ["cart_records", "cart_vendor_groups", "cart_items"])
+@pytest.mark.parametrize("table", TABLES)
 def test_each_table_refuses_to_be_truncated_where_no_foreign_key_joins_them(db, converted, table):
     """PF-174: an existing database may have none, and then no CASCADE comes by the other tables."""
     db.execute("alter table cart_vendor_groups drop constraint cart_vendor_groups_cart_fk")

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import pycheckout
-from factories import ADDRESS
+from factories import request_of
 from pycheckout import Busy, CartExpired, CartNotFound, InvalidRequest, NotInstalled, Unavailable
 from races import wait_until_blocked
 
@@ -19,14 +19,7 @@ IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
 
 
 def checkout_async(conn, cart, key="k1", **overrides):
-    arguments = {
-        "buyer_store_id": cart.buyer_store_id,
-        "cart_id": cart.id,
-        "idempotency_key": key,
-        "shipping_address": ADDRESS,
-        "payment_method": "ach",
-    }
-    return pycheckout.execute_async(conn, **(arguments | overrides))
+    return pycheckout.execute_async(conn, **(request_of(cart, key) | overrides))
 
 
 @pytest.fixture
