@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -83,6 +84,12 @@ class Fleet:
             pools=Pools(**{"max_size": CALLERS} | pools),
             servers={name: self.databases[name] for name in servers},
         )
+
+    def written_map(self, path: Path, at: str = "a") -> str:
+        """The path of a map that is written there, for the command line; the market is at that server by it."""
+        servers = "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in self.databases.items())
+        path.write_text(f'{servers}[market.ok]\nserver = "{at}"\nschema = "{SCHEMA}"\n')
+        return str(path)
 
     def connect(self, at: str, **options: Any) -> psycopg.Connection[Any]:
         options = {"options": f"-c search_path={SCHEMA} -c statement_timeout=20s", "autocommit": True} | options

@@ -111,12 +111,8 @@ def test_a_market_moves_and_moves_back_while_it_sells(fleet):
 
 @pytest.mark.parametrize("step", ["copy", "mark", "clear"])
 def test_a_command_that_is_killed_under_load_goes_on(fleet, tmp_path, step):
-    path = tmp_path / "markets.toml"
-    path.write_text(
-        "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
-        + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
-    )
-    command = ["market", "move", "ok", "--to", "b", "--markets", str(path), "--json"]
+    path = fleet.written_map(tmp_path / "markets.toml")
+    command = ["market", "move", "ok", "--to", "b", "--markets", path, "--json"]
     with selling(fleet, callers=4, rate=50) as sellers:
         with subprocess.Popen([PROGRAM, *command], env=environment(), text=True, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -977,14 +973,10 @@ def test_callers_follow_a_market_and_one_without_the_way_is_told(fleet):
 
 
 def test_an_operator_plans_moves_and_finishes(fleet, tmp_path):
-    path, dump = tmp_path / "markets.toml", tmp_path / "source.dump"
-    path.write_text(
-        "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
-        + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
-    )
+    path, dump = fleet.written_map(tmp_path / "markets.toml"), tmp_path / "source.dump"
 
     def market(*command: str) -> subprocess.CompletedProcess[str]:
-        return run_command("market", *command, "--markets", str(path))
+        return run_command("market", *command, "--markets", path)
 
     planned = market("move", "ok", "--to", "b", "--plan")
     assert (planned.returncode, planned.stderr) == (0, "")
@@ -1003,7 +995,7 @@ def test_an_operator_plans_moves_and_finishes(fleet, tmp_path):
     assert (gone, sold.partition(", followed until ")[0]) == ("a: moved, move 1", "b: selling, move 1")
     back = market("move", "ok", "--to", "a", "--from", "b", "--plan")
     assert (back.returncode, back.stdout.partition(",")[0]) == (0, "would copy nothing: the server has followed")
-    stale = run_command("doctor", "--market", "ok", "--markets", str(path), "--json")
+    stale = run_command("doctor", "--market", "ok", "--markets", path, "--json")
     assert [
         each["remedy"] for each in map(json.loads, stale.stdout.splitlines()) if each["check"] == "market_away"
     ] == ['server = "b" in the map']

@@ -456,18 +456,14 @@ def test_25_one_schema_is_copied_to_another_server_under_another_name(
 
 def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, tmp_path):
     """Each way from each step is tried in test_moves.py."""
-    path = tmp_path / "markets.toml"
     with two_servers() as servers:
-        path.write_text(
-            "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in servers.items())
-            + f'[market.ok]\nserver = "a"\nschema = "{SCHEMA}"\n'
-        )
+        fleet = Fleet(servers)
         with pytest.raises(Died):
-            Fleet(servers).move("b", dies_at="freeze").run()
+            fleet.move("b", dies_at="freeze").run()
 
-        follow(26, env={"PYCHECKOUT_MARKETS": str(path)})
+        follow(26, env={"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml")})
 
-        found = Fleet(servers).status()
+        found = fleet.status()
         assert (found["a"].state, found["b"].state) == ("moved", "selling")
         assert found["b"].epoch == 2, "the first was taken back"
 
@@ -475,18 +471,13 @@ def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, tmp_path):
 @pytest.fixture
 def moved(tmp_path):
     """A market that moved to b, which a follows; both servers, and what names the market to a shell and to psql."""
-    path = tmp_path / "markets.toml"
     with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
         migrate(a.dsn(), schema=SCHEMA, create_schema=True)
         fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
-        path.write_text(
-            "".join(f'[server.{name}]\ndatabase = "{url}"\n' for name, url in fleet.databases.items())
-            + f'[market.ok]\nserver = "b"\nschema = "{SCHEMA}"\n'
-        )
         assert fleet.move("b").run().followed_until
         libpq = {"PGHOST": b.host, "PGPORT": str(b.port), "PGUSER": b.user, "PGPASSWORD": b.password}
         libpq |= {"PGDATABASE": "postgres", "PGOPTIONS": f"-c search_path={SCHEMA}"}
-        yield fleet, a, b, libpq | {"PYCHECKOUT_MARKETS": str(path)}
+        yield fleet, a, b, libpq | {"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml", at="b")}
 
 
 def test_29_the_follower_takes_the_place_of_a_server_that_is_gone(follow, moved):
