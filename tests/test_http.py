@@ -36,7 +36,7 @@ from pycheckout import AsyncCheckout, Checkout, InvalidRequest, ShippingLine
 from pycheckout._types import build
 from pycheckout.http import checkout_router, health_router, order_router
 from races import at_once, wait_for_waiter
-from web import Api, app, body, buyer, headers, party, serving
+from web import Api, app, body, buyer, headers, party, schemathesis, serving
 
 ROOT = Path(__file__).parents[1]
 STRANGER = UUID("b0000000-0000-4000-8000-00000000ffff")
@@ -1108,15 +1108,8 @@ def test_the_description_of_the_request_is_that_of_the_dto(document):
     assert (key["name"], key["required"]) == ("Idempotency-Key", True)
 
 
-def schemathesis(api, cart, *options):
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json", "--no-color"]
-    command += ["--header", f"Authorization: Bearer {cart.buyer_store_id}", "--continue-on-failure"]
-    # Hypothesis does the same of its own accord.
-    command += ["--seed", "1"] if "CI" in os.environ else []
-    # what replaces it is in schemathesis_hooks.py
-    command += ["--exclude-checks", "positive_data_acceptance", *options]
-    env = os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(ROOT / "tests")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+def search(api, cart, *options):
+    done = schemathesis(api.url, cart.buyer_store_id, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 selected / 2 total" in done.stdout
 
@@ -1125,7 +1118,7 @@ def test_schemathesis_finds_nothing(api, db, add_cart, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cart = add_cart(cart_id=UUID("22222222-2222-4222-8222-222222222222"))  # the cart of the examples
 
-    schemathesis(api, cart, "--phases", "examples,coverage,fuzzing", "--max-examples", "15")
+    search(api, cart, "--phases", "examples,coverage,fuzzing", "--max-examples", "15")
 
     assert values(db, "select status::text from cart_records") == ["converted"]
 
@@ -1136,6 +1129,6 @@ def test_schemathesis_finds_nothing_in_a_long_search(api, db, add_cart, tmp_path
     monkeypatch.chdir(tmp_path)
     cart = add_cart(cart_id=UUID("22222222-2222-4222-8222-222222222222"))
 
-    schemathesis(api, cart, "--max-examples", "200")
+    search(api, cart, "--max-examples", "200")
 
     assert values(db, "select status::text from cart_records") == ["converted"]

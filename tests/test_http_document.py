@@ -1,10 +1,6 @@
 """What the OpenAPI document of all routes says, and that they keep to it, whoever asks."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -17,9 +13,7 @@ from factories import request_of
 from pycheckout import _http_docs
 from pycheckout.http import checkout_router, order_router
 from races import at_once
-from web import app, buyer, party, serving
-
-ROOT = Path(__file__).parents[1]
+from web import app, buyer, party, schemathesis, serving
 
 # Generated clients have methods of these names: one that is changed breaks them.
 OPERATIONS = {
@@ -110,14 +104,6 @@ def ordered(db, add_cart):
     return cart
 
 
-def schemathesis(url, token, *options):
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--no-color"]
-    command += ["--header", f"Authorization: Bearer {token}", "--include-path-regex", "/orders"]
-    command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure", *options]
-    env = os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(ROOT / "tests")}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
-
-
 def search(dsn, cart, *options):
     """Runs of both roles at once; how often each operation answered with which status."""
     host, answers = app(dsn, orders=True), Counter()
@@ -129,10 +115,11 @@ def search(dsn, cart, *options):
             answers[route.operation_id, response.status_code] += 1
         return response
 
+    of_orders = ("--include-path-regex", "/orders", *options)
     with serving(host) as url:
         httpx.get(f"{url}/openapi.json")
         tokens = (cart.buyer_store_id, f"vendor-{cart.vendors[0]}")
-        runs = at_once(*(lambda token=token: schemathesis(url, token, *options) for token in tokens))
+        runs = at_once(*(lambda token=token: schemathesis(url, token, *of_orders) for token in tokens))
     for done in runs:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "7 selected / 9 total" in done.stdout

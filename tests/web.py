@@ -1,9 +1,13 @@
 """A real HTTP server, and an application with the checkout's routes as a host would mount them."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -95,6 +99,18 @@ def serving(app: Any, **options: Any) -> Iterator[str]:
             server.should_exit = True
             thread.join(timeout=30)
             assert not thread.is_alive(), "the server never ended"
+
+
+def schemathesis(url: str, token: Any, *options: str) -> "subprocess.CompletedProcess[str]":
+    """A run of schemathesis over the routes that the document at `url` describes, by whoever has this token."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--no-color"]
+    command += ["--header", f"Authorization: Bearer {token}", "--continue-on-failure"]
+    # Hypothesis does the same of its own accord.
+    command += ["--seed", "1"] if "CI" in os.environ else []
+    # what replaces it is in schemathesis_hooks.py
+    command += ["--exclude-checks", "positive_data_acceptance", *options]
+    env = os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
 
 
 def headers(buyer_store_id: Any, key: str | None = None, **more: str) -> dict[str, str]:
