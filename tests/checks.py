@@ -31,6 +31,12 @@ def level(conn: psycopg.Connection, product_id: Any) -> tuple[int, int] | None:
     return found
 
 
+def blocks(conn: psycopg.Connection, query: str) -> int:
+    """Those that a query touches, in the cache or out of it."""
+    [(plan,)] = conn.execute(f"explain (analyze, buffers, format json) {query}").fetchall()
+    return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
+
+
 def outcome(call: Callable[..., Any], function: str, *args: Any, conn: psycopg.Connection) -> str:
     """Whether a change was done or answered as a replay, or the SQLSTATE of its refusal."""
     try:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from outbox import ack, claim, end_leases, extend, fail, ids, make_due, publish_all, release
 
-from checks import refused, row, rows, values
+from checks import blocks, refused, row, rows, values
 from races import at_once, blocked, paused_at
 
 UNKNOWN = UUID("e0000000-0000-4000-8000-000000000000")
@@ -909,13 +909,6 @@ def test_an_event_that_was_published_by_a_clock_in_the_past_is_judged_by_its_cre
 # Size
 
 
-def buffers(conn, query):
-    """Pages that a query touches, in the cache or out of it."""
-    [(plan,)] = conn.execute(f"explain (analyze, buffers, format json) {query}").fetchall()
-    top = plan[0]["Plan"]
-    return top["Shared Hit Blocks"] + top["Shared Read Blocks"]
-
-
 def fill(conn, count, aggregate_id=None):
     """Due events: of one aggregate, or of as many."""
     conn.execute(
@@ -930,7 +923,7 @@ def fill(conn, count, aggregate_id=None):
 def poll(conn, batch=100):
     """Pages that a claim touches, once a first one has marked what is dead."""
     for _ in range(2):
-        touched = buffers(conn, f"select * from outbox_claim({batch})")
+        touched = blocks(conn, f"select * from outbox_claim({batch})")
         conn.rollback()
     return touched
 
@@ -1056,9 +1049,9 @@ def test_a_lease_of_many_events_is_extended_and_ended_at_the_cost_of_its_own(db,
         f"select outbox_ack('{claim_id}', array(select id from outbox_events where claim_id = '{claim_id}'"
         " and published_at is null and next_attempt_at < 'infinity'))",
     ):
-        buffers(relay, call)
+        blocks(relay, call)
         relay.rollback()
-        assert buffers(relay, call) < 400, call
+        assert blocks(relay, call) < 400, call
         relay.rollback()
 
 
