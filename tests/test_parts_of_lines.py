@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -272,7 +271,8 @@ def test_no_more_than_there_is(db, order, call, snapshot, function):
             call(function, item.id, "torn", 7, "k1")
         else:
             call(function, item.id, "torn", 5, True, "k1")
-    assert (refusal.detail["asked"], refusal.detail["units"]) in ((7, 6), (5, 4))
+    there = (5, 4) if function == "order_line_return" else (7, 6)
+    assert (refusal.detail["asked"], refusal.detail["units"]) == there
     assert snapshot(db) == before
 
 
@@ -300,8 +300,7 @@ def test_of_a_split_product_the_highest_slots_give_first(db, add_cart, checkout_
     assert rows(db, holds) == [] and level(db, item.product_id)[1] == 0
 
     call("order_line_return", item.id, "torn", 2, True, "k3")
-    lowest = "select min(available_qty) filter (where available_qty > 0) from inventory_slots"
-    assert values(db, lowest) and level(db, item.product_id)[0] == 2 + before[highest] + 1 + 2
+    assert level(db, item.product_id)[0] == 2 + before[highest] + 1 + 2
 
 
 def test_a_return_goes_to_the_slot_that_has_least(db, add_cart, checkout_sql, call):
@@ -918,7 +917,7 @@ def test_changes_keep_their_order_when_the_clock_steps_back(db, order, call):
         call("order_line_release", cart.items[0].id, "torn", 1, f"k{n}")
     dated = rows(db, "select created_at from order_changes order by created_at")
     assert [each["created_at"].microsecond for each in dated] == [1, 2, 3]
-    assert [datetime.fromisoformat(str(each["created_at"])).year for each in dated] == [2999] * 3
+    assert [each["created_at"].year for each in dated] == [2999] * 3
 
 
 def test_the_most_decisions_are_read_in_no_time(db, order, call):
