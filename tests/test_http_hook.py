@@ -1,5 +1,7 @@
 """Rows of the host's that commit with the checkout, and the host's own routes."""
 
+from contextlib import ExitStack
+
 import httpx
 import psycopg
 import pytest
@@ -27,8 +29,7 @@ def notes(db):
 
 @pytest.fixture(params=["async", "sync"])
 def served(request, dsn):
-    """served(write): a client of a host whose hook calls write(execute, result), by an async pool or a plain one."""
-    opened = []
+    """served(write): a client of a host whose hook runs the statements of write(result), by either kind of pool."""
 
     def hooked(write):
         async def awaited(conn, result):
@@ -41,32 +42,30 @@ def served(request, dsn):
 
         return awaited if request.param == "async" else plain
 
-    def served(write):
-        host = app(dsn, kind=request.param, on_checkout=hooked(write))
-        install_error_handlers(host)
+    with ExitStack() as stack:
 
-        @host.exception_handler(Closed)
-        async def closed(request: Request, exc: Closed):
-            return JSONResponse({"closed": True}, 418)
+        def served(write):
+            host = app(dsn, kind=request.param, on_checkout=hooked(write))
+            install_error_handlers(host)
 
-        @host.exception_handler(psycopg.errors.ForeignKeyViolation)
-        async def broken(request: Request, exc: psycopg.errors.ForeignKeyViolation):
-            return JSONResponse({"constraint": exc.diag.constraint_name}, 507)
+            @host.exception_handler(Closed)
+            async def closed(request: Request, exc: Closed):
+                return JSONResponse({"closed": True}, 418)
 
-        @host.get("/shop/own-order/{order_id}")
-        def own_order(order_id: str):
-            with psycopg.connect(dsn, autocommit=True) as conn:
-                return pycheckout.Checkout(conn).orders.cancel(order_id, reason="asked for").status
+            @host.exception_handler(psycopg.errors.ForeignKeyViolation)
+            async def broken(request: Request, exc: psycopg.errors.ForeignKeyViolation):
+                return JSONResponse({"constraint": exc.diag.constraint_name}, 507)
 
-        server = serving(host)
-        api = Api(server.__enter__())
-        opened.append((api, server))
-        return api
+            @host.get("/shop/own-order/{order_id}")
+            def own_order(order_id: str):
+                with psycopg.connect(dsn, autocommit=True) as conn:
+                    return pycheckout.Checkout(conn).orders.cancel(order_id, reason="asked for").status
 
-    yield served
-    for api, server in opened:
-        api.http.close()
-        server.__exit__(None, None, None)
+            api = Api(stack.enter_context(serving(host)))
+            stack.callback(api.http.close)
+            return api
+
+        yield served
 
 
 def note(result):
