@@ -858,7 +858,7 @@ def alchemy(dsn):
 def test_a_dependency_that_answers_no_pool_is_a_500_that_says_so_and_orders_nothing(
     dsn, add_cart, nothing_written, caplog
 ):
-    """A Session of get_db: it answered 201 and was closed without a commit."""
+    """Such as a Session of get_db, which would be closed without a commit after a 201."""
     cart = add_cart()
     for kind, dependency in no_pools(dsn).items():
         market = market_of(AsyncCheckout if "Async" in kind else Checkout, dependency)

@@ -593,7 +593,7 @@ def test_unsent_events_of_ours_become_the_relays_and_those_of_the_host_do_not(le
 # Size
 
 
-# What a host runs all day, a session each: the statements of a transaction, and whether the last migrations end it.
+# What a host runs all day, a session each: the statements of a transaction.
 HOST = {
     "read": ["select * from cart_records where id = id('cart', 9)"],
     "orders read": [

@@ -1001,7 +1001,7 @@ def test_a_poll_costs_what_it_returns_behind_50000_events_of_heads_that_hold_the
 
 
 def test_a_run_behind_50000_events_costs_what_it_returns(db, connect):
-    """R12: one aggregate with many events; the old claim looked at all of them to find the oldest."""
+    """Of one aggregate with many events, the oldest is found without a look at all of them."""
     relay = connect()
     fill(db, 50_000, uuid4())
     db.execute("vacuum analyze outbox_events")

@@ -93,7 +93,7 @@ def test_callers_from_plain_psql_get_the_same_guarantees(db, dsn, program, add_c
 
     def command(cart):
         call = f"select checkout_execute('{cart.buyer_store_id}', '{cart.id}', 'k', '{address}', 'cash') ->> 'outcome'"
-        # both of them twice: a session that repeats its call gets a replay
+        # twice: a session that repeats its call gets a replay
         return [program("psql"), "--no-psqlrc", "-qtA", "-d", dsn, "-c", call, "-c", call]
 
     calls = [subprocess.Popen(command(cart), stdout=subprocess.PIPE, text=True) for cart in carts]

@@ -29,6 +29,9 @@ from races import at_once, wait_until
 CLIENTS = 4
 CALLS = 20
 
+FROM_WAITING = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+WAITING = f"select count(*) {FROM_WAITING}"
+
 # What docs/operations.md says for each pgbouncer.
 OLD, NEW = {"prepare_threshold": None}, {}
 
@@ -287,12 +290,6 @@ def test_what_make_test_pgbouncer_leaves_out_is_there_to_be_left_out():
         file, test = name.split("::")
         assert file in SUITE
         assert f"def {test.partition('[')[0]}(" in (Path(__file__).parent / file).read_text()
-
-
-# Helpers
-
-FROM_WAITING = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-WAITING = f"select count(*) {FROM_WAITING}"
 
 
 def test_the_pool_of_the_docs_checks_out_behind_any_pgbouncer(unaware, postgresql, add_cart):

@@ -768,7 +768,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 @with_any_broker
 def test_a_database_that_will_have_no_session_ends_the_relay_at_once(process, elsewhere, wrong, more):
-    """With the server's own reason, the host and the database: it was waited for, and nobody learned why."""
+    """With the server's own reason, the host and the database. Else it would be waited for, and nobody learn why."""
     other, reason = WRONG[wrong]
     database = elsewhere(**other)
     refused = process(*more, database=database)
@@ -837,7 +837,7 @@ def test_a_drain_that_is_stopped_before_the_outbox_is_empty_is_not_0(db, emit, p
 @pytest.mark.parametrize("sqlstate", ["53100", "53200", "53400", "58030"])
 @with_any_broker
 def test_a_server_without_disk_or_memory_is_waited_for(db, emit, relay, inbox, caplog, sqlstate):
-    """In the mark: the relay ended."""
+    """Also while it marks what it has sent."""
     db.execute(f"""
         create function fail_here() returns trigger language plpgsql
         as $$ begin raise exception 'could not extend file' using errcode = '{sqlstate}', detail = '{SECRET}'; end $$;

@@ -71,7 +71,7 @@ def test_a_checkout_passes_rows_that_point_to_its_stock(
 
 
 def test_two_checkouts_of_lines_that_point_to_stock_do_not_lock_each_other_out(db, connect, add_cart, checkout_sql):
-    """The first has written its lines and taken its stock; the second waits for that, and nothing else."""
+    """What the lines of another checkout would hold of a product, FOR KEY SHARE, is held all the time."""
     db.execute("alter table order_line_items add foreign key (product_id) references inventory_items (product_id)")
     carts = [add_cart(vendors=1, lines=2, quantity=2, stock=10)]
     carts.append(

@@ -371,7 +371,7 @@ def test_its_table_is_there_alone(pycheckout_dsn):
 
 
 def test_two_files_of_a_run_prepare_tables_of_their_own(run_pytest, tmp_path, server):
-    """The second had the tables of the first."""
+    """And the second has no table of the first."""
     (tmp_path / "test_others.py").write_text(PREPARES.format(table="others"), encoding="utf-8")
 
     done = run_pytest(PREPARES.format(table="ones"), "-p", "pycheckout.testing")
@@ -429,7 +429,7 @@ def until_here(process):
 
 
 def test_two_runs_of_one_project_share_a_server(run_pytest, server):
-    """They dropped each other's databases."""
+    """And neither drops the other's databases."""
     first = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
     second = None
     try:
@@ -497,7 +497,7 @@ def test_what_a_killed_run_left_behind_is_dropped_by_the_next(run_pytest, server
 
 @pytest.mark.parametrize("form", ["url", "dsn", "sqlalchemy"])
 def test_the_plugin_takes_a_server_on_a_socket(run_pytest, form):
-    """ "not a libpq URL": the path was put where the host had been."""
+    """Whose folder does not go into a URL where a host does."""
     with embedded_server(fsync=False) as server:
         url = {
             "url": f"postgresql:///postgres?host={server.socket_dir}&port={server.port}&user={server.user}",

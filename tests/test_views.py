@@ -13,7 +13,7 @@ VIEWS = ["checkout_overview", "inventory_levels", "outbox_backlog"]
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_psql_explains_each_view_and_each_column(psql, view):
-    """`\\\\d+` of a view that people read."""
+    """`\\d+` of a view that people read."""
     described = psql("--csv", stdin=f"\\d+ {view}\n\\dv+ {view}\n")
     columns, _, view_row = described.stdout.partition("Schema,Name")
     table = [line for line in csv.DictReader(io.StringIO(columns)) if line["Description"] is not None]
