@@ -616,12 +616,13 @@ def test_hook_repeats_the_deployment_when_a_migration_was_pending(conn, url):
     assert signatures(conn, "checkout_version") == ["checkout_version()"]
 
 
-def test_hook_waits_for_the_tables_that_a_deployment_needs(empty_database, program):
-    """PF-168: `yoyo apply --revision` may stop before them."""
+def test_hook_waits_for_the_functions_migration(empty_database, program):
+    """PF-168: `yoyo apply --revision` may stop before it, where tables are missing or the earlier checkout goes on."""
     url = empty_database()
-    run_yoyo("apply", "--revision", "pycheckout_0008", dsn=url)
-    with connect(url) as conn:
-        assert signatures(conn, "checkout_execute") == []
+    for revision in ("pycheckout_0008", "pycheckout_0025", "pycheckout_0037"):
+        run_yoyo("apply", "--revision", revision, dsn=url)
+        with connect(url) as conn:
+            assert signatures(conn, "checkout_execute") == []
     run_yoyo("apply", dsn=url)
     complete = empty_database()
     pycheckout.migrate(complete)

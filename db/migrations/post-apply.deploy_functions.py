@@ -1,4 +1,4 @@
-"""Deploy the functions after any migration was applied; see `db/deploy.py`."""
+"""Deploy the functions again after any later migration was applied; see `db/deploy.py`."""
 
 import runpy
 from pathlib import Path
@@ -9,8 +9,11 @@ _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
 
 def _deploy(conn):
-    # `yoyo apply --revision` may have stopped before the tables that a deployment needs.
-    if conn.execute("select to_regclass('checkout_roles')").fetchone() != (None,):
+    # The functions migration deploys first. `yoyo apply --revision` may have stopped before it, where the tables that a
+    # deployment needs are not there yet, or the earlier checkout goes on.
+    if conn.execute("select to_regclass('checkout_releases')").fetchone() == (None,):
+        return
+    if conn.execute("select exists (select from checkout_releases)").fetchone() == (True,):
         _deployment["deploy"](conn)
 
 
