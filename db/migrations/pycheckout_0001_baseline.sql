@@ -1089,7 +1089,7 @@ begin
     create index idx_cart_items_cart_id on cart_items (cart_id);
   end if;
 
-  -- a database without it whose orders are there has done its part of PF-168 already
+  -- a database that has orders and no such table has dropped it already
   if to_regclass('checkout_groups') is null and to_regclass('vendor_orders') is null then
     create table checkout_groups (
       id uuid primary key default gen_random_uuid(),

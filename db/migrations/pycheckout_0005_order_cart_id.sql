@@ -1,7 +1,7 @@
 -- depends: pycheckout_0004_name_active_lines
 -- cost: moment vendor_orders, cart_records
 --
--- PF-168: an order says which cart it came from. A plain value without a foreign key: carts may be purged, orders stay.
+-- An order says which cart it came from. A plain value without a foreign key: carts may be purged, orders stay.
 
 do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('vendor_orders', 'cart_records'); end $$;
 

@@ -1,7 +1,7 @@
 -- depends: pycheckout_0005_order_cart_id
 -- cost: moment checkout_groups, vendor_orders
 --
--- PF-168: from here on the database notes by itself what a checkout of the earlier system writes, so that nothing has to
+-- From here on the database notes by itself what a checkout of the earlier system writes, so that nothing has to
 -- be searched for under the lock that ends it: a new order takes its cart from its group, and a group that comes, or
 -- learns its cart, is queued for catch_up_anchors and drop_checkout_groups. What is there already is the next migration's.
 

@@ -2,7 +2,7 @@
 -- transactional: false
 -- cost: batches checkout_groups
 --
--- PF-168: carts and orders take over from checkout_groups which anchor belongs to which cart. In batches with a commit
+-- Carts and orders take over from checkout_groups which anchor belongs to which cart. In batches with a commit
 -- each, none of which waits for a row; a second run changes nothing. Batches that met a row of a host's transaction, and
 -- what a checkout of the earlier system adds meanwhile, are queued for catch_up_anchors.
 

@@ -2,7 +2,7 @@
 -- transactional: false
 -- cost: build vendor_orders
 --
--- PF-168: the orders of one checkout are read by their anchor.
+-- The orders of one checkout are read by their anchor.
 
 do $$ begin perform checkout_migration_pin(); perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'vendor_orders', 'idx_vendor_orders_checkout_group_id'); end $$;
 

@@ -2,7 +2,7 @@
 -- transactional: false
 -- cost: build cart_records
 --
--- PF-168: one anchor a cart, one cart an anchor.
+-- One anchor a cart, one cart an anchor.
 
 do $$ begin perform checkout_migration_pin(); perform checkout_index_prepare('pycheckout_0005_order_cart_id', 'cart_records', 'idx_cart_records_checkout_group_id'); end $$;
 

@@ -1,7 +1,7 @@
 -- depends: pycheckout_0012_order_buyer_index
 -- cost: moment vendor_orders
 --
--- PF-169: an order carries what the checkout confirmed and what its vendor group said. Nullable, since the orders of
+-- An order carries what the checkout confirmed and what its vendor group said. Nullable, since the orders of
 -- the earlier system have none of it.
 
 do $$

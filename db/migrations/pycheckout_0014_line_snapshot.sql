@@ -1,7 +1,7 @@
 -- depends: pycheckout_0013_order_snapshot
 -- cost: moment order_line_items, cart_vendor_groups, cart_items
 --
--- PF-170: an order line carries the cart line it came from. The cart side gets the two amounts that say whether a line
+-- An order line carries the cart line it came from. The cart side gets the two amounts that say whether a line
 -- is gross (line_total_cents set) or net (null). Amounts take the type of the amounts beside them.
 
 do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('order_line_items', 'cart_vendor_groups', 'cart_items'); end $$;

@@ -1,7 +1,7 @@
 -- depends: pycheckout_0014_line_snapshot
 -- cost: moment cart_records
 --
--- PF-171: the cart records what the checkout confirmed, before and after conversion the source of truth.
+-- The cart records what the checkout confirmed, before and after conversion the source of truth.
 
 do $$ begin perform checkout_migration_open(); perform checkout_migration_lock('cart_records'); end $$;
 

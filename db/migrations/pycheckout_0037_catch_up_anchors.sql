@@ -2,7 +2,7 @@
 -- transactional: false
 -- cost: none
 --
--- PF-168: what came to checkout_groups since the backfill, in batches with a commit each, so that next to nothing is left
+-- What came to checkout_groups since the backfill, in batches with a commit each, so that next to nothing is left
 -- for the migration that locks it.
 
 do $$

@@ -1,10 +1,10 @@
 -- depends: pycheckout_0037_catch_up_anchors
 -- cost: moment checkout_groups, vendor_orders, cart_records, cart_vendor_groups, cart_items
 --
--- The earlier checkout ends here, and ours begins with the functions, two migrations on. PF-168: the anchor is an id on
--- carts and orders, no longer a table. A checkout that still runs is waited for, what it wrote is caught up, every
+-- The earlier checkout ends here, and ours begins with the functions, two migrations on. The anchor becomes an id on
+-- carts and orders alone, without a table. A checkout that still runs is waited for, what it wrote is caught up, every
 -- foreign key to the table goes, and the table with them. If it holds rows it becomes checkout_groups_archive, without
--- foreign keys: the clicks and dates stand nowhere else. The DBA drops that. PF-169: discount_cents of orders becomes
+-- foreign keys: the clicks and dates stand nowhere else. The DBA drops that. discount_cents of orders becomes
 -- discounts_cents. And converted carts change no more.
 
 do $$ begin perform checkout_migration_open(); end $$;
@@ -57,7 +57,7 @@ begin
     if v_keeps_table then
       alter table checkout_groups rename to checkout_groups_archive;
       comment on table checkout_groups_archive is
-        'checkout_groups of the earlier system, as PF-168 found it. Nothing reads it; drop it once its clicks and dates are no longer wanted.';
+        'checkout_groups of the earlier system, as the migration found it. Nothing reads it; drop it once its clicks and dates are no longer wanted.';
       insert into checkout_ledger (migration, kind, name, definition) values (v_migration, 'archived_table', 'checkout_groups', v_comment);
     else
       drop table checkout_groups;
