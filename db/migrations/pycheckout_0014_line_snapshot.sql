@@ -48,7 +48,7 @@ begin
     ('order_line_items.attributed_token', 'Claims of the ad token that this line is attributed to. Null: to none.'),
     ('order_line_items.reserved_qty',
      'Units of stock that the line holds, whatever its status says: its quantity from the checkout, less what was given back or has left; 0 '
-     'where stock was short. Null: not a line of pycheckout.'),
+     'where the checkout rejected it. Null: not a line of pycheckout.'),
     ('order_line_items.line_subtotal_cents',
      'Subtotal of the cart line, before its discount, minor units. A rejected line keeps it. Null: a line of the earlier system.'),
     ('cart_vendor_groups.line_discounts_cents',

@@ -46,7 +46,7 @@ begin
     ('outbox_dead_letters.event_id', 'Its id in outbox_events.'),
     ('outbox_dead_letters.event_type', 'Its type there.'),
     ('outbox_dead_letters.aggregate_type', 'What it is about, as there.'),
-    ('outbox_dead_letters.aggregate_id', 'The anchor or the order that it is about.'),
+    ('outbox_dead_letters.aggregate_id', 'Id of that, as there: in events of ours the anchor.'),
     ('outbox_dead_letters.attempt_count', 'How often the relay tried.'),
     ('outbox_dead_letters.error', 'What the last attempt failed with, up to 1000 characters.'),
     ('outbox_dead_letters.parked_at', 'When it was parked.'),

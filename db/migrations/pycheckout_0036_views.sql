@@ -1,9 +1,10 @@
 -- depends: pycheckout_0035_purchase_order_index
--- cost: moment vendor_orders
+-- cost: none
 --
--- Views for people, once the indexes of the four migrations before are there. None shows an address, a token or a secret:
--- checkout_grant_operators() opens them to whoever watches the shop. Each figure is looked up from the cart or the order, so that
--- a question about one costs little. Of a cart that the checkout converted, orders and lines that are the host's own count nowhere.
+-- Views for people, once the indexes of the four migrations before are there. None shows an address, a token or a secret.
+-- checkout_grant_operators() opens the first two to whoever watches the shop; the last two are the owner's. Each figure is
+-- looked up from the cart or the order, so that a question about one costs little. Of a cart that the checkout converted,
+-- orders and lines that are the host's own count nowhere.
 
 do $$
 begin
@@ -134,7 +135,7 @@ comment on column checkout_overview.confirmed_total_cents is 'Sum of the orders 
 comment on column checkout_overview.orders is 'Number of vendor orders.';
 comment on column checkout_overview.order_states is 'How many orders are in which state; null without orders.';
 comment on column checkout_overview.lines is 'Number of order lines.';
-comment on column checkout_overview.rejected_lines is 'Lines that are rejected, for want of stock or by their vendor.';
+comment on column checkout_overview.rejected_lines is 'Lines that are rejected, by the checkout or since.';
 comment on column checkout_overview.short_lines is 'Lines that the checkout rejected for want of stock, not those of a vendor below its minimum.';
 comment on column checkout_overview.unpublished_events is 'How many of the two events of the conversion nobody has published yet.';
 
@@ -142,7 +143,7 @@ comment on view outbox_backlog is 'Events of the relay that it has not published
 comment on column outbox_backlog.event_type is 'Type of the events.';
 comment on column outbox_backlog.attempt_count is 'How often they were tried; 0: not yet.';
 comment on column outbox_backlog.events is 'How many there are.';
-comment on column outbox_backlog.aggregates is 'About how many orders or checkouts they are.';
+comment on column outbox_backlog.aggregates is 'How many checkouts they are about; aggregates of a host count too.';
 comment on column outbox_backlog.oldest_at is 'When the oldest of them was written.';
 comment on column outbox_backlog.oldest_age is 'How long that one has waited.';
 comment on column outbox_backlog.last_error is 'An error that one of them met; null: none failed.';

@@ -57,7 +57,7 @@ begin
     if v_keeps_table then
       alter table checkout_groups rename to checkout_groups_archive;
       comment on table checkout_groups_archive is
-        'checkout_groups of the earlier system, as the migration found it. Nothing reads it; drop it once its clicks and dates are no longer wanted.';
+        'checkout_groups of the earlier system, as the migration found it. Only checkout_erase() and a rollback touch it; drop it once its clicks and dates are no longer wanted.';
       insert into checkout_ledger (migration, kind, name, definition) values (v_migration, 'archived_table', 'checkout_groups', v_comment);
     else
       drop table checkout_groups;
