@@ -38,4 +38,4 @@ comment on function inventory_adjust(uuid, integer, text) is
   'characters, of this product) it does so once: the same call again changes nothing and returns the level as it is then, until '
   'inventory_changes_purge() deletes the key; without one, a call whose answer was lost must not be repeated. Waits for checkouts of the '
   'product; locks its slots until the commit. Raises OC010 if fewer units are available, OC006 if the key is that of another delta, OC005 for a '
-  'null delta or a malformed key, OC007 if a trigger keeps a row from being written.';
+  'null delta, a malformed key or more units than its rows can hold, OC007 if a trigger keeps a row from being written.';

@@ -18,4 +18,4 @@ revoke execute on function inventory_restock(uuid, integer, text) from public;
 
 comment on function inventory_restock(uuid, integer, text) is
   'Adds units to a product, making its row if it has none, and returns its level. With a change_key it does so once, as inventory_adjust does with '
-  'the same number and key. Raises OC006 if the key is that of another number of units, OC005 for a number below 1 or a malformed key, OC007 if a trigger keeps a row from being written.';
+  'the same number and key. Raises OC006 if the key is that of another number of units, OC005 for a number below 1, a malformed key or more units than its rows can hold, OC007 if a trigger keeps a row from being written.';

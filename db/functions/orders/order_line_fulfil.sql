@@ -30,5 +30,5 @@ comment on function order_line_fulfil(uuid, integer, text, jsonb) is
   'its order is partially_fulfilled or fulfilled (in_transit and delivered stay), and one event order_line.fulfilled is written, with details (carrier, tracking) as given. '
   'A quantity needs a change_key, and the same request under it answers replayed = true; without one a line whose last change this was does. '
   'Locks the order, then stock, until the commit. Raises OC005 for a null id, a bad quantity, key or details, OC006 for the key of another change, OC007 if a trigger keeps a row from being written, '
-  'OC011 for an unknown line, OC012 for another state or more units than are held; '
+  'OC011 for an unknown line, OC012 for another state, more units than are held, or a product that has fewer reserved; '
   '55P03, 40001 and 40P01 are safe to retry.';

@@ -31,4 +31,4 @@ comment on function order_line_release(uuid, text, integer, text) is
   'A quantity needs a change_key, and the same request under it answers replayed = true; without one a line whose last change this was does. '
   'Locks the order, then stock, until the commit. Raises OC005 for a bad reason, quantity or key, OC006 for the key of another change, '
   'OC007 if a trigger keeps a row from being written, OC011 for an unknown line, '
-  'OC012 for another state or more units than are held; 55P03, 40001 and 40P01 are safe to retry.';
+  'OC012 for another state, more units than are held, or stock that cannot be given back; 55P03, 40001 and 40P01 are safe to retry.';

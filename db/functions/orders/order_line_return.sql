@@ -62,4 +62,4 @@ comment on function order_line_return(uuid, text, integer, boolean, text) is
   'a product without a stock row takes nothing back, and restocked_qty is 0. The same request under its change_key answers replayed = true. '
   'Locks the order, then stock, until the commit. Raises OC005 for a bad reason, quantity or key or no restock, OC006 for the key of another change, '
   'OC007 if a trigger keeps a row from being written, OC011 for an unknown line, '
-  'OC012 for another state of the order or more units than are out; 55P03, 40001 and 40P01 are safe to retry.';
+  'OC012 for another state of the order, more units than are out, or a shelf that holds no more; 55P03, 40001 and 40P01 are safe to retry.';

@@ -48,4 +48,4 @@ comment on function vendor_order_cancel(uuid, text) is
   'unpaid intent, and one event vendor_order.canceled is written. Canceling it again changes nothing and answers replayed = true. '
   'Locks the order, then stock in (product_id, slot) order, until the commit. Raises OC005 for a bad reason, '
   'OC007 if a trigger keeps a row from being written, OC011 for an unknown order, OC012 for '
-  'another state; 55P03, 40001 and 40P01 are safe to retry.';
+  'another state, or stock that cannot be given back; 55P03, 40001 and 40P01 are safe to retry.';

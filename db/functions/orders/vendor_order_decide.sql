@@ -81,4 +81,4 @@ comment on function vendor_order_decide(uuid, jsonb, text) is
   'and one event vendor_order.decided is written. Decisions need a change_key, and the same request under it answers replayed = true; so does a repeat without '
   'either if nothing happened since. Locks the order, then stock in (product_id, slot) order, until the commit. Raises OC005 for decisions that are none, name a line twice or one '
   'of another order, accept more than is held or less without a reason, and for a bad key, OC006 for the key of another change, '
-  'OC007 if a trigger keeps a row from being written, OC011 for an unknown order, OC012 for another state; 55P03, 40001 and 40P01 are safe to retry.';
+  'OC007 if a trigger keeps a row from being written, OC011 for an unknown order, OC012 for another state, or stock that cannot be given back; 55P03, 40001 and 40P01 are safe to retry.';

@@ -1,4 +1,4 @@
--- cart_value_problem: what is wrong with one value of a quote.
+-- cart_value_problem: what is wrong with one value of a quote, or of a list of levels.
 --
 -- PostgreSQL takes its own text forms of numbers, arrays, records and dates as well, and reads a date by the session's
 -- DateStyle and TimeZone; a quote has the types of JSON, and its date is RFC 3339's. An id may be written as uuid_in reads it.
@@ -43,4 +43,4 @@ $$;
 revoke execute on function cart_value_problem(jsonb, text, bigint, text[]) from public;
 
 comment on function cart_value_problem(jsonb, text, bigint, text[]) is
-  'Step of cart_put: why a value is none of its kind of field, in words; null if it is, and for JSON''s null.';
+  'Step of cart_put and inventory_set_many: why a value is none of its kind of field, in words; null if it is, and for JSON''s null.';

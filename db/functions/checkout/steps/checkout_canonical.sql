@@ -21,4 +21,4 @@ $$;
 
 revoke execute on function checkout_canonical(jsonb) from public;
 
-comment on function checkout_canonical(jsonb) is 'Step of checkout_execute: JSON with its numbers in their shortest form, at every level.';
+comment on function checkout_canonical(jsonb) is 'Step of whatever hashes a request: JSON with its numbers in their shortest form, at every level.';

@@ -141,4 +141,4 @@ revoke execute on function inventory_return(uuid, uuid[], boolean, integer[], bo
 comment on function inventory_return(uuid, uuid[], boolean, integer[], boolean) is
   'Step of the order functions: takes units of lines (qtys; null: what they hold) off the reserved stock, unless from_reserve is false, and, if they go '
   'back to the shelf, adds them to the available. Locks stock in (product_id, slot) order. A product without a stock row takes nothing back. Raises OC012 if less is '
-  'reserved, OC007 if a trigger keeps a row from being written.';
+  'reserved or no more fits on the shelf, OC007 if a trigger keeps a row from being written.';

@@ -35,5 +35,5 @@ $$;
 revoke execute on function inventory_take(uuid[], bigint[], timestamptz) from public;
 
 comment on function inventory_take(uuid[], bigint[], timestamptz) is
-  'Step of checkout_execute: takes units of unsplit products, locking them in product_id order. False if any of them had too '
-  'little: then roll back.';
+  'Step of checkout_execute: takes units of unsplit products, locking them in product_id order. False if any of them has too '
+  'little, is split or is not written: then roll back.';

@@ -1,8 +1,8 @@
 -- market_tables: the tables that a gate stands on and a move copies, in the order in which a gate locks them.
 --
 -- The cart comes first: whoever checks out holds it, so behind its lock no checkout is under way and none begins. The
--- others stand as the calls come to them, the outbox last. A table of the host comes after ours. checkout_market is
--- each server's own.
+-- others stand as the calls come to them, the outbox last. What is not named here, a table of the host too, comes after
+-- these. checkout_market is each server's own.
 
 create or replace function market_tables()
 returns setof regclass

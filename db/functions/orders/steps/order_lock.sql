@@ -28,4 +28,4 @@ $$;
 revoke execute on function order_lock(uuid) from public;
 
 comment on function order_lock(uuid) is
-  'Step of the order functions: locks a vendor order and its lines FOR UPDATE and returns the order. Raises OC011 if no checkout made it.';
+  'Step of the order functions: locks a vendor order and its lines FOR NO KEY UPDATE and returns the order. Raises OC011 if no checkout made it.';

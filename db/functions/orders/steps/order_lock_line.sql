@@ -22,4 +22,4 @@ $$;
 revoke execute on function order_lock_line(uuid) from public;
 
 comment on function order_lock_line(uuid) is
-  'Step of the order functions: locks the order of a line and its lines FOR UPDATE and returns the order. Raises OC011 if no checkout made the line.';
+  'Step of the order functions: locks the order of a line, and all its lines, FOR NO KEY UPDATE and returns it. Raises OC011 if no checkout made the line.';

@@ -59,4 +59,4 @@ $$;
 revoke execute on function order_show(vendor_orders[], boolean) from public;
 
 comment on function order_show(vendor_orders[], boolean) is
-  'Step of order_get and orders_list: vendor orders as a JSON array, amounts in cents, with their lines or with the number of them alone.';
+  'Step of order_get, orders_list and checkout_describe_whole: vendor orders as a JSON array, amounts in cents, with their lines or with the number of them alone.';

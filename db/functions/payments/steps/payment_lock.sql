@@ -30,4 +30,4 @@ $$;
 revoke execute on function payment_lock(payment_events) from public;
 
 comment on function payment_lock(payment_events) is
-  'Step of payment_record: locks the order FOR UPDATE and returns it. Raises OC011 if there is none, OC005 if it has another currency.';
+  'Step of payment_record: locks the order FOR NO KEY UPDATE and returns it. Raises OC011 if there is none, OC005 if it has another currency.';

@@ -1,7 +1,8 @@
 -- payment_settle: judges anew what is due of an order and in what state its intent is, by its payment events.
 --
--- For whoever changed an order's total too, right after that. The order is locked and written, with the total and the updated_at
--- that the caller returns; this locks the intent. An order without payment events stays as it is: its figures are the host's.
+-- For whoever changed an order's total too, right after that. The caller holds the order's lock, and passes the order with the
+-- total that it has and the updated_at that it is to have; this locks the intent. An order without payment events stays as it
+-- is: its figures are the host's.
 --
 -- A state that is none of the five is the host's and stays, as paid does, which says that the vendor has his money. rejected
 -- is what some hosts call a failure. The enum of an existing database may lack a value, which is then never written.
@@ -73,5 +74,5 @@ $$;
 revoke execute on function payment_settle(vendor_orders) from public;
 
 comment on function payment_settle(vendor_orders) is
-  'Step of whatever changes an order that is locked and written: where it has payment events, recomputes balance_due_cents, refund_due_cents and the state of its intent, '
+  'Step of whatever changes a locked order: where it has payment events, recomputes balance_due_cents, refund_due_cents and the state of its intent, '
   'and returns the order as it is then. Locks the intent. Raises OC005 if a sum does not fit its column, OC007 if a trigger keeps a row from being written.';
