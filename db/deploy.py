@@ -165,7 +165,7 @@ select remembered.role_name, remembered.scope
 
 
 class DeployError(Exception):
-    """The functions were not deployed; nothing was changed."""
+    """The functions cannot be deployed, or their hash not be recorded."""
 
 
 def functions_hash() -> str:
@@ -190,8 +190,9 @@ def function_files() -> list[Path]:
 def deploy(conn: psycopg.Connection[Any]) -> None:
     """Create or replace every function, inside the transaction that `conn` is in.
 
-    Two deployments at once queue behind an advisory transaction lock. Raises, with nothing changed, over a newer
-    release, while PUBLIC may create objects in the schema, and over a host's function that has one of our names.
+    Two deployments at once queue behind an advisory transaction lock. Raises, for the caller to roll back, over a newer
+    release, while PUBLIC may create objects in the schema, while the market moves, has moved or is followed
+    (psycopg.Error), and over a host's function that has one of our names (DeployError).
 
     Whoever may call a function may call it afterwards, also where it had to be dropped and made anew; nobody else
     may. What is new in a release goes to the roles of `checkout_grant` and its kind that still hold something of
@@ -360,7 +361,10 @@ def recorded_hash() -> str:
 
 
 def record_hash() -> None:
-    """Raises where the newest functions migration is that of another release, which goes back to there."""
+    """Write release and hash into the newest functions migration.
+
+    Raises DeployError where that is another release's: a rollback to that release goes back to it.
+    """
     *earlier, path = sorted(_functions_migrations())
     recorded = _recorded(path, "RELEASE")
     # A copy says yet what the copied one says.
