@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "cd993465f2d4b96878ec6b3101bbdea0c06786a73ff98980bddd00e6da3ef2c0"
+FUNCTIONS_HASH = "c40b123c1ba272aa1bfa0b587d3577662738123b8ea65c5a94357e568c27e845"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
