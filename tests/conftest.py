@@ -105,9 +105,9 @@ _SAME_ON_EVERY_SERVER = {
     "test_wrapper_transactions",
 }
 
-# Cases of one rule each, and what is read of the source. Integers, texts and JSON are computed alike on every release; that
-# the functions run there is shown by test_plpgsql_check, each statement of theirs, and by the tests that are left: what the
-# server itself does (locks, snapshots, plans, catalogs, DDL, errors, statistics), and each call in a course of many.
+# Cases of one rule each, and what is read of the source. Integers, texts and JSON are computed alike on every release.
+# That the functions run there is shown by test_plpgsql_check, each statement of theirs, and by the tests that are left:
+# what the server itself does (locks, snapshots, plans, catalogs, DDL, errors, statistics), and each call in a course.
 _CASES_OF_A_RULE = {
     "test_audit",
     "test_audit_columns",
@@ -300,7 +300,7 @@ def _make(admin: psycopg.Connection, name: str, template: str = "template0") -> 
 
 
 def _drop(admin: psycopg.Connection, name: str) -> None:
-    # Sessions that were just closed end within milliseconds. DROP DATABASE would sleep 100 ms between two looks at them.
+    # Sessions that were just closed end within milliseconds; DROP DATABASE sleeps 100 ms between two looks at them.
     sessions = "select from pg_stat_activity where datname = %s"
     deadline = time.monotonic() + 0.1
     while time.monotonic() < deadline and admin.execute(sessions, [name]).fetchone() is not None:
