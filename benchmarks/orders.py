@@ -149,7 +149,7 @@ def _reads(conn: psycopg.Connection[Any], cart: int, carts: int) -> dict[str, st
     half = carts // BUYERS // 2 * BUYERS + cart % BUYERS  # of the same buyer
 
     def page(store: str, rest: str = "") -> str:
-        return f"select orders_list({store}, most => {PAGE}{rest})"
+        return f"select orders_list({store}, max_rows => {PAGE}{rest})"
 
     query = "select order_place(created_at, id) from vendor_orders where id = any (%s) order by id"
     (vendors_half,), (buyers_half,) = conn.execute(query, ([_order(half, 1), _order(half, SHAPE.vendors)],)).fetchall()

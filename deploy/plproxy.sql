@@ -203,11 +203,11 @@ returns jsonb language plproxy as $$
 $$;
 revoke execute on function api.order_line_return from public;
 
-create or replace function api.orders_list(market text, buyer_store_id uuid DEFAULT NULL::uuid, vendor_store_id uuid DEFAULT NULL::uuid, statuses text[] DEFAULT NULL::text[], after text DEFAULT NULL::text, most integer DEFAULT 50, order_number bigint DEFAULT NULL::bigint, purchase_order text DEFAULT NULL::text)
+create or replace function api.orders_list(market text, buyer_store_id uuid DEFAULT NULL::uuid, vendor_store_id uuid DEFAULT NULL::uuid, statuses text[] DEFAULT NULL::text[], after text DEFAULT NULL::text, max_rows integer DEFAULT 50, order_number bigint DEFAULT NULL::bigint, purchase_order text DEFAULT NULL::text)
 returns json language plproxy as $$
   cluster api.market_cluster(market);
   run on 0;
-  select orders_list(buyer_store_id, vendor_store_id, statuses, after, most, order_number, purchase_order);
+  select orders_list(buyer_store_id, vendor_store_id, statuses, after, max_rows, order_number, purchase_order);
 $$;
 revoke execute on function api.orders_list from public;
 

@@ -258,7 +258,7 @@ class OrderCalls:
         """\
 select {schema}orders_list(
   buyer_store_id => %s::uuid, vendor_store_id => %s::uuid, statuses => %s::text[],
-  after => %s::text, most => %s::integer, order_number => %s::bigint, purchase_order => %s::text
+  after => %s::text, max_rows => %s::integer, order_number => %s::bigint, purchase_order => %s::text
 )::text""",
         one(OrderPage),
         replays=True,
@@ -270,14 +270,14 @@ select {schema}orders_list(
         vendor_store_id: UUID | str | None = None,
         statuses: Sequence[str] | None = None,
         after: str | None = None,
-        most: int = 50,
+        max_rows: int = 50,
         order_number: int | None = None,
         purchase_order: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Sent:
         """Orders of a buyer or of a vendor, newest first, without their lines.
 
-        `statuses`: of these alone. `most`: 1 to 200 orders a page; `after`: the `after` of the page before.
+        `statuses`: of these alone. `max_rows`: 1 to 200 orders a page; `after`: the `after` of the page before.
         `order_number`: the one order that has it. `purchase_order`: those that the buyer's own number stands on,
         exactly as it was given. What is ordered meanwhile moves no page. Reads only. Raises InvalidRequest unless
         there is a buyer or a vendor and not both, and for an unknown status, a cursor that is none, a number below 1
@@ -288,7 +288,7 @@ select {schema}orders_list(
             to.uuid("vendor_store_id", vendor_store_id),
             to.texts("statuses", statuses),
             to.text("after", after),
-            to.integer("most", most),
+            to.integer("max_rows", max_rows),
             to.integer("order_number", order_number),
             to.text("purchase_order", purchase_order),
         )
@@ -700,12 +700,12 @@ select coalesce(json_agg(letter), '[]')::text
         several(DeadLetter),
         replays=True,
     )
-    def dead_letters(self, most: int = 100, **options: Unpack[CallOptions]) -> Sent:
+    def dead_letters(self, max_rows: int = 100, **options: Unpack[CallOptions]) -> Sent:
         """Events that a broker refused too often, the oldest first.
 
         Reads only. Raises InvalidRequest, Busy, Unavailable, and NotInstalled for a role that may not look.
         """
-        return (to.integer("most", most),)
+        return (to.integer("max_rows", max_rows),)
 
     @call("select to_json({schema}outbox_replay(id => %s::uuid))::text", _text, about="event_id")
     def replay(self, event_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:

@@ -385,7 +385,7 @@ def order_router(
         calls: Calls,
         statuses: Annotated[list[str] | None, Query(description="Of these alone.")] = None,
         after: Annotated[str | None, Query(description="The `after` of the page before.")] = None,
-        most: Annotated[
+        max_rows: Annotated[
             int, Query(description="1 to 200 orders.", json_schema_extra={"minimum": 1, "maximum": 200})
         ] = 50,
         order_number: Annotated[int | None, Query(json_schema_extra=docs.ORDER_NUMBER_ASKED)] = None,
@@ -395,7 +395,7 @@ def order_router(
         given = {
             "statuses": statuses,
             "after": after,
-            "most": most,
+            "max_rows": max_rows,
             "order_number": order_number,
             "purchase_order": purchase_order,
             "request_id": _request_id(request),

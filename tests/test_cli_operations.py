@@ -96,8 +96,8 @@ def test_orders_are_listed_a_page_at_a_time(run, answer, db, add_cart, checkout_
     orders = checkout_sql(db, cart)["vendor_orders"]
     db.execute("select vendor_order_cancel(%s, 'r')", (orders[0]["order_id"],))
 
-    [first] = answer("order", "list", "--buyer", cart.buyer_store_id, "--most", 2)
-    [second] = answer("order", "list", "--buyer", cart.buyer_store_id, "--most", 2, "--after", first["after"])
+    [first] = answer("order", "list", "--buyer", cart.buyer_store_id, "--max-rows", 2)
+    [second] = answer("order", "list", "--buyer", cart.buyer_store_id, "--max-rows", 2, "--after", first["after"])
     [canceled] = answer("order", "list", "--buyer", cart.buyer_store_id, "--status", "canceled", "--status", "closed")
     [of_vendor] = answer("order", "list", "--vendor", orders[1]["vendor_store_id"])
 
@@ -277,7 +277,7 @@ def test_what_waits_longest_and_was_parked_first_is_shown_first(answer, db, dsn,
         entries = pycheckout.Checkout(conn).outbox.backlog()
     assert [entry.event_type for entry in entries] == ["z.first", "m.second", "a.third"]
     assert [entry["event_type"] for entry in answer("outbox", "backlog")] == ["z.first", "m.second", "a.third"]
-    assert [letter["event_id"] for letter in answer("outbox", "dead", "--most", 2)] == [
+    assert [letter["event_id"] for letter in answer("outbox", "dead", "--max-rows", 2)] == [
         str(each) for each in events[:2]
     ]
     assert len(answer("outbox", "dead")) == 3

@@ -154,7 +154,7 @@ def calls(db, add_cart, checkout) -> dict[str, Arguments]:
             "buyer_store_id": str(ordered.buyer_store_id),
             "statuses": ["created_pending", "hold"],
             "after": PLACE,
-            "most": 2,
+            "max_rows": 2,
             "order_number": 1,
             "purchase_order": "PO-4711",
         },

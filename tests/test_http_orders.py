@@ -92,14 +92,14 @@ def test_lists_go_on_where_the_page_before_ended(client, db, add_cart, checkout,
         checkout(db, add_cart(vendors=1, lines=1, buyer_store_id=buyer_id), key=key)
     seen, after = [], None
     while True:
-        page = client.get("/orders", headers=buyer, params={"most": 1} | ({"after": after} if after else {})).json()
+        page = client.get("/orders", headers=buyer, params={"max_rows": 1} | ({"after": after} if after else {})).json()
         seen += [each["order_id"] for each in page["orders"]]
         after = page["after"]
         if after is None:
             break
     assert len(seen) == len(set(seen)) == 3
     assert client.get("/orders", headers=buyer, params={"statuses": "canceled"}).json()["orders"] == []
-    refused(client.get("/orders", headers=buyer, params={"most": 1000}), 422, "invalid_request")
+    refused(client.get("/orders", headers=buyer, params={"max_rows": 1000}), 422, "invalid_request")
     refused(client.get("/orders", headers=buyer, params={"after": "x"}), 422, "invalid_request")
     told = refused(client.get("/orders", headers=buyer, params={"statuses": "eaten"}), 422, "invalid_request")
     assert [error["field"] for error in told["errors"]] == ["statuses"]

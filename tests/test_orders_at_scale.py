@@ -57,9 +57,9 @@ def reads(cart: int) -> dict[str, str]:
     return {
         "order_get": f"order_get('{order_id(cart, 1)}', {buyer})",
         "order_changes_list": f"order_changes_list('{order_id(cart, 1)}', {buyer})",
-        "orders_list of a buyer": f"orders_list(buyer_store_id => {buyer}, most => 1)",
-        "orders_list of a vendor": f"orders_list(vendor_store_id => {VENDOR}, most => 10)",
-        "orders_list by state": f"orders_list(null, {VENDOR}, '{{created_pending}}', most => 10)",
+        "orders_list of a buyer": f"orders_list(buyer_store_id => {buyer}, max_rows => 1)",
+        "orders_list of a vendor": f"orders_list(vendor_store_id => {VENDOR}, max_rows => 10)",
+        "orders_list by state": f"orders_list(null, {VENDOR}, '{{created_pending}}', max_rows => 10)",
     }
 
 
@@ -114,7 +114,7 @@ def touched(db: psycopg.Connection, conn: psycopg.Connection, expired: int, othe
     deep = f"select order_place(created_at, id) from vendor_orders where vendor_store_id = {VENDOR} order by created_at"
     [after] = values(conn, f"{deep} offset 100 limit 1")
     asked = {
-        "orders_list far down": f"orders_list(null, {VENDOR}, after => '{after}', most => 10)",
+        "orders_list far down": f"orders_list(null, {VENDOR}, after => '{after}', max_rows => 10)",
         **reads(expired),
         **{f"{name}, not expired": call for name, call in reads(others[0]).items()},
         **changes(order_id, line_id, others, "key"),

@@ -215,9 +215,9 @@ def test_a_list_shows_what_order_get_shows_but_the_lines(db, add_cart, checkout_
         assert page(db, vendor_store_id=order["vendor_store_id"]) == {"orders": [order], "after": None}
 
 
-@pytest.mark.parametrize("most", [1, 3, 6, 7, 13, 14])
+@pytest.mark.parametrize("max_rows", [1, 3, 6, 7, 13, 14])
 @pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
-def test_pages_follow_each_other_newest_first_without_a_gap(db, add_orders, side, most):
+def test_pages_follow_each_other_newest_first_without_a_gap(db, add_orders, side, max_rows):
     """Also where orders have the same time, as those of one checkout do; and nothing of another store's."""
     own = {"buyer_store_id": BUYER, "vendor_store_id": VENDOR}[side]
     expected = add_orders(6) + add_orders(7, created_at="2024-05-02Z")
@@ -226,19 +226,19 @@ def test_pages_follow_each_other_newest_first_without_a_gap(db, add_orders, side
 
     found, after, pages = [], None, 0
     while pages == 0 or after:
-        answer = page(db, **{side: own}, after=after, most=most)
+        answer = page(db, **{side: own}, after=after, max_rows=max_rows)
         found, after, pages = found + ids(answer), answer["after"], pages + 1
-        assert len(answer["orders"]) == most or after is None
+        assert len(answer["orders"]) == max_rows or after is None
 
     assert found == [*sorted(expected[6:], reverse=True), *reversed(expected[:6])]
-    assert pages == -(-13 // most), "none of them empty"
+    assert pages == -(-13 // max_rows), "none of them empty"
 
 
 def test_what_is_ordered_meanwhile_moves_no_page(db, add_orders):
     expected = add_orders(4)
-    first = page(db, buyer_store_id=BUYER, most=2)
+    first = page(db, buyer_store_id=BUYER, max_rows=2)
     add_orders(3, created_at="2024-06-01Z")
-    second = page(db, buyer_store_id=BUYER, most=2, after=first["after"])
+    second = page(db, buyer_store_id=BUYER, max_rows=2, after=first["after"])
     assert ids(first) + ids(second) == expected[::-1]
     assert second["after"] is None
 
@@ -250,7 +250,7 @@ def test_a_page_ends_at_any_time_that_a_host_wrote(db, connect, add_orders, crea
     db.execute("update vendor_orders set created_at = %s", [created_at])
     found, after = [], None
     for settings in ("-c DateStyle=sql,dmy -c TimeZone=Asia/Kathmandu", "-c DateStyle=german", "-c TimeZone=UTC"):
-        answer = page(connect(options=settings), buyer_store_id=BUYER, most=1, after=after)
+        answer = page(connect(options=settings), buyer_store_id=BUYER, max_rows=1, after=after)
         found, after = found + ids(answer), answer["after"]
     assert (found, after) == (sorted(expected, reverse=True), None)
 
@@ -265,8 +265,8 @@ def test_a_list_may_be_of_some_states_alone(db, add_orders):
         (None, pending + held + canceled),
     ):
         assert sorted(ids(page(db, vendor_store_id=VENDOR, statuses=statuses))) == sorted(expected)
-    first = page(db, vendor_store_id=VENDOR, statuses=["hold"], most=1)
-    second = page(db, vendor_store_id=VENDOR, statuses=["hold"], most=1, after=first["after"])
+    first = page(db, vendor_store_id=VENDOR, statuses=["hold"], max_rows=1)
+    second = page(db, vendor_store_id=VENDOR, statuses=["hold"], max_rows=1, after=first["after"])
     assert (ids(first) + ids(second), second["after"]) == (held[::-1], None)
 
 
@@ -292,9 +292,9 @@ GOOD = "2024-05-01 12:00:00+00 60000000-0000-4000-8000-0000000000af"
         ({"statuses": ["shipped"]}, "statuses"),
         ({"statuses": ["hold", "Hold"]}, "statuses"),
         ({"statuses": ["hold", None]}, "statuses"),
-        ({"most": 0}, "most"),
-        ({"most": 201}, "most"),
-        ({"most": None}, "most"),
+        ({"max_rows": 0}, "max_rows"),
+        ({"max_rows": 201}, "max_rows"),
+        ({"max_rows": None}, "max_rows"),
         ({"order_number": 0}, "order_number"),
         ({"order_number": -(2**63)}, "order_number"),
         ({"purchase_order": ""}, "purchase_order"),
@@ -390,9 +390,9 @@ def test_nothing_is_found_but_what_is_asked_for_and_the_stores_own(db, add_order
     assert ids(page(db, **swapped, order_number=first)) == ids(page(db, **swapped, purchase_order="PO-1")) == []
 
 
-@pytest.mark.parametrize("most", [1, 3, 7, 8])
+@pytest.mark.parametrize("max_rows", [1, 3, 7, 8])
 @pytest.mark.parametrize("side", ["buyer_store_id", "vendor_store_id"])
-def test_the_orders_of_a_purchase_order_are_paged_as_a_list_is(db, add_orders, side, most):
+def test_the_orders_of_a_purchase_order_are_paged_as_a_list_is(db, add_orders, side, max_rows):
     """Among others of the store, and of others under the same purchase order."""
     own = {side: BUYER if side == "buyer_store_id" else VENDOR}
     expected = add_orders(3) + sorted(add_orders(4, created_at="2024-05-02Z"))
@@ -403,9 +403,9 @@ def test_the_orders_of_a_purchase_order_are_paged_as_a_list_is(db, add_orders, s
 
     found, after, pages = [], None, 0
     while pages == 0 or after:
-        answer = page(db, **own, purchase_order="PO-1", after=after, most=most)
+        answer = page(db, **own, purchase_order="PO-1", after=after, max_rows=max_rows)
         found, after, pages = found + ids(answer), answer["after"], pages + 1
-    assert (found, pages) == (expected[::-1], -(-7 // most))
+    assert (found, pages) == (expected[::-1], -(-7 // max_rows))
 
 
 def test_numbers_of_the_hosts_own_may_repeat(db, add_orders):
@@ -413,8 +413,8 @@ def test_numbers_of_the_hosts_own_may_repeat(db, add_orders):
     db.execute("alter table vendor_orders alter order_number type integer")
     expected = add_orders(3)
     db.execute("update vendor_orders set order_number = 7")
-    first = page(db, vendor_store_id=VENDOR, order_number=7, most=2)
-    second = page(db, vendor_store_id=VENDOR, order_number=7, most=2, after=first["after"])
+    first = page(db, vendor_store_id=VENDOR, order_number=7, max_rows=2)
+    second = page(db, vendor_store_id=VENDOR, order_number=7, max_rows=2, after=first["after"])
     assert (ids(first) + ids(second), second["after"]) == (expected[::-1], None)
     assert ids(page(db, vendor_store_id=VENDOR, order_number=2**40)) == []
 
@@ -444,7 +444,7 @@ def test_a_page_reads_what_it_shows_and_one_order_more(db, connect, add_orders, 
     for after in (None, deep):
         before = read(db)
         conn = connect(autocommit=True)
-        answer = page(conn, **own, after=after, most=20)
+        answer = page(conn, **own, after=after, max_rows=20)
         conn.execute("select pg_stat_force_next_flush()")
         counted = {name: number - before[name] for name, number in read(db).items()}
         assert len(answer["orders"]) == 20
@@ -476,8 +476,8 @@ def test_what_is_found_is_all_that_is_read(db, connect, add_orders, side, analyz
         ({"order_number": numbers[3]}, [wanted[3]], by_number, 1),
         ({"order_number": numbers[3], "purchase_order": "PO-1"}, [wanted[3]], by_number, 1),
         ({"order_number": 2**62}, [], by_number, 0),
-        ({"purchase_order": "PO-1", "most": 20}, wanted[:9:-1], by_text, 21),
-        ({"purchase_order": "PO-1", "most": 20, "after": deep}, wanted[24:4:-1], by_text, 21),
+        ({"purchase_order": "PO-1", "max_rows": 20}, wanted[:9:-1], by_text, 21),
+        ({"purchase_order": "PO-1", "max_rows": 20, "after": deep}, wanted[24:4:-1], by_text, 21),
         ({"purchase_order": "PO"}, [], by_text, 0),
     ):
         before = read(db)

@@ -82,7 +82,7 @@ CALLS = {
     "order_adjust": "(%(order)s, -1, 'why', 'k')",
     "order_changes_list": "(%(order)s, %(order_buyer)s)",
     "order_get": "(%(order)s, %(order_buyer)s)",
-    "orders_list": "(%(order_buyer)s, most => 1)",
+    "orders_list": "(%(order_buyer)s, max_rows => 1)",
     "vendor_order_decide": "(%(order)s, %(decisions)s, 'k')",
     "vendor_order_cancel": "(%(order)s, 'why')",
     "order_line_release": "(%(line)s, 'why', 1, 'k')",

@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "c40b123c1ba272aa1bfa0b587d3577662738123b8ea65c5a94357e568c27e845"
+FUNCTIONS_HASH = "9110e0eeead782a04308d9f62548c0b73ac6fdda060efa5fb3eaf4ecaa6570ff"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -79,7 +79,7 @@ def _order_list(
     after: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Where to go on: what the page before calls `after`.")
     ] = None,
-    most: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
+    max_rows: Annotated[int, typer.Option(metavar="N", help="How many at most, up to 200.")] = 50,
     number: Annotated[int | None, typer.Option(metavar="N", help="Only the order that has this number.")] = None,
     purchase_order: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only orders that the buyer gave this number of its own.")
@@ -91,7 +91,7 @@ def _order_list(
         vendor_store_id=vendor,
         statuses=status or None,
         after=after,
-        most=most,
+        max_rows=max_rows,
         order_number=number,
         purchase_order=purchase_order,
     )

@@ -24,10 +24,10 @@ def _outbox_backlog() -> Statement:
 
 @calls(outbox, "dead", everywhere=True)
 def _outbox_dead(
-    most: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most, the oldest first.")] = 100,
+    max_rows: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most, the oldest first.")] = 100,
 ) -> Statement:
     """Show the events that are parked, and the error of each. The younger ones of their aggregates wait."""
-    return OutboxCalls.dead_letters.statement(most)
+    return OutboxCalls.dead_letters.statement(max_rows)
 
 
 @calls(outbox, "replay", grant="checkout_grant_relay", said="event {event_id} was {was}, and is due now", field="was")

@@ -11,7 +11,7 @@ create or replace function orders_list(
   vendor_store_id uuid default null,
   statuses text[] default null,
   after text default null,
-  most integer default 50,
+  max_rows integer default 50,
   order_number bigint default null,
   purchase_order text default null
 )
@@ -33,8 +33,8 @@ declare
 begin
   if num_nonnulls(orders_list.buyer_store_id, orders_list.vendor_store_id) <> 1 then
     perform checkout_raise_invalid('buyer_store_id', 'is required, or vendor_store_id is, and not both');
-  elsif orders_list.most is null or orders_list.most not between 1 and 200 then
-    perform checkout_raise_invalid('most', 'must be a number from 1 to 200');
+  elsif orders_list.max_rows is null or orders_list.max_rows not between 1 and 200 then
+    perform checkout_raise_invalid('max_rows', 'must be a number from 1 to 200');
   elsif cardinality(orders_list.statuses) = 0 or not orders_list.statuses <@ v_labels then
     perform checkout_raise_invalid('statuses', 'must be null or some of ' || array_to_string(v_labels, ', '));
   elsif orders_list.order_number < 1 then
@@ -55,7 +55,7 @@ begin
                and (own.created_at, own.id) < (v_place.created_at, v_place.id)
                and (orders_list.statuses is null or own.status::text = any (orders_list.statuses))
              order by own.created_at desc, own.id desc   -- a host's own numbers may repeat
-             limit orders_list.most + 1) as page;
+             limit orders_list.max_rows + 1) as page;
   elsif orders_list.purchase_order is not null then
     select array_agg(page.own order by page.created_at desc, page.id desc) into v_orders
       from (select own, own.created_at, own.id
@@ -65,7 +65,7 @@ begin
                and (own.created_at, own.id) < (v_place.created_at, v_place.id)
                and (orders_list.statuses is null or own.status::text = any (orders_list.statuses))
              order by own.created_at desc, own.id desc
-             limit orders_list.most + 1) as page;
+             limit orders_list.max_rows + 1) as page;
   elsif orders_list.buyer_store_id is not null then
     select array_agg(page.own order by page.created_at desc, page.id desc) into v_orders
       from (select own, own.created_at, own.id
@@ -74,7 +74,7 @@ begin
                and (own.created_at, own.id) < (v_place.created_at, v_place.id)
                and (orders_list.statuses is null or own.status::text = any (orders_list.statuses))
              order by own.created_at desc, own.id desc
-             limit orders_list.most + 1) as page;
+             limit orders_list.max_rows + 1) as page;
   else
     select array_agg(page.own order by page.created_at desc, page.id desc) into v_orders
       from (select own, own.created_at, own.id
@@ -83,13 +83,13 @@ begin
                and (own.created_at, own.id) < (v_place.created_at, v_place.id)
                and (orders_list.statuses is null or own.status::text = any (orders_list.statuses))
              order by own.created_at desc, own.id desc
-             limit orders_list.most + 1) as page;
+             limit orders_list.max_rows + 1) as page;
   end if;
 
-  v_last := v_orders[orders_list.most];
+  v_last := v_orders[orders_list.max_rows];
   return json_build_object(
-    'orders', order_show(v_orders[:orders_list.most], false),
-    'after', case when cardinality(v_orders) > orders_list.most then order_place(v_last.created_at, v_last.id) end);
+    'orders', order_show(v_orders[:orders_list.max_rows], false),
+    'after', case when cardinality(v_orders) > orders_list.max_rows then order_place(v_last.created_at, v_last.id) end);
 end;
 $$;
 
@@ -97,7 +97,7 @@ revoke execute on function orders_list(uuid, uuid, text[], text, integer, bigint
 
 comment on function orders_list(uuid, uuid, text[], text, integer, bigint, text) is
   'The orders of a buyer, or of a vendor, newest first: {orders, after}. Each is what order_get shows, amounts in cents, without its lines '
-  'but with line_count. At most `most` of them, 1 to 200; after is null once there are no more, else what to pass for the next page, a '
+  'but with line_count. At most max_rows of them, 1 to 200; after is null once there are no more, else what to pass for the next page, a '
   'text that means nothing else. statuses leaves out orders in other states, and a page then costs what it passes over too. order_number and '
   'purchase_order leave out all others, each found by its index; of a purchase order, other stores'' orders are passed over. Locks nothing, writes '
   'nothing. Raises OC005 unless exactly one store is given, for a state that there is not, a bad after, a number out of range, or a purchase order '
