@@ -568,7 +568,7 @@ select {schema}payment_record(
 
 
 class StockCalls:
-    """Stock of products. Who may change it, the database's owner grants function by function."""
+    """Stock of products. Who may change it, the database's owner says by `checkout_grant_stock`."""
 
     called = "stock"
 

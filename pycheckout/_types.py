@@ -307,7 +307,7 @@ class ActiveCart(Answer):
     buyer_store_id: UUID
     currency: str
     valid_until: datetime | None
-    """Aware. None if the quote has no end."""
+    """Aware. None: after the year 9999, or null, and then it is not valid."""
     totals: QuotedTotals
     below_minimum: tuple[BelowMinimum, ...] = ()
     """By vendor."""
@@ -643,7 +643,7 @@ class BacklogEntry(Answer):
     attempt_count: int
     events: int
     aggregates: int
-    """About how many orders or checkouts they are of."""
+    """How many checkouts they are about; aggregates of the host count too."""
     oldest_at: datetime
     last_error: str | None = None
     leased: int

@@ -332,6 +332,21 @@ def test_what_is_not_installed_is_said_so(run, empty_database):
     assert "hint: Run `pycheckout migrate`" in refused.stderr
 
 
+@pytest.mark.breaks_invariants
+def test_a_package_that_is_older_than_the_database_is_to_be_upgraded(execute, db, add_cart):
+    cart = add_cart()
+    db.execute("drop function checkout_execute")
+    db.execute(
+        "create or replace function checkout_version() returns jsonb language sql as "
+        """$$ select '{"version": "99.0", "hash": ""}'::jsonb $$"""
+    )
+
+    refused = execute(cart)
+
+    assert "upgrade the package" in refused.stderr
+    assert "hint: pip install --upgrade 'pycheckout>=99.0'" in refused.stderr
+
+
 # migrate
 
 
@@ -661,6 +676,22 @@ def test_show_tells_of_a_cart_before_and_after_its_checkout(run, dsn, db, add_ca
     assert converted.stdout.splitlines()[0] == f"cart {cart.id}: rejected, replayed"
     assert "insufficient_inventory" in converted.stdout
     assert (machine["outcome"], machine["cart_id"]) == ("rejected", str(cart.id))
+
+
+@pytest.mark.parametrize("valid_until", [None, "infinity"])
+def test_show_says_what_a_quote_without_a_date_is_worth(run, dsn, db, add_cart, valid_until):
+    """The answer has null for both: of those, one is never valid and the other always."""
+    db.execute(
+        "alter table cart_records alter valid_until drop not null"
+    )  # as a host of the earlier system may have it
+    cart = add_cart()
+    db.execute("update cart_records set valid_until = %s where id = %s", (valid_until, cart.id))
+
+    shown = run("show", str(cart.id), "--database", dsn)
+
+    assert " ".join(shown.stdout.split()).endswith(
+        ", without a date in valid_until: valid only if that is after the year 9999, not if it is null"
+    )
 
 
 def test_show_has_a_column_for_the_reason_and_one_for_what_counts(run, dsn, db, execute, add_cart):

@@ -60,7 +60,7 @@ def refusals(
         error = exc if isinstance(exc, CheckoutError) else translated(exc) or unnamed(exc)
         if error.sqlstate == "42501" and params:
             error.hint = _way_in(params, schema, grant) or error.hint
-        elif isinstance(error, NotInstalled):
+        elif isinstance(error, NotInstalled) and "schema=" in (error.hint or ""):  # as a caller in Python says it
             error.hint = "Run `pycheckout migrate`, or name the schema that has it with --schema."
         if as_json:
             fields = {name: getattr(error, name) for name in ("code", "sqlstate", "message", "detail", "hint")}

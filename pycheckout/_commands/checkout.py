@@ -25,6 +25,9 @@ from ._session import checkout, connected
 Buyer = Annotated[str, typer.Option(metavar="UUID", help="The buyer's store.")]
 Cart = Annotated[str, typer.Option(metavar="UUID", help="The cart.")]
 
+# Which of the two it is, the answer does not tell.
+_UNDATED = "without a date in valid_until: valid only if that is after the year 9999, not if it is null"
+
 
 @app.command(cls=Command, rich_help_panel=CHECKOUT)
 @in_market
@@ -119,9 +122,9 @@ def _print(answer: Mapping[str, Any], as_json: bool) -> None:
         _show_result(console, build(CheckoutResult, answer))
     else:
         cart = build(ActiveCart, answer)
-        until = "for ever" if cart.valid_until is None else f"until {cart.valid_until:%Y-%m-%d %H:%M:%S %Z}"
+        until = _UNDATED if cart.valid_until is None else f"valid until {cart.valid_until:%Y-%m-%d %H:%M:%S %Z}"
         total = money(cart.totals.quoted.total_cents, cart.currency)
-        console.print(f"cart {cart.cart_id} is {cart.status}, quoted {total}, valid {until}")
+        console.print(f"cart {cart.cart_id} is {cart.status}, quoted {total}, {until}")
         for vendor in cart.below_minimum:
             least = money(vendor.minimum_cents, cart.currency)
             found = amount(vendor.merchandise_cents, cart.currency)
