@@ -30,6 +30,7 @@ from ._types import (
     TokenVerdict,
     build,
     one,
+    one_or_none,
     several,
 )
 
@@ -646,6 +647,19 @@ select to_json({schema}inventory_restock(
         Same transaction as `execute`, and tried again as that is. Errors as those of `set`.
         """
         return to.uuid("product_id", product_id), to.integer("slots", slots)
+
+    @call(
+        "select coalesce({schema}inventory_get(product_ids => array[%s::uuid]) -> 'levels' ->> 0, 'null')",
+        one_or_none(StockLevel),
+        about="product_id",
+        replays=True,
+    )
+    def level(self, product_id: UUID | str, **options: Unpack[CallOptions]) -> Sent:
+        """Stock of a product; None where it has no stock row.
+
+        Reads only. Raises InvalidRequest, Busy, Unavailable and NotInstalled.
+        """
+        return (to.uuid("product_id", product_id),)
 
     @call("select {schema}inventory_get(product_ids => %s::uuid[])::text", one(StockLevels), replays=True)
     def levels(self, product_ids: Sequence[UUID | str], **options: Unpack[CallOptions]) -> Sent:

@@ -687,6 +687,16 @@ def one(cls: type[T]) -> Callable[[Any], T]:
     return read
 
 
+def one_or_none(cls: type[T]) -> Callable[[Any], T | None]:
+    """What reads an answer that is one `cls`, or null."""
+
+    def read(answer: Any) -> T | None:
+        return None if answer is None else build(cls, answer)
+
+    read.answer = f"{cls.__name__} | None"  # type: ignore[attr-defined]
+    return read
+
+
 def several(cls: type[T]) -> Callable[[Any], tuple[T, ...]]:
     """What reads an answer that is a list of `cls`."""
 

@@ -90,6 +90,7 @@ CALLS = {
     "stock.adjust": ("inventory_adjust", lambda world: {"product_id": world.product_id, "delta": 5}),
     "stock.restock": ("inventory_restock", lambda world: {"product_id": world.product_id, "qty": 5}),
     "stock.split": ("inventory_split", lambda world: {"product_id": world.product_id, "slots": 3}),
+    "stock.level": ("inventory_get", lambda world: {"product_id": world.product_id}),
     "stock.levels": ("inventory_get", lambda world: {"product_ids": [world.product_id]}),
     "ads.verify": ("ad_token_check", lambda world: {"token": "no.token", "buyer_store_id": world.cart.buyer_store_id}),
     "outbox.backlog": ("outbox_backlog", lambda world: {}),

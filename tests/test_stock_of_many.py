@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
+import pycheckout
 from checks import refused, rows, values
 from races import at_once, blocked
 
@@ -244,6 +245,18 @@ def test_levels_are_shown_by_product_as_the_view_has_them(db, add_cart, checkout
 
 def test_no_product_has_no_level(db):
     assert get(db) == get(db, FIRST) == []
+
+
+def test_a_product_has_its_level_or_none(db):
+    set_many(db, (FIRST, 10), (SECOND, 20))
+    db.execute("select inventory_split(%s, 4)", [SECOND])
+    stock = pycheckout.Checkout(db).stock
+
+    found = [stock.level(product) for product in (FIRST, SECOND, THIRD)]
+
+    assert found == [*stock.levels([FIRST, SECOND]).levels, None]
+    with pytest.raises(pycheckout.InvalidRequest, match="must be an array of ids, without null"):
+        stock.level(None)
 
 
 @pytest.mark.parametrize("given", [None, [None], [FIRST, None], [FIRST] * 10_001])

@@ -150,10 +150,10 @@ class Change(BaseModel):
 
 @app.get("/stock/{product_id}")
 async def read_stock(product: OwnProduct, pool: Pool) -> StockLevel:
-    found = await AsyncCheckout(pool).stock.levels([product])
-    if not found.levels:
+    found = await AsyncCheckout(pool).stock.level(product)
+    if found is None:
         raise HTTPException(404, "never counted")
-    return found.levels[0]
+    return found
 
 
 @app.put("/stock/{product_id}")
