@@ -687,6 +687,35 @@ def test_a_source_that_cannot_reach_the_target_is_told_when_it_is_to_follow(flee
     assert left_behind(fleet, "b") == []
 
 
+def test_the_host_of_an_address_is_asked_and_not_the_hostaddr_of_the_map(fleet):
+    mapped = Fleet(fleet.databases | {"b": f"{fleet.databases['b']}?hostaddr=127.0.0.1"})
+    with pytest.raises(MoveUnfinished, match=r"a cannot reach b, which has the market now, to follow it: .*/nowhere"):
+        mapped.move("b", target_address="host=/nowhere").run()
+    assert mapped.move("b", target_address="hostaddr=127.0.0.1").run().followed_until is not None
+
+
+def test_a_finish_that_is_refused_leaves_no_file_in_its_own_way(fleet, tmp_path):
+    fleet.move("b").run()
+    dump = tmp_path / "a.dump"
+    with fleet.connect("a") as conn:
+        conn.execute("create view public.leads_in as select id from cart_records")
+        with pytest.raises(MoveRefused, match="leads_in depends on"):
+            fleet.move("b").finish(drop_source=True, dump=str(dump))
+        conn.execute("drop view public.leads_in")
+    with pytest.raises(MoveRefused, match="there is no pg_dump"):
+        fleet.move("b", pg_dump="/bin/false").finish(drop_source=True, dump=str(dump))
+    assert not dump.exists()
+    dump.write_text("of somebody else")
+    with pytest.raises(MoveRefused, match="cannot be made"):
+        fleet.move("b").finish(drop_source=True, dump=str(dump))
+    assert dump.read_text() == "of somebody else"
+    dump.unlink()
+
+    fleet.move("b").finish(drop_source=True, dump=str(dump))
+
+    assert dump.read_bytes()[:5] == b"PGDMP"
+
+
 def test_nothing_is_deployed_while_a_server_follows(fleet):
     fleet.move("b").run()
     with pytest.raises(MigrationError, match="has a server that follows"):

@@ -158,17 +158,22 @@ class Move:
                     f"the market is {here.state or 'not'} at {a}, and {there.state or 'not'} at {b}",
                     hint="`pycheckout market move` ends the move first.",
                 )
-            if dump is not None and drop_source:
-                structure.begin_dump(dump)
-            self._clear(here.epoch)
-            if there.epoch == here.epoch or self._back.subscribed:
-                self._leave_behind(there.epoch)
-            if dump is not None and drop_source:
+            if dump is None or not drop_source:
+                self._part(here, there)
+                return
+            with structure.new_dump(dump):
+                self._part(here, there)
                 if tied := leads_out(self.source):
                     raise MoveRefused(tied, hint="Nothing outside may need the schema.")
                 structure.dump(self.source, dump, self.options.pg_dump)
-                unsubscribe_all(self.source)
-                structure.drop(self.source)
+            unsubscribe_all(self.source)
+            structure.drop(self.source)
+
+    def _part(self, here: Status, there: Status) -> None:
+        """Nothing of the move is left between the two."""
+        self._clear(here.epoch)
+        if there.epoch == here.epoch or self._back.subscribed:
+            self._leave_behind(there.epoch)
 
     # The order
 

@@ -145,8 +145,10 @@ class Stream:
             schema = sql.Identifier(publisher.schema)
             publisher.rows(sql.SQL("grant usage on schema {} to {}").format(schema, self._named))
             publisher.rows(sql.SQL("grant select on all tables in schema {} to {}").format(schema, self._named))
-        way = parameters(publisher.place.database) | parameters(address)
-        way |= {
+        way, other = parameters(publisher.place.database), parameters(address)
+        if "host" in other:
+            way.pop("hostaddr", None)  # libpq would go there
+        way |= other | {
             "dbname": publisher.conn.info.dbname,
             "user": self.name,
             "password": password,

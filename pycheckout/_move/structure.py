@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -41,14 +42,21 @@ def difference(source: Side, target: Side) -> str | None:
     return None
 
 
-def begin_dump(file: str) -> None:
-    """Make the file, for nobody but us: people's addresses go into it."""
+@contextmanager
+def new_dump(file: str) -> Iterator[None]:
+    """Make the file, for nobody but us: people's addresses go into it. It is gone again if the block fails."""
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as exc:
         raise MoveRefused(
             f"the file of the dump cannot be made: {exc}", hint="Name one that is not there yet."
         ) from exc
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(file)
+        raise
 
 
 def dump(side: Side, file: str, pg_dump: str | None) -> None:
