@@ -132,19 +132,23 @@ def blame(exc: BaseException) -> Blame:
 
 def check_broker(url: str) -> None:
     """Raise ValueError for a URL of no broker that the relay knows, ModuleNotFoundError without the broker's client."""
-    parts = urlsplit(url)
+    # What is said of a URL that cannot be read, here or by a client, may show the password that is in it.
+    unreadable = ValueError("the URL of the broker cannot be read; special characters of a password must be escaped")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise unreadable from None
     try:
         _, client = _BROKERS[parts.scheme]
     except KeyError:
         known = ", ".join(f"{scheme}://" for scheme in _BROKERS)
         raise ValueError(f"the URL of the broker must begin with one of {known}") from None
-    # What a client says of a URL that it cannot read may show the password that is in it.
     if parts.scheme == "kafka":
         readable = "@" not in parts.netloc
     else:
         readable = re.search(r":\d+$|^[^:]*$|@[^:]*$", parts.netloc) is not None
     if not readable or not parts.netloc:
-        raise ValueError("the URL of the broker cannot be read; special characters of a password must be escaped")
+        raise unreadable
     with needing("relay"):
         importlib.import_module("faststream")
         importlib.import_module(client)

@@ -327,12 +327,12 @@ class Relay:
         sending = asyncio.ensure_future(self._send(claim))
         try:
             while not sending.done():
-                patience = _GRACE if self._stopping.is_set() else min(self._lease / 6, 1.0)
-                await asyncio.wait([sending], timeout=patience)
-                if self._stopping.is_set() and not sending.done():
-                    await asyncio.wait([sending], timeout=_GRACE)
+                is_last = self._stopping.is_set()
+                await asyncio.wait([sending], timeout=_GRACE if is_last else min(self._lease / 6, 1.0))
+                if is_last:
                     break
-                await self._keep(conn, claim)
+                if not self._stopping.is_set():
+                    await self._keep(conn, claim)
         finally:
             sending.cancel()
             await asyncio.wait([sending], timeout=1.0)

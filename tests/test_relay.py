@@ -659,6 +659,23 @@ def test_a_relay_stops_within_ten_seconds_whatever_hangs(db, dsn, server, emit, 
 
 
 @with_any_broker
+def test_what_was_confirmed_is_marked_when_the_word_to_stop_comes_during_a_mark(db, dsn, emit, inbox):
+    confirmed, hanging = emit(uuid4()), emit(uuid4())
+
+    class Halted(Relay):
+        async def _keep(self, conn, claim):
+            await super()._keep(conn, claim)
+            self.stop()
+
+        async def _publish_one(self, event):
+            await (asyncio.sleep(3600) if event.id == hanging else self._stopping.wait())
+
+    asyncio.run(Halted(dsn, inbox.broker.url, destination=inbox.destination).run())
+
+    assert values(db, "select id from outbox_events where published_at is not null") == [confirmed]
+
+
+@with_any_broker
 def test_a_database_that_falls_silent_is_noticed_within_a_minute(db, dsn, server, emit, inbox, caplog):
     """procrastinate#1513: a firewall forgot the connection, and the worker waited for ever."""
     with line(server.port, server.host) as to_database:
@@ -874,6 +891,8 @@ def test_an_unknown_kind_of_broker_is_wrong_usage(process):
         "kafka://shop:secret@kafka:9092",
         "nats://",
         "amqp:///shop",
+        "redis://:se\u2100cret@redis",  # urlsplit takes it for a slash
+        "kafka://shop:secret\u2100@kafka:9092",
     ],
 )
 def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(url):
