@@ -544,7 +544,7 @@ def health_router(
 
     @router.get("/readyz")
     async def ready(calls: Calls) -> Response:
-        query, attempts = qualified(_READY, calls._schema), Attempts(timeout=timeout)
+        query, attempts = qualified(_READY, calls._schema), Attempts(timeout=to.seconds("timeout", timeout))
         found: dict[str, Any]
         try:
             if isinstance(calls, AsyncCheckout):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from . import _arguments as to
 from . import _conninfo
 from ._checkout import AsyncCheckout, Checkout
 from ._errors import MarketMoved, UnknownMarket
@@ -361,6 +362,8 @@ def _pools(given: Any) -> Pools:
         kinds: Any = int if isinstance(getattr(Pools(), name), int) else int | float
         if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least[name]:
             raise ValueError(f"[pool] {name}: must be a number of {least[name]} or more")
+        if name in ("timeout", "max_lifetime") and to.seconds(name, value) is None:  # no thread can wait so long
+            raise ValueError(f"[pool] {name}: must be a year of seconds or less")
     return Pools(**given)
 
 

@@ -736,6 +736,24 @@ def test_names_that_look_like_markup_are_shown_as_they_are(execute, add_cart):
     assert "  [red]Apples[/red] [x]" in execute(cart).stdout
 
 
+def test_a_market_whose_name_looks_like_markup_is_named_as_it_is(run, dsn, tmp_path):
+    (tmp_path / "markets.toml").write_text(
+        f'[server.a]\ndatabase = "{dsn}"\n[market."ok [/b]"]\nserver = "a"\nschema = "public"\n'
+    )
+
+    shown = run("doctor", "--market", "ok [/b]", "--markets", str(tmp_path / "markets.toml"))
+
+    assert shown.stdout == "market ok [/b]: nothing is wrong\n"
+
+
+def test_what_the_host_names_like_markup_is_shown_as_it_is(run, dsn, db, add_cart, checkout):
+    [order] = checkout(db, add_cart(vendors=1, groups={0: {"warnings": [{"[/b]": "no fridge"}]}})).vendor_orders
+
+    shown = run("order", "show", "--database", dsn, str(order.order_id))
+
+    assert "[/b]" in shown.stdout
+
+
 # audit
 
 

@@ -223,7 +223,7 @@ def test_stock_is_imported_from_a_file_of_any_spreadsheet(run, answer, tmp_path)
     assert run("stock", "import", "-", stdin=text).stdout == "1 products set\n"
 
 
-@pytest.mark.parametrize("wrong", ["many", "-1", "", "99999999999", "1_000", "٣"])
+@pytest.mark.parametrize("wrong", ["many", "-1", "", "99999999999", pytest.param("9" * 5000, id="9999"), "1_000", "٣"])
 def test_a_wrong_line_of_a_file_is_named_and_what_was_set_before_stays(run, db, wrong):
     products = [uuid4() for _ in range(5)]
     lines = [f"{product},{wrong if number == 3 else number}" for number, product in enumerate(products)]

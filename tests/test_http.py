@@ -892,6 +892,14 @@ def test_what_is_no_pool_is_refused_when_the_router_is_made(dsn, db):
                 router(pool=no_pool, **who)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_health_that_may_take_for_ever_is_told(pool):
+    host = FastAPI()
+    host.include_router(health_router(pool=pool, timeout=float("inf")))
+    with serving(host) as url:
+        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+
+
 def test_a_market_is_asked_for_its_health_too(pool):
     async def market(market: str):
         if market != "ok":

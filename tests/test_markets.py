@@ -180,6 +180,8 @@ GOOD = '[server.a]\ndatabase = "host=db password=s3cret"\n[market.ok]\nserver = 
         (GOOD + '[market.tx]\nserver = "a"\nschema = "market_ok"', "[market.tx] is in the schema of [market.ok]"),
         (GOOD + "[pool]\nmax_size = 0", "[pool] max_size: must be a number of 1 or more"),
         (GOOD + '[pool]\ntimeout = "5s"', "[pool] timeout: must be a number"),
+        (GOOD + "[pool]\ntimeout = inf", "[pool] timeout: must be a year of seconds or less"),
+        (GOOD + "[pool]\nmax_lifetime = 1e300", "[pool] max_lifetime: must be a year of seconds or less"),
         (GOOD + "[pools]\n", "the file has no 'pools'"),
         ("market = 3", "market must be a table"),
         ("[market]\nok = 3", "[market.ok] must be a table"),

@@ -121,6 +121,6 @@ def json_argument(option: str, value: str) -> Any:
             written = os.fsencode(value)
         # UTF-8, as JSON is, and not what the locale says.
         return json.loads(written.decode("utf-8-sig"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         # the text itself may be an address, which belongs in no log
         raise typer.BadParameter(f"{option}: no JSON ({type(exc).__name__})") from None

@@ -76,7 +76,7 @@ def _print_record(record: Mapping[str, Any], columns: Sequence[str]) -> None:
     fields = Table.grid(padding=(0, 2))
     for name, value in record.items():
         if not isinstance(value, list):
-            fields.add_row(f"[bold]{_titled(name)}[/]", escape(_cell(name, value, currency)))
+            fields.add_row(f"[bold]{escape(_titled(name))}[/]", escape(_cell(name, value, currency)))
     wide_console().print(fields)
     for name, value in record.items():
         if isinstance(value, list) and value:
@@ -90,7 +90,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], curr
     names = shown or [*there]
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(_titled(name), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
+        table.add_column(escape(_titled(name)), no_wrap=name.endswith("_id"))  # an id that is cut is of no use
     for row in rows:
         table.add_row(*(escape(_cell(name, row.get(name), row.get("currency", currency))) for name in names))
     wide_console().print(table)

@@ -124,7 +124,7 @@ def _print(answer: Mapping[str, Any], as_json: bool) -> None:
         cart = build(ActiveCart, answer)
         until = _UNDATED if cart.valid_until is None else f"valid until {cart.valid_until:%Y-%m-%d %H:%M:%S %Z}"
         total = money(cart.totals.quoted.total_cents, cart.currency)
-        console.print(f"cart {cart.cart_id} is {cart.status}, quoted {total}, {until}")
+        console.print(f"cart {cart.cart_id} is {cart.status}, quoted {total}, {until}", markup=False)
         for vendor in cart.below_minimum:
             least = money(vendor.minimum_cents, cart.currency)
             found = amount(vendor.merchandise_cents, cart.currency)

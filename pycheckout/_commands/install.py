@@ -185,10 +185,10 @@ def doctor(
         console = Console(soft_wrap=True, highlight=False)
         for finding in found:
             said = f"[red]{finding.check}[/]: {escape(finding.subject)} {escape(finding.problem)}"
-            console.print(each.place.headed(said))
+            console.print(escape(each.place.headed("")) + said)
             console.print(f"  [bold]remedy:[/] {escape(finding.remedy)}")
         if not found and not each.code:
-            console.print(each.place.headed("nothing is wrong"), style="green")
+            console.print(escape(each.place.headed("nothing is wrong")), style="green")
     raise typer.Exit(worst(codes))
 
 

@@ -114,7 +114,7 @@ def _levels(file: str) -> tuple[list[dict[str, Any]], list[int]]:
         levels, lines = [], []
         for row in reader:
             available: Any = row["available"]
-            if re.fullmatch("[+-]?[0-9]+", available or ""):  # int() takes more
+            if re.fullmatch("[+-]?[0-9]{1,4000}", available or ""):  # int() takes more, and fewer digits
                 available = int(available)
             levels.append({"product_id": row["product_id"], "available": available})
             lines.append(reader.line_num)
