@@ -353,6 +353,7 @@ def test_stock_that_somebody_took_off_by_hand_is_said_and_not_made_up(db, add_ca
     with refused("OC012") as refusal:
         call("vendor_order_cancel", cart.groups[0].id, "x")
     assert refusal.detail == {"what": "stock", "product_ids": [str(cart.items[0].product_id)]}
+    assert "checkout_audit()" in refusal.hint
     assert snapshot(db) == before
 
 
@@ -364,6 +365,7 @@ def test_stock_that_no_row_could_hold_is_not_given_back(db, add_cart, checkout_s
     with refused("OC012") as refusal:
         call("vendor_order_cancel", cart.groups[0].id, "why")
     assert refusal.detail == {"what": "stock", "product_ids": [str(cart.items[0].product_id)]}
+    assert "can count no more units" in refusal.hint
     assert snapshot(db) == before
 
 

@@ -132,7 +132,8 @@ exception
     raise exception 'the stock of these lines cannot be given back: %', sqlerrm
       using errcode = 'OC012',
             detail = jsonb_build_object('what', 'stock', 'product_ids', v_products),
-            hint = 'Their products hold fewer reserved units than their open lines say: SELECT * FROM checkout_audit();';
+            hint = case sqlstate when '22003' then 'The shelf of one of their products can count no more units: set its stock lower.'
+                                 else 'Their products hold fewer reserved units than their open lines say: SELECT * FROM checkout_audit();' end;
 end;
 $$;
 
