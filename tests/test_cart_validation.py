@@ -34,6 +34,18 @@ def way_by_cart(code: str, name: str, **columns: Any) -> None:
     WAYS[f"{code} {name}"] = (code, lambda db, add_cart: (add_cart(**columns), {}))
 
 
+def insert_events(conn: Any, anchor: UUID) -> None:
+    """Those of a conversion whose orders are no longer there."""
+    conn.execute(
+        """
+        insert into outbox_events (id, event_type, aggregate_type, aggregate_id, payload)
+        select gen_random_uuid(), kind, 'checkout_group', %s, '{}'
+          from unnest('{checkout.vendor_orders_created,checkout.converted}'::text[]) as kind
+        """,
+        (anchor,),
+    )
+
+
 def insert_order(conn: Any, anchor: UUID, order: UUID, cart: UUID | None = None) -> None:
     """An order as a host writes one, with a line of its own and without an intent."""
     conn.execute(
@@ -275,6 +287,12 @@ def _(db, add_cart):
 def _(db, add_cart):
     anchor = UUID(int=9)
     insert_order(db, anchor, UUID(int=8))
+    return add_cart(cart={"checkout_group_id": anchor}), {}
+
+
+@way("OC007", "an anchor that carries the events of a conversion")
+def _(db, add_cart):
+    insert_events(db, anchor := UUID(int=9))
     return add_cart(cart={"checkout_group_id": anchor}), {}
 
 

@@ -34,6 +34,13 @@ begin
       perform cart_raise_inconsistent(v_cart.id, jsonb_build_object(
         'problem', 'anchor_has_orders', 'checkout_group_id', v_cart.checkout_group_id, 'vendor_order_ids', v_order_ids));
     end if;
+    if exists (select from outbox_events as event
+                where event.aggregate_id = v_cart.checkout_group_id
+                  and event.event_type in ('checkout.vendor_orders_created', 'checkout.converted'))
+    then
+      perform cart_raise_inconsistent(v_cart.id, jsonb_build_object(
+        'problem', 'anchor_has_events', 'checkout_group_id', v_cart.checkout_group_id));
+    end if;
   end if;
 end;
 $$;
@@ -41,4 +48,4 @@ $$;
 revoke execute on function checkout_validate_cart(cart_records, timestamptz) from public;
 
 comment on function checkout_validate_cart(cart_records, timestamptz) is
-  'Step of checkout_execute: raises OC002 not active, OC003 expired, OC007 if its anchor carries orders already. Writes nothing.';
+  'Step of checkout_execute: raises OC002 not active, OC003 expired, OC007 if its anchor carries orders or events of a conversion already. Writes nothing.';
