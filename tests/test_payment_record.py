@@ -352,7 +352,7 @@ BAD = [
     ("amount_cents", [0, -1, None]),
     ("currency", ["usd", "", "USDX", "EUR", None]),
     ("occurred_at", ["infinity", "-infinity", "10000-01-01Z"]),
-    ("details", [[], {"a": "x" * 16384}]),
+    ("details", [[], {"a": "x" * 16384}, {"a": [[[[[[[[1]]]]]]]]}]),
     ("order_id", [None]),
 ]
 

@@ -14,7 +14,7 @@ begin
   if order_line_fulfil.line_id is null then
     perform checkout_raise_invalid('line_id', 'is required');
   end if;
-  perform order_check_details(nullif(order_line_fulfil.details, 'null'));
+  perform checkout_check_object('details', nullif(order_line_fulfil.details, 'null'));
   return order_line_end(
     order_line_fulfil.line_id, 'fulfilled',
     array['pending', 'accepted'],

@@ -48,6 +48,6 @@ comment on function payment_record(uuid, text, text, text, bigint, text, timesta
   'reversed, with this order''s share of it in minor units, above 0 (of a failure 0 or more). balance_due_cents and refund_due_cents follow from all events of '
   'the order, its intent is unpaid, pending, settled or failed by them (a state of the host''s, paid too, stays), full payment ends its deadline, and '
   'one event payment.changed is written. The same event again, by order, provider and provider_event_id, changes nothing and answers replayed = true. '
-  'details: a JSON object, at most 16 kB. Locks the order, then its intent, until the commit. Raises OC005 for a malformed argument, another '
+  'details: a JSON object, at most 16 kB and 8 levels. Locks the order, then its intent, until the commit. Raises OC005 for a malformed argument, another '
   'currency than the order''s or a sum that 64 bits do not hold, OC006 if the event was recorded with another kind or amount, OC011 for an unknown '
   'order, OC007 if a trigger keeps a row from being written; 55P03, 40001 and 40P01 are safe to retry.';

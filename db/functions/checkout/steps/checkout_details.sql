@@ -22,13 +22,7 @@ begin
      or checkout_details.purchase_order ~ '[[:cntrl:]]' then
     perform checkout_raise_invalid('purchase_order', 'must be a text of 1 to 100 visible characters');
   end if;
-  if jsonb_typeof(v_metadata) <> 'object' then
-    perform checkout_raise_invalid('metadata', 'must be a JSON object');
-  elsif jsonb_path_exists(v_metadata, 'strict $.**{9}') then
-    perform checkout_raise_invalid('metadata', 'must not be nested deeper than 8 levels');
-  elsif octet_length(v_metadata::text) > 16384 then
-    perform checkout_raise_invalid('metadata', 'must not be longer than 16 kB');
-  end if;
+  perform checkout_check_object('metadata', v_metadata);
   if extract(year from v_interval) <> 0 or extract(month from v_interval) <> 0 then
     perform checkout_raise_invalid('expires_in', 'must be in days, hours or seconds: months have no fixed length');
   elsif v_interval not between '1 microsecond' and '366 days' then

@@ -42,11 +42,7 @@ begin
   v_event.currency := payment_read.currency;
   v_event.occurred_at := payment_read.occurred_at;
   v_event.details := nullif(payment_read.details, 'null');
-  if jsonb_typeof(v_event.details) <> 'object' then
-    perform checkout_raise_invalid('details', 'must be a JSON object');
-  elsif octet_length(v_event.details::text) > 16384 then
-    perform checkout_raise_invalid('details', 'must not be longer than 16 kB');
-  end if;
+  perform checkout_check_object('details', v_event.details);
   return v_event;
 end;
 $$;
