@@ -1,6 +1,4 @@
 -- order_changes_list: what happened to an order since its checkout, payments too, oldest first, for its buyer or its vendor.
---
--- Whose order it is, the caller says, as for order_get.
 
 create or replace function order_changes_list(order_id uuid, buyer_store_id uuid default null, vendor_store_id uuid default null)
 returns json
@@ -14,23 +12,7 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 begin
-  if order_changes_list.order_id is null then
-    perform checkout_raise_invalid('order_id', 'is required');
-  elsif num_nonnulls(order_changes_list.buyer_store_id, order_changes_list.vendor_store_id) = 0 then
-    perform checkout_raise_invalid('buyer_store_id', 'is required, or vendor_store_id is');
-  end if;
-
-  if not exists (
-    select from vendor_orders as vendor_order
-     where vendor_order.id = order_changes_list.order_id
-       and vendor_order.buyer_store_id = coalesce(order_changes_list.buyer_store_id, vendor_order.buyer_store_id)
-       and vendor_order.vendor_store_id = coalesce(order_changes_list.vendor_store_id, vendor_order.vendor_store_id))
-  then
-    raise exception 'there is no order % of this store', order_changes_list.order_id
-      using errcode = 'OC011',
-            detail = jsonb_build_object('order_id', order_changes_list.order_id),
-            hint = 'Look at the id; another store''s order is never found.';
-  end if;
+  perform order_find(order_changes_list.order_id, order_changes_list.buyer_store_id, order_changes_list.vendor_store_id);
   return (
     select coalesce(json_agg(json_build_object(
              'about', step.about, 'kind', step.kind, 'lines', step.lines, 'amount_cents', step.amount_cents, 'reason', step.reason,

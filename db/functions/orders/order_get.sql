@@ -1,6 +1,4 @@
 -- order_get: one vendor order, for its buyer or its vendor.
---
--- Whose order it is, the caller says: an order of somebody else is told apart from one that is not there by nothing.
 
 create or replace function order_get(order_id uuid, buyer_store_id uuid default null, vendor_store_id uuid default null)
 returns json
@@ -13,27 +11,8 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
 as $$
-declare
-  v_order vendor_orders;
 begin
-  if order_get.order_id is null then
-    perform checkout_raise_invalid('order_id', 'is required');
-  elsif num_nonnulls(order_get.buyer_store_id, order_get.vendor_store_id) = 0 then
-    perform checkout_raise_invalid('buyer_store_id', 'is required, or vendor_store_id is');
-  end if;
-
-  select vendor_order.* into v_order
-    from vendor_orders as vendor_order
-   where vendor_order.id = order_get.order_id
-     and vendor_order.buyer_store_id = coalesce(order_get.buyer_store_id, vendor_order.buyer_store_id)
-     and vendor_order.vendor_store_id = coalesce(order_get.vendor_store_id, vendor_order.vendor_store_id);
-  if not found then
-    raise exception 'there is no order % of this store', order_get.order_id
-      using errcode = 'OC011',
-            detail = jsonb_build_object('order_id', order_get.order_id),
-            hint = 'Look at the id; another store''s order is never found.';
-  end if;
-  return order_show(array[v_order], true) -> 0;
+  return order_show(array[order_find(order_get.order_id, order_get.buyer_store_id, order_get.vendor_store_id)], true) -> 0;
 end;
 $$;
 
