@@ -8,8 +8,7 @@ returns void
 language plpgsql
 as $$
 declare
-  v_first constant text := E'\nbegin\n  perform market_refuse();   -- while the market moves\n';
-  v_last constant text := E'end;\n';
+  v_text constant record := market_guard_text();
   v_call record;
 begin
   -- a loop, because each function is a statement of its own
@@ -20,10 +19,10 @@ begin
       join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
      where routine.prosecdef and routine.prorettype <> 'trigger'::regtype
        and deployed.name not in ('checkout_version', 'checkout_metrics', 'checkout_audit', 'checkout_audit_rest', 'checkout_audit_slice')
-       and position(v_first in routine.prosrc) = 0
+       and position(v_text.first in routine.prosrc) = 0
   loop
     execute replace(v_call.definition, v_call.body,
-                    v_call.options || v_first || substr(v_call.body, length(v_call.options) + 1) || v_last);
+                    v_call.options || v_text.first || substr(v_call.body, length(v_call.options) + 1) || v_text.last);
   end loop;
 end;
 $$;

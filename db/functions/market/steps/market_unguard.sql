@@ -5,18 +5,17 @@ returns void
 language plpgsql
 as $$
 declare
-  v_first constant text := E'\nbegin\n  perform market_refuse();   -- while the market moves\n';
-  v_last constant text := E'end;\n';
+  v_text constant record := market_guard_text();
   v_call record;
 begin
   for v_call in
     select pg_get_functiondef(routine.oid) as definition, routine.prosrc as body
       from checkout_functions as deployed
       join pg_proc as routine on routine.oid = to_regprocedure(deployed.signature)
-     where position(v_first in routine.prosrc) > 0
+     where position(v_text.first in routine.prosrc) > 0
   loop
     execute replace(v_call.definition, v_call.body,
-                    replace(left(v_call.body, -length(v_last)), v_first, ''));
+                    replace(left(v_call.body, -length(v_text.last)), v_text.first, ''));
   end loop;
 end;
 $$;
