@@ -1,7 +1,7 @@
 -- market_leave: begins a move at the server that has the market, or goes on with it.
 --
--- The market is sold in as before. A second move of it is refused, and so are deployments, migrations and grants of new
--- functions until it ended: what is copied is what is here now.
+-- The market is sold in as before. A second move of it is refused, and so are deployments and migrations until it ended:
+-- what is copied is what is here now. A grant is not refused before the gate: the comparison of both servers finds one.
 
 create or replace function market_leave(server text, home text)
 returns bigint
