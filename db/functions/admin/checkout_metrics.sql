@@ -193,7 +193,7 @@ begin
       ('pycheckout_oldest_snapshot_transactions', '{"holder": "session"}', coalesce(v_held.sessions, 0),
        'Age of the oldest snapshot, in transaction ids; dead rows that are younger stay.'),
       ('pycheckout_oldest_snapshot_seconds', '{"holder": "session"}', coalesce(extract(epoch from v_held.longest), 0),
-       'Age of the transaction with the oldest snapshot, in seconds; of sessions that are not hidden.'),
+       'Age of the oldest transaction that has a snapshot, in seconds; of sessions that are not hidden.'),
       ('pycheckout_audit_findings', '{}', v_audit.findings,
        'Broken invariants that the last run of pycheckout audit found; missing before the first.'),
       ('pycheckout_audit_age_seconds', '{}', extract(epoch from v_now - v_audit.ended_at),
