@@ -434,7 +434,7 @@ def test_role_that_was_dropped_is_passed_over(conn, role):
 def test_a_role_that_can_write_what_deployments_believe_gets_nothing_by_it(conn, role, functions):
     """Neither a right, nor SQL of its own; and the tables are the owner's again afterwards."""
     web = role("pycheckout_test_web")
-    tables = ("checkout_ledger", "checkout_releases", "checkout_functions", "checkout_roles")
+    tables = ("checkout_ledger", "checkout_releases", "checkout_functions", "checkout_roles", "checkout_market")
     conn.execute(f"grant all on {', '.join(tables)} to {web}; grant update (scope) on checkout_roles to public")
     conn.execute(
         f"insert into checkout_roles (role_name, role_oid, scope) select '{web}', '{web}'::regrole, scope"
