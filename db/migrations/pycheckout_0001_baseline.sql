@@ -28,7 +28,7 @@ declare
     'cart_refuse_taken_id, cart_refuse_truncate, cart_show_groups, cart_tax_lines_cents, cart_terms_are_right, cart_value_problem,'
     'cart_write, checkout_address, checkout_apply_grants, checkout_attribution, checkout_audit, checkout_audit_rest,'
     'checkout_audit_slice, checkout_bind_key, checkout_bound_lock_waits, checkout_build_result, checkout_canonical,'
-    'checkout_check_arguments, checkout_check_key, checkout_column_type, checkout_comment, checkout_convert,'
+    'checkout_check_arguments, checkout_check_key, checkout_check_object, checkout_column_type, checkout_comment, checkout_convert,'
     'checkout_create_line_items, checkout_create_orders, checkout_create_payment_intents, checkout_create_reckoned_orders,'
     'checkout_cutoff, checkout_describe_orders, checkout_describe_whole, checkout_details, checkout_emit_events, checkout_erase,'
     'checkout_execute, checkout_finalize_cart, checkout_function_private, checkout_grant, checkout_grant_operators,'
@@ -44,17 +44,17 @@ declare
     'inventory_lock_lines, inventory_lock_product, inventory_raise_full, inventory_read_levels, inventory_reserve, inventory_restock,'
     'inventory_return, inventory_set, inventory_set_many, inventory_split, inventory_spread, inventory_suffices, inventory_take,'
     'inventory_take_slot, inventory_was_changed, inventory_write_available, market_arrive, market_close, market_drop_gate,'
-    'market_expect, market_freeze, market_gate, market_guard, market_leave, market_open, market_raise_moving, market_refuse,'
-    'market_set_gate, market_settle, market_shut, market_status, market_stay, market_tables, market_unguard, order_adjust,'
-    'order_change, order_changes_list, order_check_details, order_check_key, order_check_reason, order_describe, order_describe_change,'
-    'order_emit_event, order_end_due, order_get, order_is_checkout_note, order_last_change, order_line_end, order_line_fulfil,'
-    'order_line_release, order_line_return, order_lock, order_lock_due, order_lock_line, order_next_instant, order_part_cents,'
-    'order_place, order_raise_state, order_raise_units, order_read_decisions, order_read_key, order_read_place, order_show,'
-    'order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack, outbox_claim, outbox_discard, outbox_extend,'
-    'outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release, outbox_replay,'
-    'outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read, payment_record, payment_settle, payment_sums,'
-    'payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide, vendor_order_extend, vendor_order_take_cart,'
-    'vendor_orders_expire}';
+    'market_expect, market_freeze, market_gate, market_guard, market_guard_text, market_leave, market_open, market_raise_moving,'
+    'market_refuse, market_set_gate, market_settle, market_shut, market_status, market_stay, market_tables, market_unguard,'
+    'order_adjust, order_change, order_changes_list, order_check_key, order_check_reason, order_describe, order_describe_change,'
+    'order_emit_event, order_end_due, order_find, order_get, order_is_checkout_note, order_last_change, order_line_end,'
+    'order_line_fulfil, order_line_release, order_line_return, order_lock, order_lock_due, order_lock_line, order_next_instant,'
+    'order_part_cents, order_place, order_raise_state, order_raise_units, order_read_decisions, order_read_key, order_read_place,'
+    'order_show, order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack, outbox_claim, outbox_discard,'
+    'outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge, outbox_release,'
+    'outbox_replay, outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read, payment_record, payment_settle,'
+    'payment_sums, payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide, vendor_order_extend,'
+    'vendor_order_take_cart, vendor_orders_expire}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;
