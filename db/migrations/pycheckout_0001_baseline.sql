@@ -715,8 +715,10 @@ as $$
 declare
   v_object checkout_ledger;
   v_table text;
+  v_condition text;
   v_loses boolean;
   v_dependants text[];
+  v_unknown jsonb;
 begin
   perform checkout_migration_pin();
   if checkout_migration_check.migration is null then
@@ -743,8 +745,15 @@ begin
      order by ledger.id desc
   loop
     v_table := coalesce(v_object.table_name, v_object.name);
+    v_condition := v_object.definition;
+    if checkout_migration_check.migration is null and to_regclass('checkout_groups_archive') is not null then
+      -- as it will be: a group forgets a cart that is no longer there
+      v_condition := replace(v_condition, 'from checkout_groups as anchor',
+                             'from (select archived.id, archived.cart_id from checkout_groups_archive as archived '
+                             'join cart_records as cart on cart.id = archived.cart_id) as anchor');
+    end if;
     begin
-      execute format('select exists (select from %I where %s)', v_table, v_object.definition) into v_loses;
+      execute format('select exists (select from %I where %s)', v_table, v_condition) into v_loses;
     exception when undefined_table then
       -- A later migration renamed what the condition names. Once that is undone, this migration's own check finds it.
       continue when checkout_migration_check.migration is null;
@@ -755,10 +764,26 @@ begin
                       case v_object.kind when 'table' then format('the rows of table %I', v_table)
                                          else format('what %I.%I holds', v_table, v_object.name) end
         using errcode = 'object_in_use',
-              detail = format('SELECT * FROM %I WHERE %s;', v_table, v_object.definition),
+              detail = format('SELECT * FROM %I WHERE %s;', v_table, v_condition),
               hint = 'Save these rows and clear them, if they are really no longer needed.';
     end if;
   end loop;
+
+  if num_nonnulls(checkout_migration_check.migration, checkout_migration_check.after) = 0 then
+    if to_regclass('checkout_groups_archive') is not null then
+      select jsonb_agg(id) into v_unknown
+        from (select id from vendor_orders as vendor_order
+               where not exists (select from checkout_groups_archive as anchor where anchor.id = vendor_order.checkout_group_id)
+               order by id limit 20) as orders;
+    elsif exists (select from checkout_ledger where kind = 'dropped_table') then
+      select jsonb_agg(id) into v_unknown from (select id from vendor_orders order by id limit 20) as orders;
+    end if;
+    if v_unknown is not null then
+      raise exception 'orders were made since checkout_groups went, and it has no row for them: %', v_unknown
+        using errcode = 'object_in_use', detail = v_unknown::text,
+              hint = 'Nothing was undone. Save these orders and delete them, if they are really no longer needed.';
+    end if;
+  end if;
 end;
 $$;
 
