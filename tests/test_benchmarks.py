@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, pinned, report, watching
+from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, pinned, report, server, watching
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.plan import RIVALS
 from benchmarks.rules import Refused, Request
@@ -273,21 +273,31 @@ def test_a_new_order_writes_what_the_specification_says(db):
 
 
 def test_the_delay_is_a_millisecond_a_round_trip(server, dsn):
-    with delay.delayed(server.host, server.port) as port:
-        slow = dsn.replace(f":{server.port}/", f":{port}/")
-        with psycopg.connect(slow, autocommit=True) as far, far.pipeline():
-            began = time.perf_counter()
+    def in_a_pipeline(far):
+        with far.pipeline():
             for _ in range(20):
                 far.execute("select 1")
             far.execute("select 1").fetchone()
-            one = time.perf_counter() - began
-        with psycopg.connect(slow, autocommit=True) as far:
+
+    def one_by_one(far):
+        for _ in range(20):
+            assert far.execute("select 1").fetchone() == (1,)
+
+    def shortest(asked):
+        """Of ten, for what else runs on the machine makes it longer."""
+        took = []
+        for _ in range(10):
             began = time.perf_counter()
-            for _ in range(20):
-                assert far.execute("select 1").fetchone() == (1,)
-            twenty = time.perf_counter() - began
-    assert one >= delay.DELAY
-    assert twenty >= 20 * delay.DELAY
+            asked(far)
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    with delay.delayed(server.host, server.port) as port:
+        slow = dsn.replace(f":{server.port}/", f":{port}/")
+        with psycopg.connect(slow, autocommit=True) as far:
+            one, twenty = shortest(in_a_pipeline), shortest(one_by_one)
+    assert delay.DELAY <= one < twenty
+    assert 20 * delay.DELAY <= twenty < 200 * delay.DELAY, "not held back by acknowledgements as well"
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts them")
@@ -313,6 +323,22 @@ def test_two_servers_are_pinned_to_a_core_each_and_sell(monkeypatch):
     for each in found.rounds:
         assert 0 < each.rate * each.cpu_ms / 1000 < each.busy + 0.5, "the servers' CPU is part of what the cores did"
     assert pinned.table([found]).splitlines()[-1].startswith("| two markets, two servers, a core each | ")
+
+
+def test_no_two_rows_of_the_sizing_are_called_the_same():
+    text = report.sizing(json.loads(report.RESULTS.read_text(encoding="utf-8"))).partition("\n\n")[0]
+    named = [tuple(row.split(" | ")[:2]) for row in text.splitlines()]
+
+    assert len(set(named)) == len(named) > 20
+
+
+def test_a_session_that_stays_is_not_passed_over():
+    with (
+        embedded_server(fsync=False, in_memory=True) as one,
+        psycopg.connect(one.dsn(), autocommit=True),
+        pytest.raises(RuntimeError, match="1 sessions are still there"),
+    ):
+        server.settle(one, seconds=0.1)
 
 
 def test_the_docs_show_the_results_on_file():
