@@ -25,7 +25,7 @@ help:
 	@echo 'make failover        callers whose primary dies, 80 times; ARGS="--times 2"'
 	@echo 'make moves           a market moved 34 times under load; ARGS="--times 4", ARGS="--kill source"'
 	@echo 'make bench           minutes of benchmarks beside client-side programs and a floor; ARGS="--only uniform delay"'
-	@echo 'make bench-full      all of them, longer: an hour or two and 60 GB of disk; ARGS="--only orders"'
+	@echo 'make bench-full      all of them, longer: an hour or two and up to 110 GB of disk; ARGS="--only orders"'
 	@echo 'make overload        two hundred callers on this machine: a quarter of an hour; ARGS="--only hot", ARGS=--write'
 	@echo 'make release         build the sdist and the wheel of this commit into dist/, and run the demo from the wheel'
 	@echo 'make clean           remove .venv, caches and builds'

@@ -295,7 +295,7 @@ def main() -> None:
     args = options.parse_args()
     load = os.getloadavg()[0]
     cores()
-    settings = server.SETTINGS | {"shared_buffers": MEMORY, "max_wal_size": "64GB"}
+    settings = server.SETTINGS | {"shared_buffers": MEMORY}
     with embedded_server(**settings) as a, embedded_server(**settings) as b:
         found = run({"a": a, "b": b}, FORMS, args.callers, args.rounds, args.seconds)
         told = about(a, args.callers, args.rounds, args.seconds, load)

@@ -315,7 +315,7 @@ def text(name: str, found: dict[str, Any]) -> str:
         rows.append(["commit, protocol, client", "", f"{found['us'] - inside:.0f}", ""])
         return f"{title}\n\n{table(['function', 'calls', 'µs', 'of the function'], rows)}"
     header = "who,a second,spread,lines a second,p50 ms,p95 ms,p99 ms,statements,buffers,WAL bytes,full pages,CPU ms"
-    rows = [_row(each) for each in found["contenders"]]
+    rows = [_row(each, found) for each in found["contenders"]]
     return (
         f"{title}\n\n{table(header.split(','), rows)}\n\n{_followed(found)}{_waits(found)}"
         f"{found['rounds']} rounds of {found['seconds']} s, {found['at'][:10]}; round trip {found['round_trip_ms']} ms,"
@@ -323,11 +323,11 @@ def text(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def _row(each: dict[str, Any]) -> list[str]:
+def _row(each: dict[str, Any], found: dict[str, Any]) -> list[str]:
     rate, work = each["rate"], each["work"]
     lines = f"{rate['median'] * each['lines']:,.0f}" if each["lines"] and each["driver"] != "bare-update" else ""
     return [
-        _who(each),
+        ", ".join([*_how_many(each, found), _who(each)]),
         f"{rate['median']:,.0f}",
         f"{rate['min']:,.0f} to {rate['max']:,.0f}",
         lines,
@@ -360,7 +360,16 @@ def _waits(found: dict[str, Any]) -> str:
     return table(["who", "waits for", "share of the samples"], rows, words=2) + "\n\n" if rows else ""
 
 
+def _how_many(each: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Clients, of a load whose title cannot say how many."""
+    return [f"{each['clients']} clients"] if len({one["clients"] for one in found["contenders"]}) > 1 else []
+
+
 def _who(each: dict[str, Any]) -> str:
+    return ", ".join([TITLES[each["driver"]], *_notes(each)])
+
+
+def _notes(each: dict[str, Any]) -> list[str]:
     setup, notes = each["setup"], []
     if setup["shape"]["hot"] and each["driver"] != "bare-update":
         notes.append(f"hot product, {setup['slots']} slot{'s' * (setup['slots'] > 1)}")
@@ -368,7 +377,7 @@ def _who(each: dict[str, Any]) -> str:
         notes.append(f"{setup['orders']:,} orders there")
     if setup["snapshot"]:
         notes.append("snapshot open")
-    return ", ".join([TITLES[each["driver"]], *notes])
+    return notes
 
 
 def sizing(results: Results) -> str:
@@ -376,7 +385,7 @@ def sizing(results: Results) -> str:
     rows = [
         [
             found["title"],
-            _who(each).removeprefix(TITLES["function"]).removeprefix(", "),
+            ", ".join([*_how_many(each, found), *_notes(each)]),
             f"{each['rate']['median']:,.0f}",
             f"{each['p95_ms']['median']:.1f}",
             f"{each['cpu_ms']['median']:.2f}",

@@ -316,7 +316,9 @@ def _round_trip_ms(dsn: str) -> float:
 def main() -> None:
     names = [load.name for load in LOADS] + [*SPECIAL]
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Loads: {', '.join(names)}")
-    options.add_argument("--full", action="store_true", help="every load, and longer: an hour or two and 60 GB of disk")
+    options.add_argument(
+        "--full", action="store_true", help="every load, and longer: an hour or two and up to 110 GB of disk"
+    )
     options.add_argument("--only", nargs="+", choices=names, metavar="LOAD", help="these loads alone")
     options.add_argument("--rounds", type=int, help="default 3, with --full 5")
     options.add_argument("--seconds", type=int, help="counted of each run: default 2, with --full 8")

@@ -28,7 +28,7 @@ from pycheckout._embedded import EmbeddedServer, embedded_server
 SETTINGS = {
     "max_connections": 100,
     "shared_buffers": "1GB",
-    "max_wal_size": "16GB",
+    "max_wal_size": "64GB",
     "checkpoint_timeout": "1d",
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track": "none",
@@ -93,15 +93,17 @@ def _cpu_model() -> str:
     return platform.processor()
 
 
-def settle(server: EmbeddedServer) -> None:
+def settle(server: EmbeddedServer, seconds: float = 20) -> None:
     """Wait until no client's backend is left but for held snapshots: a session shows what it counted when it ends."""
     query = (
         "select count(*) from pg_stat_activity where backend_type = 'client backend'"
         " and pid <> pg_backend_pid() and state is distinct from 'idle in transaction'"
     )
     with admin(server) as conn:
-        deadline = time.monotonic() + 20
-        while conn.execute(query).fetchone()[0] and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while left := conn.execute(query).fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{left} sessions are still there after {seconds:g} s: what they did is not counted")
             time.sleep(0.02)
 
 
