@@ -101,7 +101,7 @@ $(VENV)/dev: $(VENV)/made pyproject.toml requirements.lock
 test-pgbouncer: $(VENV)/dev
 	@$(BIN)/python tests/pgbouncer.py -n $(WORKERS) $(ARGS)
 
-# About an hour: hundreds of copies of db/, each with one guard taken out, and the suite red for each.
+# The suite first, then hundreds of copies of db/, each with one guard taken out, and the suite red for each.
 .PHONY: mutants
 mutants: $(VENV)/dev
 	@$(BIN)/python tests/mutants.py --workers $(WORKERS) $(ARGS)

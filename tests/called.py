@@ -16,7 +16,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.pq import DiagnosticField
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from races import wait_until
 
@@ -26,9 +25,14 @@ select pg_terminate_backend(pid) from pg_stat_activity
 """
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     into = Path(os.environ["CALLED"])
-    init, drop, error_from_result = DatabaseJanitor.init, DatabaseJanitor.drop, psycopg.errors.error_from_result
+    [conftest] = (
+        plugin
+        for plugin in session.config.pluginmanager.get_plugins()
+        if Path(getattr(plugin, "__file__", None) or "") == Path(__file__).with_name("conftest.py")
+    )
+    make, drop, error_from_result = conftest._make, conftest._drop, psycopg.errors.error_from_result
     raised: set[str] = set()
 
     def note_and_raise(result: Any, **options: Any) -> psycopg.Error:
@@ -36,25 +40,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raised.update(re.findall(r"\bfunction (?:\w+\.)?(\w+)\(", context))
         return error_from_result(result, **options)
 
-    def init_and_count(self: DatabaseJanitor) -> None:
-        if self.is_template():
-            with self.cursor() as cur:
-                cur.execute("alter system set track_functions = 'all'")
-                cur.execute("select pg_reload_conf()")
-        init(self)
+    def make_and_count(admin: psycopg.Connection, name: str, *template: str) -> None:
+        admin.execute("alter system set track_functions = 'all'")
+        admin.execute("select pg_reload_conf()")
+        make(admin, name, *template)
 
-    def write_and_drop(self: DatabaseJanitor) -> None:
+    def write_and_drop(admin: psycopg.Connection, name: str) -> None:
         test, _, stage = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")
-        if stage == "(teardown)" and not self.is_template():
-            with self.cursor(self.dbname) as cur:
+        if stage == "(teardown)" and name.startswith("pycheckout_test"):
+            with psycopg.connect(admin.info.dsn, password=admin.info.password, dbname=name, autocommit=True) as conn:
                 # a session hands in what it counted when it ends, and some test leaves that to its pool
-                wait_until(lambda: not cur.execute(_END_OTHERS).fetchall(), "somebody stays connected")
-                names = cur.execute("select distinct funcname from pg_stat_user_functions order by 1").fetchall()
+                wait_until(lambda: not conn.execute(_END_OTHERS).fetchall(), "somebody stays connected")
+                names = conn.execute("select distinct funcname from pg_stat_user_functions order by 1").fetchall()
             line = json.dumps({"test": test, "functions": [name for (name,) in names], "raised": sorted(raised)})
             raised.clear()
-            with into.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        drop(self)
+            with into.open("ab", buffering=0) as file:  # at once: others write there too
+                file.write(f"{line}\n".encode())
+        drop(admin, name)
 
-    DatabaseJanitor.init, DatabaseJanitor.drop = init_and_count, write_and_drop  # type: ignore[method-assign]
+    conftest._make, conftest._drop = make_and_count, write_and_drop
     psycopg.errors.error_from_result = note_and_raise

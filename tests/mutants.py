@@ -111,7 +111,7 @@ EQUIVALENT: dict[str, str] = {
 
 _MUTATED = "mutants_mutated"
 _TEST_SECONDS = 90
-_SUITE_SECONDS = 1800
+_SUITE_SECONDS = 4 * 3600  # of one process; a test that hangs has ended before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -641,7 +641,9 @@ class Copy:
             return str(exc).splitlines()[0]
         return ""
 
-    def test(self, names: list[str], template: str | None = None, calls: Path | None = None) -> Report:
+    def test(
+        self, names: list[str], template: str | None = None, calls: Path | None = None, workers: int = 1
+    ) -> Report:
         """What test files, or single tests, say, of clones of a database. What they call is written to `calls`."""
         options = [
             "--durations=0",
@@ -657,6 +659,8 @@ class Copy:
         environment = self._environment | ({"TEST_TEMPLATE": template} if template else {})
         if not any(name.startswith("test_http") for name in names):
             options += ["-p", "no:schemathesis"]  # takes seconds to load
+        if workers > 1:
+            options += ["-n", str(workers)]
         if calls:
             options += ["-p", "called"]
             environment = environment | {"CALLED": str(calls), "PYTHONPATH": f"{self._folder}:{self._folder / 'tests'}"}
@@ -756,7 +760,7 @@ class Run:
                 print(f"{'':<24}{reason}", flush=True)
 
 
-def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant], calls: Path | None) -> str:
+def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant], calls: Path | None, workers: int) -> str:
     """The test that is red although only blank lines were added to the files; empty if there is none."""
     edits = tuple(
         Edit(file=file, start=size, end=size, text="\n")
@@ -766,7 +770,7 @@ def baseline(copy: Copy, ranking: Ranking, todo: list[Mutant], calls: Path | Non
     copy.apply(edits)
     try:
         widest = min(todo, key=lambda mutant: mutant.is_function)
-        report = copy.test(ranking.files(widest), calls=calls)
+        report = copy.test(ranking.files(widest), calls=calls, workers=workers)
     finally:
         copy.restore(edits)
         copy.tidy()
@@ -811,7 +815,7 @@ def main() -> int:
         ]
         if not args.no_baseline:
             written = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "calls.jsonl"
-            if problem := baseline(copies[0], ranking, todo, None if args.calls else written):
+            if problem := baseline(copies[0], ranking, todo, None if args.calls else written, args.workers):
                 print(f"The suite is not green without mutants. {problem}", file=sys.stderr)
                 return 2
             args.calls = args.calls or written
