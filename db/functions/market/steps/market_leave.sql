@@ -1,7 +1,8 @@
 -- market_leave: begins a move at the server that has the market, or goes on with it.
 --
 -- The market is sold in as before. A second move of it is refused, and so are deployments and migrations until it ended:
--- what is copied is what is here now. A grant is not refused before the gate: the comparison of both servers finds one.
+-- what is copied is what is here now. A grant is not refused before the gate: the comparison of both servers finds one, and
+-- one that comes after the comparison is not at the target.
 
 create or replace function market_leave(server text, home text)
 returns bigint
