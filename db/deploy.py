@@ -105,7 +105,7 @@ begin
      cross join lateral (
        select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as name) as grantee
      where class.relnamespace = quote_ident(current_schema())::regnamespace
-       and class.relname in ('checkout_ledger', 'checkout_releases', 'checkout_functions', 'checkout_roles', 'checkout_market')
+       and class.relname = any ('{checkout_ledger,checkout_releases,checkout_functions,checkout_roles,checkout_market}')
        and acl.grantee <> class.relowner
        and acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER')
      group by class.relname, grantee.name
