@@ -549,7 +549,7 @@ select {schema}payment_record(
 
         `provider`: who told it. `provider_event_id`: its id there. `kind`: `authorized`, `captured`, `voided`,
         `refunded`, `failed`, `disputed` or `reversed`. `amount_cents`: this order's share of it, above 0; one charge
-        for a cart of three vendors is three calls. `details`: a JSON object of 16 kB at most, in no event.
+        for a cart of three vendors is three calls. `details`: a JSON object of 16 kB and 8 levels at most, in no event.
 
         The same event again changes nothing and answers `replayed`; events may come late, twice, and in any order. Same
         transaction as `execute`, and tried again as that is. Raises OrderNotFound, IdempotencyKeyReused if it was

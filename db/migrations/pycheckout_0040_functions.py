@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "9110e0eeead782a04308d9f62548c0b73ac6fdda060efa5fb3eaf4ecaa6570ff"
+FUNCTIONS_HASH = "146c07251f1fe9dba4ed20a25055dae1d69c90c2bf311993a218896e8712bfcd"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
