@@ -24,7 +24,6 @@ from checks import values
 from examples.django.shop import DeliveryNote as DjangoNote
 from factories import request_of
 from pycheckout import _http_docs as http_docs
-from pycheckout._embedded import embedded_server
 from races import wait_until
 from web import body, headers, serving
 
@@ -220,21 +219,33 @@ def test_opentelemetry_sees_the_statement_and_no_argument(dsn, add_cart):
 # The plugin
 
 
-@pytest.fixture
-def run_pytest(server, tmp_path):
-    """run_pytest(source): a service's test file under pytest, in a process of its own."""
+# The plugin begins with a database that is migrated already.
+FROM_A_MIGRATED_ONE = """
+import functools
+import pycheckout.testing as plugin
 
-    def start(source, *options, url=None):
+plugin._database = functools.partial(plugin._database, template={!r})
+"""
+
+
+@pytest.fixture
+def run_pytest(server, migrated, tmp_path):
+    """run_pytest(source): a service's test file under pytest, in a process of its own, which has the plugin alone."""
+    conftest = FROM_A_MIGRATED_ONE.format(migrated.template_dbname)
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
+
+    def start(source, *options, **env):
         (tmp_path / "test_service.py").write_text(source, encoding="utf-8")
-        env = os.environ | {"PYCHECKOUT_TEST_DATABASE_URL": url or server.dsn(), "PYTHONPATH": str(ROOT)}
+        known = {"PYCHECKOUT_TEST_DATABASE_URL": server.dsn(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        env = os.environ | known | {"PYTHONPATH": str(ROOT)} | env
         env.pop("PYTEST_XDIST_WORKER", None)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *options]
-        command.append(str(tmp_path))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+        command += ["-p", "pycheckout.testing", *options, str(tmp_path)]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=tmp_path, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
-    def run_pytest(source, *options, **kwargs):
-        process = start(source, *options, **kwargs)
+    def run_pytest(source, *options, **env):
+        process = start(source, *options, **env)
         output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -248,12 +259,17 @@ def databases(server):
         return set(values(conn, "select datname from pg_database where starts_with(datname, 'pycheckout_service_')"))
 
 
-def test_the_plugin_as_shown(run_pytest, server):
-    done = run_pytest(recipe("Test it"))
+def test_the_plugin_as_shown(tmp_path):
+    """With nothing else named: it starts a server, and migrates an empty database."""
+    (tmp_path / "test_service.py").write_text(recipe("Test it"), encoding="utf-8")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env.pop("PYCHECKOUT_TEST_DATABASE_URL", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
-    assert {name for name in databases(server) if "the_plugin_as_shown" in name} == set()
 
 
 ISOLATED = """
@@ -275,13 +291,6 @@ def test_a_service_that_breaks_an_invariant_is_told(pycheckout_dsn, pycheckout_c
         pycheckout.execute(conn, **cart.request())
         conn.execute("update inventory_items set reserved_qty = 0 where product_id = %s", [cart.product_ids[0]])
 """
-
-
-def test_the_plugin_isolates_tests_and_audits_each(run_pytest):
-    done = run_pytest(ISOLATED, "-p", "pycheckout.testing")
-
-    assert "3 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "checkout_audit() found broken invariants" in done.stdout
 
 
 OF_A_HOST = """
@@ -346,13 +355,6 @@ def test_an_async_pool_that_is_left_open(loop_of_a_host, pycheckout_async_pool):
 """
 
 
-def test_the_plugin_takes_ids_of_the_hosts_and_has_pools(run_pytest):
-    done = run_pytest(OF_A_HOST, "-p", "pycheckout.testing")
-
-    assert "7 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "pycheckout_async_pool was left open" in done.stdout
-
-
 PREPARES = """
 import psycopg, pytest
 
@@ -370,16 +372,6 @@ def test_its_table_is_there_alone(pycheckout_dsn):
 """
 
 
-def test_two_files_of_a_run_prepare_tables_of_their_own(run_pytest, tmp_path, server):
-    """And the second has no table of the first."""
-    (tmp_path / "test_others.py").write_text(PREPARES.format(table="others"), encoding="utf-8")
-
-    done = run_pytest(PREPARES.format(table="ones"), "-p", "pycheckout.testing")
-
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
-    assert {name for name in databases(server) if "two_files_of_a_run" in name} == set()
-
-
 LEAVES_OPEN = """
 import psycopg, pytest
 
@@ -395,17 +387,25 @@ def test_it_is_cloned(pycheckout_dsn):
 """
 
 
-def test_a_connection_that_preparing_left_open_does_not_keep_tests_from_running(run_pytest):
-    """A pool of SQLAlchemy's keeps one, and "source database is being accessed by other users"."""
-    done = run_pytest(LEAVES_OPEN, "-p", "pycheckout.testing")
+def test_files_of_one_run_have_what_they_prepare_and_each_test_a_database_that_is_audited(run_pytest, tmp_path, server):
+    """A connection that preparing left open, as a pool of SQLAlchemy's does, does not keep tests from running."""
+    files = {
+        "isolated": ISOLATED,
+        "hosts": OF_A_HOST,
+        "ones": PREPARES.format(table="ones"),
+        "others": PREPARES.format(table="others"),
+    }
+    for name, source in files.items():
+        (tmp_path / f"test_{name}.py").write_text(source, encoding="utf-8")
 
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    done = run_pytest(LEAVES_OPEN)
 
-
-def test_the_plugin_runs_on_an_embedded_server_where_none_is_named(run_pytest):
-    source = 'import os\nos.environ.pop("PYCHECKOUT_TEST_DATABASE_URL")\n' + recipe("Test it")
-
-    assert "1 passed" in run_pytest(source).stdout
+    assert "13 passed, 2 errors" in done.stdout, done.stdout + done.stderr
+    told = re.findall(r"^ERROR test_\w+\.py::(\w+)", done.stdout, re.MULTILINE)
+    assert told == ["test_an_async_pool_that_is_left_open", "test_a_service_that_breaks_an_invariant_is_told"]
+    assert "pycheckout_async_pool was left open" in done.stdout
+    assert "checkout_audit() found broken invariants" in done.stdout
+    assert {name for name in databases(server) if "files_of_one_run" in name} == set()
 
 
 WAITS = """
@@ -428,22 +428,33 @@ def until_here(process):
     raise AssertionError(process.stderr.read())
 
 
-def test_two_runs_of_one_project_share_a_server(run_pytest, server):
-    """And neither drops the other's databases."""
-    first = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
-    second = None
+def test_two_runs_of_one_project_share_a_server_and_a_third_that_was_killed_is_cleared_away(run_pytest, server):
+    """Neither drops the other's databases; the second drops what the killed one left behind."""
+    killed, first = runs = [run_pytest.start(WAITS, "-s") for _ in range(2)]
     try:
-        one = until_here(first)
-        second = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
+        left, one = until_here(killed), until_here(first)
+        killed.kill()
+        killed.communicate()
+        run = left.rsplit("_", 2)[0]
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            of_the_dead = "select from pg_stat_activity where datname = %s or application_name = %s"
+            wait_until(lambda: not conn.execute(of_the_dead, (left, run)).fetchall())
+        assert {left, one} <= databases(server)
+
+        second = run_pytest.start(WAITS, "-s")
+        runs.append(second)
         other = until_here(second)
+        there = databases(server)
         for process in (first, second):
             output, errors = process.communicate("\n", timeout=120)
             assert process.returncode == 0, output + errors
     finally:
-        for process in filter(None, (first, second)):
+        for process in runs:
             process.kill()
             process.communicate()
+    assert {name for name in there if name.startswith(run)} == set()
     assert one != other
+    assert {one, other} <= there
     assert databases(server) & {one, other} == set()
 
 
@@ -452,23 +463,24 @@ import time
 from pathlib import Path
 import psycopg, pytest
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, 2, 3])
 def test_all_are_there(n, pycheckout_dsn):
     with psycopg.connect(pycheckout_dsn) as conn:
         here = Path(__file__).with_name("here")
         here.mkdir(exist_ok=True)
         (here / conn.info.dbname).touch()
         deadline = time.monotonic() + 60
-        while len(list(here.iterdir())) < 4:
+        while len(list(here.iterdir())) < 3:
             assert time.monotonic() < deadline, list(here.iterdir())
             time.sleep(0.02)
         assert conn.execute("select count(*) from checkout_ledger").fetchone() != (0,)
 """
 
 
-def test_workers_of_two_runs_share_a_server(run_pytest, server):
-    """Four databases of one project, each in use until all four are."""
-    runs = [run_pytest.start(ALL_AT_ONCE, "-n", "2", "-p", "pycheckout.testing") for _ in range(2)]
+def test_workers_of_a_run_and_another_run_share_a_server(run_pytest, server):
+    """Three databases of one project, each in use until all three are."""
+    several = ["-p", "xdist", "-n", "2", "-k", "1 or 2"]
+    runs = [run_pytest.start(ALL_AT_ONCE, *options) for options in (several, ["-k", "3"])]
     try:
         for process in runs:
             output, errors = process.communicate(timeout=120)
@@ -477,36 +489,35 @@ def test_workers_of_two_runs_share_a_server(run_pytest, server):
         for process in runs:
             process.kill()
             process.communicate()
-    assert {name for name in databases(server) if "workers_of_two_runs" in name} == set()
+    assert {name for name in databases(server) if "workers_of_a_run" in name} == set()
 
 
-def test_what_a_killed_run_left_behind_is_dropped_by_the_next(run_pytest, server):
-    killed = run_pytest.start(WAITS, "-s", "-p", "pycheckout.testing")
-    left = until_here(killed)
-    killed.kill()
-    killed.communicate()
-    run = left.rsplit("_", 2)[0]
-    with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        of_the_dead = "select from pg_stat_activity where datname = %s or application_name = %s"
-        wait_until(lambda: not conn.execute(of_the_dead, (left, run)).fetchall())
-    assert left in databases(server)
+BRINGS_ITS_OWN = """
+import pytest
 
-    assert run_pytest(recipe("Test it")).returncode == 0
-    assert {name for name in databases(server) if name.startswith(run)} == set()
+@pytest.fixture(scope="session", params={!r})
+def pycheckout_server(request):
+    return request.param
+"""
 
 
-@pytest.mark.parametrize("form", ["url", "dsn", "sqlalchemy"])
-def test_the_plugin_takes_a_server_on_a_socket(run_pytest, form):
+@pytest.mark.skipif("TEST_DATABASE_URL" in os.environ, reason="the socket of a server that is named may be elsewhere")
+def test_the_plugin_takes_a_server_on_a_socket(run_pytest, tmp_path, server):
     """Whose folder does not go into a URL where a host does."""
-    with embedded_server(fsync=False) as server:
-        url = {
-            "url": f"postgresql:///postgres?host={server.socket_dir}&port={server.port}&user={server.user}",
-            "dsn": f"host={server.socket_dir} port={server.port} user={server.user} dbname=postgres",
-            "sqlalchemy": f"postgresql+psycopg://{server.user}@/postgres?host={server.socket_dir}&port={server.port}",
-        }[form]
-        done = run_pytest(recipe("Test it"), url=url)
+    with psycopg.connect(server.dsn()) as conn:
+        [folder] = values(conn, "show unix_socket_directories")
+    on_a_socket = f"host={folder}&port={server.port}"
+    forms = [
+        f"postgresql:///postgres?{on_a_socket}&user={server.user}",
+        f"host={folder} port={server.port} user={server.user} dbname=postgres",
+        f"postgresql+psycopg://{server.user}@/postgres?{on_a_socket}",
+    ]
+    with (tmp_path / "conftest.py").open("a", encoding="utf-8") as conftest:
+        conftest.write(BRINGS_ITS_OWN.format(forms))
 
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    done = run_pytest(recipe("Test it"))
+
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 # What the client must do
