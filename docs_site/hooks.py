@@ -30,7 +30,8 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 # [errors.md](errors.md), also with an anchor
 _NAMED = re.compile(r"\[(?:\w+/)*([\w-]+\.md)\]\(((?:[\w.]+/)*\1)(?=[#)])")
 _LANGUAGES = {".sql": "sql", ".py": "python", ".json": "json", ".yaml": "yaml", ".toml": "toml"}
-_CODE_IN_CELL = re.compile(r"(?<=<code>)[^<]+(?=</code>(?:(?!<td|</table>).)*</td>)", re.DOTALL)
+_CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+_CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
 # A generated page to the file or folder of the repository that it shows.
 _shown: dict[str, str] = {}
 
@@ -151,5 +152,9 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return f'<div class="diagram{" few" if few else ""}">{found[0]}</div>'
 
     html = re.sub(r'<pre class="mermaid">.*?</pre>', diagram, html, flags=re.DOTALL)
+
     # Long names in tables break between their words.
-    return _CODE_IN_CELL.sub(lambda code: re.sub(r"(::|[_./])(?=\w)", r"\1<wbr>", code[0]), html)
+    def breaks(code: re.Match[str]) -> str:
+        return re.sub(r"(::|[_./])(?=\w)", r"\1<wbr>", code[0])
+
+    return _CELL.sub(lambda cell: _CODE.sub(breaks, cell[0]), html)

@@ -120,12 +120,17 @@ def test_every_diagram_can_be_drawn(diagram):
 # The site
 
 
-def build(tmp_path, *, docs=DOCS):
-    """Build the site as `make docs` does, of these pages. (With `--quiet`, MkDocs would count no warning.)"""
+def test_the_site_has_all_that_is_linked_and_a_link_to_what_is_not_there_fails_its_build(tmp_path):
+    """As `make docs` builds it, which takes pages without warnings alone: here each warning is of a line of ours."""
+    docs, site = tmp_path / "docs", tmp_path / "site"
+    shutil.copytree(DOCS, docs)
+    with (docs / "limits.md").open("a", encoding="utf-8") as page:
+        page.write("\n[gone](../db/functions/gone.sql), [lost](lost.md), [off](errors.md#no-such-heading)\n")
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("docs_dir: docs\n", f"docs_dir: {docs}\n")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "-"]
-    return subprocess.run(
-        [*command, "--site-dir", str(tmp_path / "site")],
+
+    done = subprocess.run(
+        # With `--quiet`, MkDocs would count no warning.
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "-", "--site-dir", site],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         input=config,
@@ -134,12 +139,12 @@ def build(tmp_path, *, docs=DOCS):
         timeout=240,
     )
 
+    assert done.returncode == 1
+    lost = [r"\.\./db/functions/gone\.sql", r"lost\.md", "#no-such-heading"]
+    warnings = re.findall(r"^(?:WARNING|ERROR)\b.*", done.stderr, re.MULTILINE)
+    assert len(warnings) == len(lost), done.stderr
+    assert all(re.search(rf"'limits\.md'.*{link}", told) for told, link in zip(warnings, lost, strict=True)), warnings
 
-def test_the_site_has_a_page_for_all_that_is_linked_and_loads_nothing_from_elsewhere(tmp_path):
-    done = build(tmp_path)
-
-    assert done.returncode == 0, done.stderr
-    site = tmp_path / "site"
     concepts = (site / "concepts" / "index.html").read_text(encoding="utf-8")
     assert 'href="../source/db/functions/checkout/checkout_execute.sql/"' in concepts
     function = site / "source" / "db" / "functions" / "checkout" / "checkout_execute.sql" / "index.html"
@@ -153,18 +158,12 @@ def test_the_site_has_a_page_for_all_that_is_linked_and_loads_nothing_from_elsew
     ]
     assert loaded == []
 
-
-def test_a_link_to_a_file_that_is_not_there_fails_the_build(tmp_path):
-    docs = tmp_path / "docs"
-    shutil.copytree(DOCS, docs)
-    with (docs / "limits.md").open("a", encoding="utf-8") as page:
-        page.write("\n[gone](../db/functions/gone.sql), [lost](lost.md), [off](errors.md#no-such-heading)\n")
-
-    done = build(tmp_path, docs=docs)
-
-    assert done.returncode == 1
-    for lost in ("../db/functions/gone.sql", "lost.md", "#no-such-heading"):
-        assert re.search(rf"limits\.md.*{re.escape(lost)}", done.stderr), done.stderr
+    # The version of the header is that of the functions.
+    home = (site / "index.html").read_text(encoding="utf-8")
+    header = re.search(r"<header.*?</header>", home, re.DOTALL)[0]
+    release = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert f"pycheckout {release}" in header
+    assert (site / "llms.txt").read_bytes() == (DOCS / "llms.txt").read_bytes()
 
 
 def test_links_are_rewritten_outside_code_alone_and_named_after_their_page():
@@ -204,17 +203,6 @@ def test_llms_txt_has_its_parts_in_order_and_names_every_page():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!!python/name:", "")
     assert {*pages_of(yaml.safe_load(config)["nav"])} <= {*named}
     assert {page.name for page in DOCS.glob("*.md")} <= {*named}, "a page that the site's navigation has not"
-
-
-def test_the_version_of_the_header_is_that_of_the_functions(tmp_path):
-    done = build(tmp_path)
-
-    assert done.returncode == 0, done.stderr
-    home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    header = re.search(r"<header.*?</header>", home, re.DOTALL)[0]
-    release = re.search(r'^RELEASE = "(.+)"$', (ROOT / "db" / "deploy.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
-    assert f"pycheckout {release}" in header
-    assert (tmp_path / "site" / "llms.txt").read_bytes() == (DOCS / "llms.txt").read_bytes()
 
 
 def test_a_codes_link_leads_to_what_the_page_on_errors_says_of_it():
