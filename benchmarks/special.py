@@ -103,7 +103,7 @@ def line_instructions(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]
     sizes = []
     if shutil.which("valgrind"):
         for size in LINES:
-            counted = instructions.count(Shape(vendors=size // 5, lines=5))
+            [counted] = instructions.count(Shape(vendors=size // 5, lines=5))
             sizes.append({"lines": size, "thousands": round(counted, 1)})
     return {"title": "Instructions of 5 to 100 lines a cart", "at": _now(), "sizes": sizes}
 
