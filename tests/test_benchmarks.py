@@ -313,7 +313,8 @@ def test_instructions_are_counted(monkeypatch):
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a core for each server")
 def test_two_servers_are_pinned_to_a_core_each_and_sell(monkeypatch):
-    monkeypatch.setattr(pinned, "WARM_UP", 1.0)
+    monkeypatch.setattr(pinned, "WARM_UP", 0.5)
+    monkeypatch.setattr(pinned, "AFTER", 0.5)
     monkeypatch.setattr(pinned, "MOST", 2000)  # nothing waits for a disk
     forms = [form for form in pinned.FORMS if len(form.cores) == 2]
     with embedded_server(fsync=False, in_memory=True) as a, embedded_server(fsync=False, in_memory=True) as b:
