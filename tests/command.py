@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pty
 import re
+import runpy
 import select
 import struct
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,10 +27,10 @@ def environment(env: Mapping[str, str] = {}) -> dict[str, str]:
     return own | {"PYTHONPATH": str(ROOT)} | dict(env)
 
 
-# Of a process that has imported the command already: half a second less each.
+# Of a process that has imported the command, and Django, already: half a second less each.
 os.environ["COLUMNS"] = "120"  # rich looks once
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["pycheckout._commands"])
+_forks.set_forkserver_preload(["pycheckout._commands", "django.core.management", "django.db.backends.postgresql.base"])
 # What Python, or a library when it is imported, looks for.
 _READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "COLUMNS", "TERM", "_TYPER")
 
@@ -46,10 +47,21 @@ def run_command(*args: str, env: Mapping[str, str] = {}, stdin: str = "") -> sub
             timeout=SECONDS,
             check=False,
         )
+    return _forked(_command, args, environment(env), stdin)
+
+
+def run_manage(project: Path, *args: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    """The same of `python manage.py ...` in the folder of a Django project."""
+    return _forked(_manage, (str(project), *args), os.environ | {"PYTHONPATH": str(ROOT)} | dict(env))
+
+
+def _forked(
+    program: Callable[..., None], args: Sequence[str], env: Mapping[str, str], stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "0").write_text(stdin, encoding="utf-8")
-        process = _forks.Process(target=_as_the_command, args=(folder, args, environment(env)))
+        process = _forks.Process(target=_run, args=(folder, program, args, env))
         process.start()
         process.join(SECONDS)
         if process.exitcode is None:
@@ -60,17 +72,28 @@ def run_command(*args: str, env: Mapping[str, str] = {}, stdin: str = "") -> sub
         return subprocess.CompletedProcess([PROGRAM, *args], process.exitcode, output, errors)
 
 
-def _as_the_command(folder: Path, args: Sequence[str], env: Mapping[str, str]) -> None:
+def _run(folder: Path, program: Callable[..., None], args: Sequence[str], env: Mapping[str, str]) -> None:
     for number, mode in enumerate(("rb", "wb", "wb")):
         with (folder / str(number)).open(mode) as file:
             os.dup2(file.fileno(), number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - multiprocessing closed it
     os.environ.clear()
     os.environ.update(env)
+    program(*args)
+
+
+def _command(*args: str) -> None:
     sys.argv = [PROGRAM, *args]
     from pycheckout.cli import main
 
     main()
+
+
+def _manage(project: str, *args: str) -> None:
+    os.chdir(project)
+    sys.path.insert(0, project)
+    sys.argv = ["manage.py", *args]
+    runpy.run_path("manage.py", run_name="__main__")
 
 
 def run_in_terminal(*args: str, answer: str = "") -> tuple[int, str]:

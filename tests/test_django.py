@@ -1,17 +1,14 @@
 """pycheckout.django: a project of its own (tests/django_shop), by the commands that its developers type."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
+from command import run_manage
 from psycopg import sql
 from upgrade import value
 
-ROOT = Path(__file__).parents[1]
-PROJECT = ROOT / "tests" / "django_shop"
+PROJECT = Path(__file__).with_name("django_shop")
 
 
 class Manage:
@@ -21,14 +18,7 @@ class Manage:
         self.dsn = dsn
 
     def __call__(self, *arguments, fails=False, **env):
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=PROJECT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "DATABASE": self.dsn} | env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run_manage(PROJECT, *arguments, env={"DATABASE": self.dsn} | env)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 
