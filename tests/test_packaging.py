@@ -90,7 +90,7 @@ def test_an_installed_wheel_migrates_an_empty_database(
     wheel: Path, tmp_path: Path, empty_database: Callable[[], str]
 ) -> None:
     # psycopg's own binary extra, since a machine need not have libpq; nothing else beside the core.
-    python = install(f"{wheel}[binary]", tmp_path / "venv")
+    python = install(f"{wheel}[binary]", tmp_path / "venv", with_pip=False)
     url = empty_database()
 
     answer = json.loads(run(python, "-c", PROGRAM, url, cwd=tmp_path))
