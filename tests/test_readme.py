@@ -85,11 +85,9 @@ def test_the_command_of_the_package_installs_as_shown_and_the_sentences_after_it
     [line] = [line for line in block(README, "sh").splitlines() if line.startswith("pycheckout migrate")]
     command = line.split()[1:]
     command[command.index("--database") + 1] = dsn
-    program = "import sys; from pycheckout.cli import main; sys.argv[0] = 'pycheckout'; main()"
 
     def install(*more):
-        run = [sys.executable, "-c", program, *command, *more]
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = run_command(*command, *more)
         assert done.returncode == 0, done.stderr
 
     install()
