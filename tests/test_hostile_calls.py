@@ -25,7 +25,7 @@ from test_calls import calls as calls_of
 from test_calls_cut import CALLS, world  # noqa: F401  (fixture)
 
 from pycheckout import AsyncCheckout, Checkout, CheckoutError, InvalidRequest, Line, NotInstalled, Quote, VendorGroup
-from web import app, body, headers, serving
+from web import NO_TLS, app, body, headers, serving
 
 
 class Text(str):
@@ -264,7 +264,7 @@ RAW += ['{"\\ud800":1}', '{"\\u0000":1}', "[" + "0," * 20_000 + "0]", '"2026-01-
 
 @pytest.fixture
 def served(dsn):
-    with serving(app(dsn, orders=True)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with serving(app(dsn, orders=True)) as url, httpx.Client(base_url=url, timeout=30, verify=NO_TLS) as client:
         yield client
 
 

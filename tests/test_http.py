@@ -36,7 +36,7 @@ from pycheckout import AsyncCheckout, Checkout, InvalidRequest, ShippingLine
 from pycheckout._types import build
 from pycheckout.http import checkout_router, health_router, order_router
 from races import at_once, wait_for_waiter
-from web import Api, app, body, buyer, headers, party, schemathesis, serving
+from web import NO_TLS, Api, app, body, buyer, get, headers, party, schemathesis, serving
 
 ROOT = Path(__file__).parents[1]
 STRANGER = UUID("b0000000-0000-4000-8000-00000000ffff")
@@ -97,7 +97,7 @@ def test_routers_work_in_a_schema_that_no_search_path_leads_to(serve, empty_data
         cart = quoted(pycheckout.Checkout(conn, schema=schema))
     api = serve(dsn, kind=kind, orders=True, schema=schema)
 
-    ready = httpx.get(f"{api.url}/readyz", trust_env=False)
+    ready = get(f"{api.url}/readyz")
     assert (ready.status_code, ready.json()["standby"]) == (200, False)
     made = api.post(cart)
     assert made.status_code == 201, made.text
@@ -106,7 +106,7 @@ def test_routers_work_in_a_schema_that_no_search_path_leads_to(serve, empty_data
         order["order_id"] for order in made.json()["vendor_orders"]
     }
     lost = serve(dsn, kind=kind)
-    assert httpx.get(f"{lost.url}/readyz", trust_env=False).status_code == 503
+    assert get(f"{lost.url}/readyz").status_code == 503
 
 
 def test_a_request_without_a_valid_idempotency_key_is_rejected(api, add_cart, nothing_written):
@@ -487,12 +487,11 @@ def test_nothing_of_the_inside_is_in_a_500_and_the_log_has_it(serve, db, add_car
 
 SAYS = """
 import sys
-import httpx
 import web
 asks = iter(sys.argv[2:])
 with web.serving(web.app(sys.argv[1], buyer=lambda: next(asks))) as url:
     for _ in sys.argv[2:]:
-        print(httpx.get(f"{url}/shop/checkout/{sys.argv[2]}").status_code)
+        print(web.get(f"{url}/shop/checkout/{sys.argv[2]}").status_code)
 """
 
 
@@ -776,7 +775,7 @@ def test_an_exception_that_the_host_handles_itself_stays_the_hosts(dsn):
         return RedirectResponse("/login")
 
     with serving(host) as url:
-        assert httpx.get(f"{url}/shop/checkout/{STRANGER}").status_code == 307
+        assert get(f"{url}/shop/checkout/{STRANGER}").status_code == 307
 
 
 @pytest.mark.parametrize("kind", [Exception, 500])
@@ -799,8 +798,8 @@ def test_a_handler_for_all_exceptions_gets_what_is_no_error_of_a_checkout(dsn, k
         return JSONResponse({"failed": type(exc).__name__}, 500)
 
     with serving(host) as url:
-        problem(httpx.get(f"{url}/shop/checkout/{STRANGER}"), 404, "cart_not_found")
-        assert httpx.get(f"{url}/shop/checkout/{STRANGER}").json() == {"failed": "NotLoggedIn"}
+        problem(get(f"{url}/shop/checkout/{STRANGER}"), 404, "cart_not_found")
+        assert get(f"{url}/shop/checkout/{STRANGER}").json() == {"failed": "NotLoggedIn"}
 
 
 def test_problem_types_stand_under_a_base_of_the_hosts(serve, add_cart):
@@ -908,7 +907,7 @@ def test_a_market_is_asked_for_its_health_too(pool):
 
     host = FastAPI()
     host.include_router(health_router(market=market))
-    with serving(host) as url, httpx.Client(base_url=url, trust_env=False) as http:
+    with serving(host) as url, httpx.Client(base_url=url, verify=NO_TLS) as http:
         assert http.get("/livez").status_code == 200
         assert http.get("/readyz", params={"market": "ok"}).json()["standby"] is False
         problem(http.get("/readyz", params={"market": "xx"}), 404, "unknown_market")
@@ -990,12 +989,11 @@ def test_a_client_that_hangs_up_before_its_body_is_whole_orders_nothing(api, add
 
 STARTS = """
 import sys, warnings
-import httpx
 import web
 warnings.simplefilter("error")
 for _ in range(5):
     with web.serving(web.app(sys.argv[1], kind=sys.argv[2], pool={"min_size": 2})) as url:
-        answer = httpx.get(f"{url}/shop/checkout/{sys.argv[3]}", headers=web.headers(sys.argv[3]))
+        answer = web.get(f"{url}/shop/checkout/{sys.argv[3]}", headers=web.headers(sys.argv[3]))
         print(answer.status_code)
 """
 
@@ -1016,7 +1014,7 @@ def test_a_host_starts_and_stops_five_times_without_a_warning(dsn, kind):
 
 @pytest.fixture
 def document(api):
-    return httpx.get(f"{api.url}/openapi.json").json()
+    return get(f"{api.url}/openapi.json").json()
 
 
 def examples(document):

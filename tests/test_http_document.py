@@ -3,7 +3,6 @@
 from collections import Counter
 from uuid import UUID
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -13,7 +12,7 @@ from factories import request_of
 from pycheckout import _http_docs
 from pycheckout.http import checkout_router, order_router
 from races import at_once
-from web import app, buyer, party, schemathesis, serving
+from web import app, buyer, get, party, schemathesis, serving
 
 # Generated clients have methods of these names: one that is changed breaks them.
 OPERATIONS = {
@@ -106,7 +105,7 @@ def ordered(db, add_cart):
 
 def search(dsn, cart, *options):
     """Runs of both roles at once; how often each operation answered with which status."""
-    host, answers = app(dsn, orders=True), Counter()
+    host, answers = app(dsn, orders=True, is_shared=False), Counter()
 
     @host.middleware("http")
     async def count(request, call_next):
@@ -117,7 +116,7 @@ def search(dsn, cart, *options):
 
     of_orders = ("--include-path-regex", "/orders", *options)
     with serving(host) as url:
-        httpx.get(f"{url}/openapi.json")
+        get(f"{url}/openapi.json")
         tokens = (cart.buyer_store_id, f"vendor-{cart.vendors[0]}")
         runs = at_once(*(lambda token=token: schemathesis(url, token, *of_orders) for token in tokens))
     for done in runs:

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 
-import httpx
 import psycopg
 import pytest
 from fastapi import Request
@@ -11,7 +10,7 @@ from fastapi.responses import JSONResponse
 import pycheckout
 from checks import values
 from pycheckout.http import install_error_handlers
-from web import Api, app, serving
+from web import Api, app, get, serving
 
 
 class Closed(Exception):
@@ -173,7 +172,7 @@ def test_hook_of_the_wrong_kind_is_refused_before_anything_is_committed(dsn, add
 def test_errors_on_routes_of_the_hosts_own_are_problems(served):
     api = served(note)
 
-    answer = httpx.get(f"{api.url}/shop/own-order/00000000-0000-0000-0000-000000000001")
+    answer = get(f"{api.url}/shop/own-order/00000000-0000-0000-0000-000000000001")
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
     assert answer.json()["code"] == "order_not_found"

@@ -1,18 +1,20 @@
 """Orders over HTTP: who may see them, who may change them, and what a second call answers."""
 
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
 import httpx
 import jsonschema
 import pytest
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Request
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from checks import values
 from pycheckout.http import Party, order_router
-from web import serving
+from races import at_once
+from web import NO_TLS, serving
 
 
 def party(
@@ -21,22 +23,36 @@ def party(
     return Party(buyer_store_id=buyer, vendor_store_id=vendor) if buyer or vendor else None
 
 
+async def the_pool(request: Request):
+    return request.state.pool
+
+
+@cache  # half of a second for pydantic
+def host(**options):
+    host = FastAPI()
+    host.include_router(order_router(party=party, pool=the_pool, **options))
+    return host
+
+
 def routes(kind, dsn, **options):
     """A host with the routes; its pool closes when it ends."""
-    opened = ConnectionPool(dsn, open=False) if kind == "sync" else AsyncConnectionPool(dsn, open=False)
+    opened = {"sync": ConnectionPool, "async": AsyncConnectionPool}[kind](dsn, min_size=1, max_size=5, open=False)
 
     @asynccontextmanager
     async def lifespan(host):
         if isinstance(opened, ConnectionPool):
             with opened:
-                yield
+                yield {"pool": opened}
         else:
             async with opened:
-                yield
+                yield {"pool": opened}
 
-    host = FastAPI(lifespan=lifespan)
-    host.include_router(order_router(party=party, pool=lambda: opened, **options))
-    return host
+    host(**options).router.lifespan_context = lifespan
+    return host(**options)
+
+
+def client_of(url):
+    return httpx.Client(base_url=url, timeout=30, verify=NO_TLS)
 
 
 @pytest.fixture(params=["async", "sync"])
@@ -46,7 +62,7 @@ def kind(request):
 
 @pytest.fixture
 def client(kind, dsn):
-    with serving(routes(kind, dsn)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with serving(routes(kind, dsn)) as url, client_of(url) as client:
         yield client
 
 
@@ -145,15 +161,15 @@ def test_a_call_takes_no_longer_than_its_timeout(kind, dsn, connect, order, buye
     holder = connect()
     holder.execute("select from vendor_orders for update")
     path, line = f"/orders/{order.order_id}", order.items[0].line_item_id
-    with serving(routes(kind, dsn, timeout=0.5)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        for asks, call, body in (
+    with serving(routes(kind, dsn, timeout=0.5)) as url, client_of(url) as client:
+        calls = (
             (buyer, f"{path}/cancel", {"reason": "ordered twice"}),
             (vendor, f"{path}/decide", None),
             (vendor, f"{path}/lines/{line}/fulfil", None),
             (vendor, f"{path}/lines/{line}/release", {"reason": "broken"}),
             (vendor, f"{path}/lines/{line}/return", {"reason": "broken", "qty": 1, "restock": True, "change_key": "k"}),
-        ):
-            answer = client.post(call, headers=asks, json=body)
+        )
+        for answer in at_once(*(partial(client.post, call, headers=asks, json=body) for asks, call, body in calls)):
             refused(answer, 503, "unavailable")
             assert answer.headers["Retry-After"] == "5"
 
@@ -204,23 +220,23 @@ def test_answers_are_what_the_document_says(client, order, buyer, vendor):
         jsonschema.validate(response.json(), content["schema"] | {"components": document["components"]})
 
 
-@pytest.mark.parametrize("units", [True, "1", 1.0])
-def test_units_are_whole_numbers_of_json(client, order, vendor, nothing_written, units):
+def test_units_are_whole_numbers_of_json(client, order, vendor, nothing_written):
     path, line = f"/orders/{order.order_id}", str(order.items[0].line_item_id)
-    more = {"qty": units, "change_key": "k"}
     with nothing_written():
-        for where, body, field in (
-            (f"{path}/lines/{line}/fulfil", more, "qty"),
-            (f"{path}/lines/{line}/release", more | {"reason": "broken"}, "qty"),
-            (f"{path}/lines/{line}/return", more | {"reason": "wet", "restock": True}, "qty"),
-            (
-                f"{path}/decide",
-                {"change_key": "k", "decisions": [{"line_item_id": line, "accept_qty": units, "reason": "gone"}]},
-                "decisions.0.accept_qty",
-            ),
-        ):
-            told = refused(client.post(where, json=body, headers=vendor), 422, "invalid_request")
-            assert [error["field"] for error in told["errors"]] == [field]
+        for units in (True, "1", 1.0):
+            more = {"qty": units, "change_key": "k"}
+            for where, body, field in (
+                (f"{path}/lines/{line}/fulfil", more, "qty"),
+                (f"{path}/lines/{line}/release", more | {"reason": "broken"}, "qty"),
+                (f"{path}/lines/{line}/return", more | {"reason": "wet", "restock": True}, "qty"),
+                (
+                    f"{path}/decide",
+                    {"change_key": "k", "decisions": [{"line_item_id": line, "accept_qty": units, "reason": "gone"}]},
+                    "decisions.0.accept_qty",
+                ),
+            ):
+                told = refused(client.post(where, json=body, headers=vendor), 422, "invalid_request")
+                assert [error["field"] for error in told["errors"]] == [field]
 
 
 def test_more_units_than_there_are_are_told_beside_those(client, order, vendor):

@@ -1,7 +1,10 @@
 """A real HTTP server, and an application with the checkout's routes as a host would mount them."""
 
+import asyncio
+import functools
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -41,6 +44,30 @@ def party(token: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> P
     return Party(buyer_store_id=asks) if store == token.credentials else Party(vendor_store_id=asks)
 
 
+async def _pool(request: Request) -> Any:
+    return request.state.pool
+
+
+def _host(*, orders: bool = False, schema: str | None = None, **router: Any) -> FastAPI:
+    host = FastAPI()
+    host.include_router(checkout_router(**({"buyer": buyer, "pool": _pool, "schema": schema} | router)), prefix="/shop")
+    if orders:
+        host.include_router(order_router(party=party, pool=_pool, schema=schema), prefix="/shop")
+    host.include_router(health_router(pool=_pool, schema=schema))
+
+    @host.get("/own/{number}", include_in_schema=False)
+    def own(number: int) -> int:
+        if number == 0:
+            raise HTTPException(404, "no such number")
+        return number
+
+    return host
+
+
+# A hundred tests have the same: pydantic takes half of a second of each.
+_one_host = functools.cache(_host)
+
+
 def app(
     dsn: str,
     *,
@@ -48,10 +75,11 @@ def app(
     settings: str = "",
     pool: dict[str, Any] | None = None,
     orders: bool = False,
+    is_shared: bool = True,
     **router: Any,
 ) -> Any:
     """A host with a route of its own, a pool of this kind that lives as long as it, and the checkout under /shop, with
-    the orders if they are asked for."""
+    the orders if they are asked for. What adds anything to it wants one that is not shared."""
     pools = {"async": AsyncConnectionPool, "sync": ConnectionPool}
     options: dict[str, Any] = {"min_size": 1, "max_size": 16, "timeout": 10, "open": False}
     options |= {"kwargs": {"options": f"-c statement_timeout=30s {settings}"}} | (pool or {})
@@ -66,28 +94,27 @@ def app(
             with opened:
                 yield {"pool": opened}
 
-    async def the_pool(request: Request) -> Any:
-        return request.state.pool
-
-    host = FastAPI(lifespan=lifespan)
-    host.include_router(checkout_router(**({"buyer": buyer, "pool": the_pool} | router)), prefix="/shop")
-    if orders:
-        host.include_router(order_router(party=party, pool=the_pool, schema=router.get("schema")), prefix="/shop")
-    host.include_router(health_router(pool=the_pool, schema=router.get("schema")))
-
-    @host.get("/own/{number}", include_in_schema=False)
-    def own(number: int) -> int:
-        if number == 0:
-            raise HTTPException(404, "no such number")
-        return number
-
+    host = _one_host(orders=orders) if is_shared and not router else _host(orders=orders, **router)
+    host.router.lifespan_context = lifespan
     return host
+
+
+class _Server(uvicorn.Server):
+    """Looks ten times as often whether it is to end."""
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            await asyncio.sleep(0.01)
+
+
+# For httpx, which reads all certificate authorities anew for each client (60 ms), and no test has a use for them.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @contextmanager
 def serving(app: Any, **options: Any) -> Iterator[str]:
     """Serve `app` by uvicorn on a free port; its base URL. The lifespan ends with the block."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
+    server = _Server(uvicorn.Config(app, log_config=None, **options))
     # Of TCP by name: else asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for the client to say that
     # it has the headers.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -125,12 +152,15 @@ def body(cart: Cart, **overrides: Any) -> dict[str, Any]:
     return {"cart_id": str(cart.id), "shipping_address": ADDRESS, "payment_method": "ach"} | overrides
 
 
+get = functools.partial(httpx.get, verify=NO_TLS, trust_env=False)
+
+
 class Api:
     """A client with sockets of its own, for the routes under /shop."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=f"{url}/shop", timeout=30)
+        self.http = httpx.Client(base_url=f"{url}/shop", timeout=30, verify=NO_TLS)
 
     @property
     def address(self) -> tuple[str, int]:
