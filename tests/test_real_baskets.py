@@ -12,12 +12,11 @@ from pycheckout.demo.baskets import baskets, id_of, quote, shelf
 SAMPLE = baskets()
 
 
-@pytest.fixture
-def quoted(db):
-    """The whole sample as quoted carts, with stock for all, but for the products that the demo keeps short."""
+def put(db, some):
+    """These baskets as quoted carts, with stock for all, but for the products that the demo keeps short."""
     for product, units in shelf(SAMPLE):
         db.execute("select inventory_set(%s, %s)", (product, units))
-    for basket in SAMPLE:
+    for basket in some:
         pycheckout.put_cart(db, quote(basket, "2099-01-01T00:00:00Z", []))
 
 
