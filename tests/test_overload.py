@@ -22,6 +22,7 @@ from web import Api, app, serving
 
 CALLERS = 24
 LOCK_TIMEOUT = "-c statement_timeout=0 -c lock_timeout=200ms"
+SHORT_LOCK_TIMEOUT = "-c statement_timeout=0 -c lock_timeout=50ms"  # where no pool's patience is compared with it
 NO_BOUND = "-c statement_timeout=0 -c lock_timeout=0"
 
 pytestmark = pytest.mark.usefixtures("brief_pauses")
@@ -81,7 +82,9 @@ def test_a_small_pool_refuses_whom_it_cannot_serve_and_the_same_calls_order_afte
     assert each_is_ordered_once(db)
 
 
-@pytest.mark.parametrize(("options", "timeout", "sqlstate"), [(LOCK_TIMEOUT, None, "55P03"), (NO_BOUND, 0.5, "57014")])
+@pytest.mark.parametrize(
+    ("options", "timeout", "sqlstate"), [(SHORT_LOCK_TIMEOUT, None, "55P03"), (NO_BOUND, 0.5, "57014")]
+)
 def test_a_connection_for_each_caller_is_bounded_by_the_server_or_by_the_call(
     db, connect, carts, forgotten, options, timeout, sqlstate
 ):
@@ -124,7 +127,7 @@ POOL = {"min_size": 2, "max_size": 2}
     [
         ({"settings": LOCK_TIMEOUT, "pool": {**POOL, "timeout": 0.3}}, {"busy", "unavailable"}),
         ({"settings": NO_BOUND, "pool": {**POOL, "timeout": 60}, "timeout": 0.5}, {"unavailable"}),
-        ({"settings": LOCK_TIMEOUT, "pool": {**POOL, "timeout": 60, "max_waiting": 4}}, {"busy", "unavailable"}),
+        ({"settings": SHORT_LOCK_TIMEOUT, "pool": {**POOL, "timeout": 60, "max_waiting": 4}}, {"busy", "unavailable"}),
         ({"kind": "sync", "settings": NO_BOUND, "pool": {**POOL, "timeout": 60}, "timeout": 0.5}, {"unavailable"}),
     ],
     ids=["lock_timeout and a pool's", "a call's", "a short queue", "a call's, by threads"],
