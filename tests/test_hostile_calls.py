@@ -110,8 +110,8 @@ SENDABLE = {
 OPTIONS = {"timeout": "seconds", "request_id": "name"}
 
 LARGE = {
-    "uuid[]": lambda: [uuid4()] * 1_000_000,
-    "text[]": lambda: ["x"] * 1_000_000,
+    "uuid[]": lambda: [uuid4()] * 300_000,
+    "text[]": lambda: ["x"] * 300_000,
     "jsonb": lambda: {"list": [0] * 1_000_000},
 }
 
