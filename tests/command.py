@@ -30,7 +30,22 @@ def environment(env: Mapping[str, str] = {}) -> dict[str, str]:
 # Of a process that has imported the command, and Django, already: half a second less each.
 os.environ["COLUMNS"] = "120"  # rich looks once
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["pycheckout._commands", "django.core.management", "django.db.backends.postgresql.base"])
+_forks.set_forkserver_preload(
+    [
+        "pycheckout.cli",
+        "pycheckout._commands",
+        # what these import when they need it: a fifth of a second
+        "typer.rich_utils",
+        "typer._adapters",
+        "pydantic.type_adapter",
+        "pydantic.json_schema",
+        "pydantic.plugin._loader",
+        "rich._emoji_codes",
+        "yoyo.scripts.main",
+        "django.core.management",
+        "django.db.backends.postgresql.base",
+    ]
+)
 # What Python, or a library when it is imported, looks for.
 _READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "COLUMNS", "TERM", "_TYPER")
 
