@@ -104,7 +104,12 @@ def add_stock(db: psycopg.Connection) -> Callable[..., None]:
 
 @pytest.fixture
 def add_cart(db: psycopg.Connection) -> Callable[..., Cart]:
-    """A quoted cart, committed, its products in stock; see the parameters below."""
+    """A quoted cart, committed, its products in stock; see the parameters of `carts_of`."""
+    return carts_of(db)
+
+
+def carts_of(db: psycopg.Connection) -> Callable[..., Cart]:
+    """add_cart() for another database than that of the test."""
     ids = _Ids()
 
     def add_cart(
@@ -302,18 +307,19 @@ def checkout() -> Callable[..., "pycheckout.CheckoutResult"]:
 @pytest.fixture
 def checkout_sql() -> Callable[..., dict[str, Any]]:
     """checkout_sql(conn, cart, key="k1", **overrides): the same call as bare SQL; the jsonb as a dict."""
+    return execute_sql
 
-    def checkout_sql(conn: psycopg.Connection, cart: Cart, *, key: str = "k1", **overrides: Any) -> dict[str, Any]:
-        arguments = request_of(cart, key) | overrides
-        query = sql.SQL("select checkout_execute({})").format(
-            sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)
-        )
-        with conn.cursor(row_factory=tuple_row) as cur:
-            cur.execute(query, [_parameter(name, value) for name, value in arguments.items()])
-            [(answer,)] = cur
-            return answer
 
-    return checkout_sql
+def execute_sql(conn: psycopg.Connection, cart: Cart, *, key: str = "k1", **overrides: Any) -> dict[str, Any]:
+    """What `checkout_sql` is to a test."""
+    arguments = request_of(cart, key) | overrides
+    query = sql.SQL("select checkout_execute({})").format(
+        sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)
+    )
+    with conn.cursor(row_factory=tuple_row) as cur:
+        cur.execute(query, [_parameter(name, value) for name, value in arguments.items()])
+        [(answer,)] = cur
+        return answer
 
 
 @pytest.fixture
