@@ -8,6 +8,8 @@ from roles import ENTRY_POINTS, FOR_THE_OWNER
 
 from checks import row, rows, values
 
+pytest_plugins = ["shared"]
+
 DB = Path(__file__).parents[1] / "db"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DB / "functions").rglob("*.sql"))}
 MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((DB / "migrations").glob("*.sql")))
@@ -27,11 +29,11 @@ MOVING = {"market_drop_gate", "market_freeze", "market_guard", "market_set_gate"
 UNREACHABLE = {("inventory_restock", "OC010")}
 
 
-@pytest.fixture
-def functions(db):
+@pytest.fixture(scope="module")
+def functions(shared_db):
     """Every function of the schema, by name."""
     found = rows(
-        db,
+        shared_db,
         """
         select proname::text as name, lanname::text as language,
                prosecdef as definer, proconfig as settings, prosrc as body,
@@ -96,8 +98,8 @@ def test_lists_of_entry_points_are_complete(functions):
     assert {name for name, function in functions.items() if function["definer"]} == ENTRY_POINTS | TRIGGERS
 
 
-def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, db):
-    schema = row(db, "select current_schema()")["current_schema"]
+def test_entry_points_and_triggers_run_with_a_pinned_search_path(functions, shared_db):
+    schema = row(shared_db, "select current_schema()")["current_schema"]
     for name in ENTRY_POINTS | TRIGGERS | STAMPS | FOR_THE_OWNER:
         assert f"search_path={schema}, pg_temp" in (functions[name]["settings"] or []), name
 
@@ -178,19 +180,19 @@ def test_comment_names_exactly_the_errors_that_can_come(functions, name):
     assert set(re.findall(r"OC\d{3}", functions[name]["comment"])) == raises
 
 
-def test_no_extension_is_needed(functions, db):
+def test_no_extension_is_needed(functions, shared_db):
     assert {function["language"] for function in functions.values()} == {"sql", "plpgsql"}
-    assert values(db, "select extname::text from pg_extension") == ["plpgsql"]
+    assert values(shared_db, "select extname::text from pg_extension") == ["plpgsql"]
     assert not re.search(r"create\s+extension", code(MIGRATIONS) + "".join(map(code, FILES.values())), re.I)
 
 
 # Tables
 
 
-def test_every_table_has_a_primary_key_that_cannot_run_out(db):
+def test_every_table_has_a_primary_key_that_cannot_run_out(shared_db):
     """An int serial ends at two billion rows."""
     tables = rows(
-        db,
+        shared_db,
         """
         select class.relname::text as name,
                array(select format_type(attribute.atttypid, null)
@@ -207,20 +209,22 @@ def test_every_table_has_a_primary_key_that_cannot_run_out(db):
     assert len(tables) > 10
     for table in tables:
         assert set(table["key"]) & {"uuid", "bigint", "text"}, table
-    assert values(db, "select sequencename::text from pg_sequences where data_type <> 'bigint'::regtype") == []
+    assert values(shared_db, "select sequencename::text from pg_sequences where data_type <> 'bigint'::regtype") == []
 
 
-def test_no_foreign_key_leaves_the_schema(db):
+def test_no_foreign_key_leaves_the_schema(shared_db):
     """So that a market can move to another server, or a schema to another node, as a whole."""
-    found = rows(db, "select connamespace, t.relnamespace from pg_constraint join pg_class t on t.oid = confrelid")
+    found = rows(
+        shared_db, "select connamespace, t.relnamespace from pg_constraint join pg_class t on t.oid = confrelid"
+    )
     assert found
     assert all(each["connamespace"] == each["relnamespace"] for each in found)
 
 
-def test_no_index_of_a_text_depends_on_a_library_of_the_system(db):
+def test_no_index_of_a_text_depends_on_a_library_of_the_system(shared_db):
     """An upgrade of libc or ICU may change the order of a collation, and breaks every index that is in that order."""
     collations = rows(
-        db,
+        shared_db,
         """
         select index.indexrelid::regclass::text as index, used.id::regcollation::text as collation
           from pg_index as index
@@ -245,11 +249,11 @@ def test_on_conflict_names_its_target(functions):
     assert {name for name, target in found if not target} == set()
 
 
-@pytest.fixture
-def described(db):
+@pytest.fixture(scope="module")
+def described(shared_db):
     """Every table, view, type and column of the schema but yoyo's: its name, its comment, and what a column is."""
     return rows(
-        db,
+        shared_db,
         """
         with relations as (
           select oid, relname::text as name, relkind as kind from pg_class
@@ -334,10 +338,10 @@ def reads_tables(functions, name, tables):
     return bool(re.search(rf"\b(from|join)\s+({'|'.join(tables)})\b", code(functions[name]["body"])))
 
 
-@pytest.fixture
-def tables(db):
+@pytest.fixture(scope="module")
+def tables(shared_db):
     return values(
-        db,
+        shared_db,
         "select relname::text from pg_class"
         " where relkind in ('r', 'p', 'v') and relnamespace = current_schema()::regnamespace",
     )
@@ -393,10 +397,10 @@ def test_an_update_has_no_case_of_a_value(functions):
     assert {name for name, statement in statements(functions, "update") if case.search(statement)} == set()
 
 
-def test_an_update_makes_no_text_of_its_enums(functions, db):
+def test_an_update_makes_no_text_of_its_enums(functions, shared_db):
     """The cast is stable, and Citus takes no such function of a column: the rows are found before, by their ids."""
     enums = values(
-        db,
+        shared_db,
         """
         select distinct attname::text
           from pg_attribute join pg_class on pg_class.oid = attrelid join pg_type on pg_type.oid = atttypid
@@ -434,10 +438,11 @@ def test_no_whole_row_of_a_table_is_used_in_a_statement(functions, tables):
     }
 
 
-def test_insert_select_casts_literals_alone_to_enums(functions, db):
+def test_insert_select_casts_literals_alone_to_enums(functions, shared_db):
     """Text to enum is a stable function, which INSERT ... SELECT cannot have on Citus."""
     enums = values(
-        db, "select typname::text from pg_type where typtype = 'e' and typnamespace = current_schema()::regnamespace"
+        shared_db,
+        "select typname::text from pg_type where typtype = 'e' and typnamespace = current_schema()::regnamespace",
     )
     cast = re.compile(rf"(?<!')::({'|'.join(enums)})\b")
 
@@ -452,15 +457,15 @@ def test_insert_select_adds_no_interval_to_a_timestamptz(functions):
     assert {key for key, (_, rest) in insert_selects(functions).items() if added.search(rest)} == set()
 
 
-def test_no_identity_column(db):
+def test_no_identity_column(shared_db):
     """Citus cannot take a table back that has one; a default from a sequence does the same."""
-    assert values(db, "select attrelid::regclass::text from pg_attribute where attidentity <> ''") == []
+    assert values(shared_db, "select attrelid::regclass::text from pg_attribute where attidentity <> ''") == []
 
 
-def test_triggers_are_told_their_table(db):
+def test_triggers_are_told_their_table(shared_db):
     """On a shard, tg_table_name is the shard's."""
     triggers = rows(
-        db,
+        shared_db,
         """
         select tgname::text as name, tgrelid::regclass::text as table, encode(tgargs, 'escape') as arguments
           from pg_trigger where not tgisinternal
@@ -496,12 +501,12 @@ def test_insert_select_is_pure(functions):
     assert {key for key, (_, rest) in found.items() if _IMPURE.search(rest)} == set()
 
 
-def test_insert_select_lists_every_column_whose_default_is_no_constant(functions, db):
+def test_insert_select_lists_every_column_whose_default_is_no_constant(functions, shared_db):
     """A default would be computed where the row goes."""
     defaults = {
         (column["table"], column["name"])
         for column in rows(
-            db,
+            shared_db,
             """
             select attribute.attrelid::regclass::text as table, attribute.attname::text as name
               from pg_attrdef as def
