@@ -1,6 +1,6 @@
-"""One database for the tests of a file that only look at it, or take back what they do."""
+"""Databases for the tests of a file that only look at them, or take back what they do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -10,18 +10,32 @@ from pytest_postgresql.executors import NoopExecutor
 
 
 @pytest.fixture(scope="module")
-def shared_dsn(_admin: psycopg.Connection, migrated: NoopExecutor, server: Any, worker_id: str) -> Iterator[str]:
-    """The URL of a migrated database that this file's tests share."""
-    name = f"pycheckout_shared_{worker_id}"
-    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-    _admin.execute(drop)
-    _admin.execute(
-        sql.SQL("create database {} template {} strategy file_copy").format(
-            sql.Identifier(name), sql.Identifier(migrated.template_dbname)
-        )
-    )
-    yield server.dsn(name)
-    _admin.execute(drop)
+def shared_dsns(
+    _admin: psycopg.Connection, migrated: NoopExecutor, server: Any, worker_id: str
+) -> Iterator[Callable[[], str]]:
+    """shared_dsns(): the URL of one more migrated database that this file's tests share."""
+    names: list[str] = []
+
+    def drop(name: str) -> None:
+        _admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def shared_dsns() -> str:
+        name = f"pycheckout_shared_{worker_id}_{len(names) + 1}"
+        drop(name)
+        made = sql.SQL("create database {} template {} strategy file_copy")
+        _admin.execute(made.format(sql.Identifier(name), sql.Identifier(migrated.template_dbname)))
+        names.append(name)
+        return str(server.dsn(name))
+
+    yield shared_dsns
+    for name in names:
+        drop(name)
+
+
+@pytest.fixture(scope="module")
+def shared_dsn(shared_dsns: Callable[[], str]) -> str:
+    """The URL of the first of them."""
+    return shared_dsns()
 
 
 @pytest.fixture(scope="module")
