@@ -12,18 +12,19 @@ from pytest_postgresql.executors import NoopExecutor
 @pytest.fixture(scope="module")
 def shared_dsns(
     _admin: psycopg.Connection, migrated: NoopExecutor, server: Any, worker_id: str
-) -> Iterator[Callable[[], str]]:
-    """shared_dsns(): the URL of one more migrated database that this file's tests share."""
+) -> Iterator[Callable[..., str]]:
+    """shared_dsns(): the URL of one more database that this file's tests share, migrated or empty."""
     names: list[str] = []
 
     def drop(name: str) -> None:
         _admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def shared_dsns() -> str:
+    def shared_dsns(*, empty: bool = False) -> str:
         name = f"pycheckout_shared_{worker_id}_{len(names) + 1}"
         drop(name)
         made = sql.SQL("create database {} template {} strategy file_copy")
-        _admin.execute(made.format(sql.Identifier(name), sql.Identifier(migrated.template_dbname)))
+        template = "template0" if empty else migrated.template_dbname
+        _admin.execute(made.format(sql.Identifier(name), sql.Identifier(template)))
         names.append(name)
         return str(server.dsn(name))
 
@@ -33,7 +34,7 @@ def shared_dsns(
 
 
 @pytest.fixture(scope="module")
-def shared_dsn(shared_dsns: Callable[[], str]) -> str:
+def shared_dsn(shared_dsns: Callable[..., str]) -> str:
     """The URL of the first of them."""
     return shared_dsns()
 
