@@ -401,7 +401,7 @@ GRANTS = [name for name in sorted(FOR_THE_OWNER) if name.startswith("checkout_gr
 
 
 @pytest.mark.parametrize("suffix", ["", *ODD_NAMES])
-def test_a_revoked_role_has_nothing_left_and_is_given_nothing_again(db, dsn, new_role, suffix):
+def test_a_revoked_role_has_nothing_left_and_is_given_nothing_again(db, new_role, suffix):
     """As if it had never been granted anything, whatever a deployment brings."""
     name, other = new_role(suffix), new_role()
     table = [*WRITE, "TRUNCATE", "REFERENCES", "TRIGGER"]
@@ -415,7 +415,8 @@ def test_a_revoked_role_has_nothing_left_and_is_given_nothing_again(db, dsn, new
 
     db.execute("select checkout_revoke(%s)", [name])
     db.execute("drop function checkout_result(uuid, uuid)")
-    pycheckout.migrate(dsn)
+    with db.transaction():
+        deployment().deploy(db)
 
     assert rows(db, by_name, name, table) == before
     assert set(values(db, "select role_name from checkout_roles")) == {other}
