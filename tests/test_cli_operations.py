@@ -17,6 +17,8 @@ import pycheckout
 from checks import row, values
 from factories import ADDRESS
 
+pytest_plugins = ["shared"]
+
 
 @pytest.fixture
 def run(dsn):
@@ -224,21 +226,23 @@ def test_stock_is_imported_from_a_file_of_any_spreadsheet(run, answer, tmp_path)
 
 
 @pytest.mark.parametrize("wrong", ["many", "-1", "", "99999999999", pytest.param("9" * 5000, id="9999"), "1_000", "٣"])
-def test_a_wrong_line_of_a_file_is_named_and_what_was_set_before_stays(run, db, wrong):
+def test_a_wrong_line_of_a_file_is_named_and_what_was_set_before_stays(shared_dsn, shared_db, wrong):
     products = [uuid4() for _ in range(5)]
     lines = [f"{product},{wrong if number == 3 else number}" for number, product in enumerate(products)]
 
-    refused = run("stock", "import", "-", "--batch", 2, stdin="\n".join(["product_id,available", *lines]))
+    options = ("--batch", "2", "--database", shared_dsn)
+    refused = run_command("stock", "import", "-", *options, stdin="\n".join(["product_id,available", *lines]))
 
     assert refused.returncode == 1
     assert refused.stderr.startswith("pycheckout: line 5: levels[1].available ")
     assert "hint: 2 products are set; correct the file and run it again." in refused.stderr
-    assert values(db, "select count(*) from inventory_items") == [2]
+    set_there = "select product_id from inventory_items where product_id = any(%s) order by available_qty"
+    assert values(shared_db, set_there, products) == products[:2]
 
 
 @pytest.mark.parametrize("text", ["", "product,available\n", "product_id;available\n"])
-def test_a_file_without_its_columns_is_wrong_usage(run, text):
-    assert run("stock", "import", "-", stdin=text).returncode == 2
+def test_a_file_without_its_columns_is_wrong_usage(shared_dsn, text):
+    assert run_command("stock", "import", "-", "--database", shared_dsn, stdin=text).returncode == 2
 
 
 # The outbox
@@ -402,8 +406,8 @@ def wrong_usage(refused):
 
 
 @pytest.mark.parametrize("time", ["soon", "0s", "-1s", "5w", "30", "1 s", "1e3s", "999999999d", "none"])
-def test_a_time_that_is_none_is_wrong_usage(run, time):
-    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in wrong_usage(run("expire", f"--every={time}"))
+def test_a_time_that_is_none_is_wrong_usage(time):
+    assert "500ms, 30s, 5m, 1h or 2d, from 100ms to 366d" in wrong_usage(run_command("expire", f"--every={time}"))
 
 
 @pytest.mark.parametrize(
