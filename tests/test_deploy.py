@@ -14,6 +14,8 @@ from pycheckout import _doctor, _migrate
 from pycheckout._release import deployment, release
 from races import wait_until_blocked
 
+pytest_plugins = ["shared"]
+
 
 @pytest.fixture
 def url(database):
@@ -79,18 +81,18 @@ def write(functions, name, parameters="", result="int", body="1"):
 # Refused
 
 
-@pytest.mark.parametrize("schema", ["public", 'Odd "one"'])
-def test_migration_refuses_before_any_change_while_public_may_create_in_the_schema(empty_database, schema):
+def test_migration_refuses_before_any_change_while_public_may_create_in_the_schema(empty_database):
     """PF-168: somebody's better matching overload would run as the owner. The HINT is the statement to run."""
     url = empty_database()
-    name = sql.Identifier(schema)
     tables = "select count(*) from pg_class where relname in ('cart_records', 'checkout_ledger')"
     with connect(url) as conn:
-        conn.execute(sql.SQL("create schema if not exists {0}; grant create on schema {0} to public").format(name))
-        with pytest.raises(pycheckout.MigrationError, match="PUBLIC may create objects") as caught:
-            pycheckout.migrate(url, schema=schema)
-        assert caught.value.sqlstate == "55000"
-        assert value(conn, tables) == 0
+        for schema in ("public", 'Odd "one"'):
+            name = sql.Identifier(schema)
+            conn.execute(sql.SQL("create schema if not exists {0}; grant create on schema {0} to public").format(name))
+            with pytest.raises(pycheckout.MigrationError, match="PUBLIC may create objects") as caught:
+                pycheckout.migrate(url, schema=schema)
+            assert caught.value.sqlstate == "55000"
+            assert value(conn, tables) == 0
 
         conn.execute(caught.value.hint)
         pycheckout.migrate(url, schema=schema)
@@ -144,26 +146,24 @@ def test_deployment_over_the_same_or_an_older_release_works(conn, older):
     assert value(conn, "select checkout_version()") == {"version": release(), "hash": deployment().functions_hash()}
 
 
-@pytest.mark.parametrize(
-    "theirs",
-    [
-        "create function cart_put(cart text) returns int language sql as 'select 1'",
-        "create function cart_put(cart jsonb) returns jsonb language sql as 'select cart'",
-        "create procedure cart_put() language sql as 'select 1'",
-    ],
-)
-def test_function_of_the_host_with_one_of_our_names_is_refused(empty_database, theirs):
+def test_function_of_the_host_with_one_of_our_names_is_refused(empty_database):
     """PF-168: neither replaced nor dropped, also one made after the first migration looked for such names."""
     url = empty_database()
+    apply_until(url, "inventory_baseline")
     with connect(url) as conn:
-        apply_until(url, "inventory_baseline")
-        conn.execute(theirs)
-        before = signatures(conn, "cart_put")
-        with pytest.raises(pycheckout.MigrationError, match=r"not ours: cart_put\("):
-            pycheckout.migrate(url)
-        assert signatures(conn, "cart_put") == before
-        conn.execute("drop routine cart_put")
+        for theirs in (
+            "create function cart_put(cart text) returns int language sql as 'select 1'",
+            "create function cart_put(cart jsonb) returns jsonb language sql as 'select cart'",
+            "create procedure cart_put() language sql as 'select 1'",
+        ):
+            conn.execute(theirs)
+            before = signatures(conn, "cart_put")
+            with pytest.raises(pycheckout.MigrationError, match=r"not ours: cart_put\("):
+                pycheckout.migrate(url)
+            assert signatures(conn, "cart_put") == before, theirs
+            conn.execute("drop routine cart_put")
         pycheckout.migrate(url)
+        assert signatures(conn, "cart_put") == ["cart_put(jsonb)"]
 
 
 def test_deployment_that_fails_changes_nothing(conn, functions):
@@ -501,30 +501,66 @@ SETTINGS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def next_release(tmp_path_factory):
+    """The functions of a release that has one more, one less, and one with another parameter."""
+    folder = shutil.copytree(ROOT / "db" / "functions", tmp_path_factory.mktemp("next") / "functions")
+    change_result(folder)
+    write(folder, "checkout_probe")
+    give_also(folder, "checkout", "checkout_probe")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def usual(shared_dsns, next_release, worker_id):
+    """A database with a function that is to go and a role that is to stay, and what a deployment makes of it."""
+    url, service = shared_dsns(), f"Service x_{worker_id}"
+    with connect(url) as conn:
+        conn.execute(sql.SQL("create role {0}; select checkout_grant({1})").format(sql.Identifier(service), service))
+        with pytest.MonkeyPatch.context() as patch:
+            now = shutil.copytree(ROOT / "db" / "functions", next_release.parent / "now")
+            write(now, "checkout_gone")
+            patch.setattr(deployment(), "FUNCTIONS", now)
+            deploy(conn)
+            patch.setattr(deployment(), "FUNCTIONS", next_release)
+            with conn.transaction(force_rollback=True):
+                deploy(conn)
+                state = conn.execute(STATE).fetchall()
+        yield url, state
+        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(service)))
+
+
+@pytest.fixture
+def set_there(usual, next_release, monkeypatch):
+    """set_there(setting): for all sessions of that database, until the end of the test."""
+    monkeypatch.setattr(deployment(), "FUNCTIONS", next_release)
+    url, _ = usual
+    with connect(url) as conn:
+        database = sql.Identifier(conn.info.dbname)
+        yield lambda setting: conn.execute(sql.SQL("alter database {} set {}").format(database, sql.SQL(setting)))
+        conn.execute(sql.SQL("alter database {} reset all").format(database))
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_setting_of_a_database_changes_a_deployment(conn, url, role, functions, setting):
+def test_no_setting_of_a_database_changes_a_deployment(usual, set_there, setting):
     """Names are compared as what they are, not as some setting has them written."""
-    service = role("Service x")
-    conn.execute("select checkout_grant(%s)", (service,))
-    write(functions, "checkout_gone")
-    deploy(conn)
-    change_result(functions)
-    (functions / "checkout_gone.sql").unlink()
-    write(functions, "checkout_probe")
-    give_also(functions, "checkout", "checkout_probe")
-    with conn.transaction(force_rollback=True):
-        deployment().deploy(conn)
-        state = conn.execute(STATE).fetchall()
-    conn.execute(sql.SQL("alter database {} set {}").format(sql.Identifier(conn.info.dbname), sql.SQL(setting)))
-
-    with connect(url) as other:
-        deploy(other)
-    pycheckout.migrate(url)
-
-    assert conn.execute(STATE).fetchall() == state
+    url, state = usual
+    set_there(setting)
     with connect(url) as other, other.transaction(force_rollback=True):
+        deploy(other)
+        assert other.execute(STATE).fetchall() == state
         deployment().undeploy(other)
         assert value(other, "select count(*) from pg_proc where proname ~ '^(checkout_execute|inventory_set)$'") == 0
+
+
+def test_all_settings_of_a_database_together_change_no_migration(usual, set_there):
+    url, state = usual
+    with connect(url) as conn:
+        for setting in SETTINGS:
+            set_there(setting)
+        for _ in range(2):
+            pycheckout.migrate(url)
+            assert conn.execute(STATE).fetchall() == state
 
 
 STATE = """
@@ -616,7 +652,7 @@ def test_hook_repeats_the_deployment_when_a_migration_was_pending(conn, url):
     assert signatures(conn, "checkout_version") == ["checkout_version()"]
 
 
-def test_hook_waits_for_the_functions_migration(empty_database, program):
+def test_hook_waits_for_the_functions_migration(empty_database, database, program):
     """PF-168: `yoyo apply --revision` may stop before it, where tables are missing or the earlier checkout goes on."""
     url = empty_database()
     for revision in ("pycheckout_0008", "pycheckout_0025", "pycheckout_0037"):
@@ -624,9 +660,7 @@ def test_hook_waits_for_the_functions_migration(empty_database, program):
         with connect(url) as conn:
             assert signatures(conn, "checkout_execute") == []
     run_yoyo("apply", dsn=url)
-    complete = empty_database()
-    pycheckout.migrate(complete)
-    assert dump(program, url) == dump(program, complete)
+    assert dump(program, url) == dump(program, database(migrated=True))
 
 
 def test_migrate_deploys_what_changed_although_nothing_is_pending(conn, url, functions):
