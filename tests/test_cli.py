@@ -24,6 +24,8 @@ from factories import ADDRESS
 from pycheckout._commands import app
 from pycheckout._release import deployment
 
+pytest_plugins = ["shared"]
+
 DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 NOWHERE = "postgresql://postgres@127.0.0.1:1/postgres?connect_timeout=2"
 
@@ -51,16 +53,27 @@ def test_migrate_installs_and_a_second_run_changes_nothing(run, empty_database):
 
 
 def test_migrate_makes_a_schema_only_when_asked(run, empty_database):
-    dsn = empty_database()
+    """And whoever names none is told of the one that has it: several are lawful, so it is made nevertheless."""
+    url = empty_database()
+    warning = [
+        "warning: pycheckout is in schema market_eu already, and this is another installation, in schema public",
+        "hint: --schema market_eu is the one that is there.",
+    ]
 
-    refused = run("migrate", "--database", dsn, "--schema", "market_eu")
-    made = run("migrate", "--database", dsn, "--schema", "market_eu", "--create-schema")
+    refused = run("migrate", "--database", url, "--schema", "market_eu")
+    made = run("migrate", "--database", url, "--schema", "market_eu", "--create-schema")
 
     assert refused.returncode == 1
     assert 'there is no schema "market_eu"' in refused.stderr
     assert "hint: `create_schema` (--create-schema) makes it." in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert made.returncode == 0, made.stderr
+    assert (made.returncode, made.stderr) == (0, "")
+    for options in (["--plan"], ["--sql"], []):
+        done = run("migrate", *options, "--database", url)
+        assert (done.returncode, done.stderr.splitlines()) == (0, warning), options
+    for options in ([], ["--schema", "market_us", "--plan"], ["--schema", "market_eu"]):
+        done = run("migrate", *options, "--database", url)
+        assert (done.returncode, done.stderr) == (0, ""), options
 
 
 def test_rollback_of_a_used_database_is_refused_with_the_reason(run, dsn, db, add_cart, checkout):
@@ -282,46 +295,48 @@ def test_what_the_owner_is_to_run_runs_in_any_session(run, empty_database, new_r
         conn.execute('select "Market eu".checkout_revoke(%s)', (role,))
 
 
-def test_of_a_schema_that_is_not_there_no_owner_is_quoted(run, empty_database, new_role):
-    url = empty_database()
+@pytest.fixture(scope="module")
+def in_checkout(shared_dsns):
+    """A database that has it in the schema checkout alone."""
+    url = shared_dsns(empty=True)
     pycheckout.migrate(url, schema="checkout", create_schema=True)
-    with psycopg.connect(url) as conn:
+    return url
+
+
+def test_of_a_schema_that_is_not_there_no_owner_is_quoted(run, in_checkout, new_role):
+    with psycopg.connect(in_checkout) as conn:
         conn.execute("create schema ours")
         conn.execute("create function ours.outbox_purge(interval, integer) returns bigint language sql as 'select 1'")
         conn.execute("revoke execute on function ours.outbox_purge(interval, integer) from public")
         conn.execute("grant usage on schema ours to public")
-    own = make_conninfo(url, user=new_role(), password=PASSWORD)
+    own = make_conninfo(in_checkout, user=new_role(), password=PASSWORD)
 
     refused = run("outbox", "purge", "--older-than", "1 day", "--schema", "ours", "--database", own)
 
     assert refused.stderr.splitlines()[-1].endswith(": connect as the owner of its tables.")
 
 
-def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, empty_database):
-    url = empty_database()
-    pycheckout.migrate(url, schema="checkout", create_schema=True)
-    with psycopg.connect(url) as conn:
+def test_a_schema_later_in_the_search_path_is_found_as_calls_find_it(run, in_checkout):
+    with psycopg.connect(in_checkout) as conn:
         conn.execute("create table public.vendor_orders (of_the_host integer)")
     env = {"PGOPTIONS": "-c search_path=public,checkout"}
 
     for command in (["doctor"], ["audit"], ["signing-key", "list"], ["outbox", "backlog"]):
-        done = run(*command, "--database", url, env=env)
+        done = run(*command, "--database", in_checkout, env=env)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-    missing = run("doctor", "--database", url)
+    missing = run("doctor", "--database", in_checkout)
     assert "is not installed in this schema, but in checkout" in missing.stdout
     remedy = "remedy: --schema checkout; or, for another installation in this schema, pycheckout migrate"
     assert remedy in missing.stdout
 
 
-def test_a_role_that_may_not_use_the_schema_is_told_so(run, empty_database, new_role):
-    url = empty_database()
-    pycheckout.migrate(url, schema="checkout", create_schema=True)
-    own = make_conninfo(url, user=new_role(), password=PASSWORD)
+def test_a_role_that_may_not_use_the_schema_is_told_so(run, in_checkout, new_role):
+    own = make_conninfo(in_checkout, user=new_role(), password=PASSWORD)
 
     refused = run("doctor", "--database", own, "--schema", "checkout")
 
     assert refused.returncode == 1
-    owner = conninfo_to_dict(url)["user"]
+    owner = conninfo_to_dict(in_checkout)["user"]
     assert f'remedy: Connect as "{owner}": this role may not use schema checkout.' in refused.stdout
 
 
@@ -350,25 +365,37 @@ def test_a_package_that_is_older_than_the_database_is_to_be_upgraded(execute, db
 # migrate
 
 
-def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
-    dsn = empty_database()
+@pytest.fixture(scope="module")
+def walk(shared_dsns):
+    """walk["plan"]: what a command said, one after the other, from an empty database to one that was rolled back."""
+    url = shared_dsns(empty=True)
+    said = {}
+    for name, *command in (
+        ("plan", "migrate", "--plan"),
+        ("plan elsewhere", "migrate", "--plan", "--schema", "market_eu"),
+        ("sql", "migrate", "--sql"),
+        ("migrate", "migrate", "--json"),
+        ("later plan", "migrate", "--plan"),
+        ("later plan in json", "migrate", "--plan", "--json"),
+        ("later sql", "migrate", "--sql"),
+        ("rollback", "rollback", "--yes", "--json"),
+    ):
+        if name == "migrate":
+            with psycopg.connect(url) as conn:
+                query = "select count(*) from pg_class where relnamespace = 'public'::regnamespace"
+                [said["relations after the plans"]] = values(conn, query)
+        said[name] = run_command(*command, "--database", url).stdout
+    return said
 
-    before = run("migrate", "--plan", "--database", dsn)
-    elsewhere = run("migrate", "--plan", "--database", dsn, "--schema", "market_eu")
-    with psycopg.connect(dsn) as conn:
-        assert conn.execute("select count(*) from pg_class where relnamespace = 'public'::regnamespace").fetchone() == (
-            0,
-        )
-    run("migrate", "--database", dsn)
-    after = run("migrate", "--plan", "--database", dsn)
-    machine = json.loads(run("migrate", "--plan", "--json", "--database", dsn).stdout)
 
-    first, *_, last = before.stdout.splitlines()
+def test_a_plan_shows_what_is_pending_and_changes_nothing(walk):
+    assert walk["relations after the plans"] == 0
+    first, *_, last = walk["plan"].splitlines()
     assert first == "would apply pycheckout_0001_baseline: no lock on a table of the host"
     assert last == f"schema public has no functions, and would get those of {pycheckout.__version__}"
-    assert elsewhere.stdout == before.stdout.replace("schema public", "schema market_eu")
-    assert after.stdout == f"schema public has the functions of {pycheckout.__version__}, and would keep them\n"
-    assert machine == {
+    assert walk["plan elsewhere"] == walk["plan"].replace("schema public", "schema market_eu")
+    assert walk["later plan"] == f"schema public has the functions of {pycheckout.__version__}, and would keep them\n"
+    assert json.loads(walk["later plan in json"]) == {
         "schema": "public",
         "pending": [],
         "version": pycheckout.__version__,
@@ -378,42 +405,17 @@ def test_a_plan_shows_what_is_pending_and_changes_nothing(run, empty_database):
     }
 
 
-def test_whoever_names_no_schema_is_told_of_the_one_that_has_it(run, empty_database):
-    """Several are lawful, and so it is made nevertheless."""
-    url = empty_database()
-    pycheckout.migrate(url, schema="market_eu", create_schema=True)
-    warning = [
-        "warning: pycheckout is in schema market_eu already, and this is another installation, in schema public",
-        "hint: --schema market_eu is the one that is there.",
-    ]
-
-    for options in (["--plan"], ["--sql"], []):
-        done = run("migrate", *options, "--database", url)
-        assert (done.returncode, done.stderr.splitlines()) == (0, warning), options
-    for options in ([], ["--schema", "market_us", "--create-schema"], ["--schema", "market_eu"]):
-        done = run("migrate", *options, "--database", url)
-        assert (done.returncode, done.stderr) == (0, ""), options
-
-
-def test_the_sql_of_a_plan_is_that_of_the_files(run, empty_database):
-    dsn = empty_database()
-
-    printed = run("migrate", "--sql", "--database", dsn).stdout
-    run("migrate", "--database", dsn)
-    later = run("migrate", "--sql", "--database", dsn).stdout
-
-    assert printed.startswith("-- pycheckout_0001_baseline\n")
-    assert "create table if not exists cart_records" in printed
+def test_the_sql_of_a_plan_is_that_of_the_files(walk):
+    assert walk["sql"].startswith("-- pycheckout_0001_baseline\n")
+    assert "create table if not exists cart_records" in walk["sql"]
     for file in deployment().function_files():
-        assert file.read_text(encoding="utf-8") in printed
-    assert "create table" not in later and "create or replace function checkout_execute(" in later
+        assert file.read_text(encoding="utf-8") in walk["sql"]
+    assert "create table" not in walk["later sql"]
+    assert "create or replace function checkout_execute(" in walk["later sql"]
 
 
-def test_a_migration_answers_in_json(run, empty_database):
-    dsn = empty_database()
-
-    done = json.loads(run("migrate", "--json", "--database", dsn).stdout)
-    undone = json.loads(run("rollback", "--yes", "--json", "--database", dsn).stdout)
+def test_a_migration_answers_in_json(walk):
+    done, undone = json.loads(walk["migrate"]), json.loads(walk["rollback"])
 
     assert (done["schema"], done["version"]) == ("public", pycheckout.__version__)
     assert done["migrations"] == undone["migrations"][::-1] != []
@@ -534,10 +536,16 @@ def test_an_output_that_nobody_can_read_fails_no_checkout(dsn, add_cart, db, opt
     assert db.execute("select status::text from cart_records").fetchall() == [("converted",)]
 
 
-@pytest.mark.parametrize("source", ["stdin", "file", "argument"])
+SOURCES = ("stdin", "file", "argument")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize(
-    "env", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    ("source", "env"),
+    [
+        ("stdin", {"PYTHONIOENCODING": "latin-1"}),  # of which files and arguments know nothing
+        *((source, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}) for source in SOURCES),
+    ],
 )
 def test_json_is_utf_8_whatever_the_locale(dsn, add_cart, tmp_path, source, encoding, env):
     """Else there would be mojibake in a cart that nobody can change any more."""
