@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from datetime import timedelta
+from functools import cache
 from uuid import uuid4
 
 import jwt
@@ -850,7 +851,8 @@ def test_the_help_names_every_command_and_each_has_its_own(run):
     assert "Exit codes: 0 done;" in top
 
 
-def shown_help(words):
+@cache
+def shown_help(*words):
     done = CliRunner().invoke(app, [*words, "--help"], env={"TERMINAL_WIDTH": "120", "COLUMNS": "120"})
     assert done.exit_code == 0
     return done.stdout
@@ -859,7 +861,7 @@ def shown_help(words):
 @pytest.mark.parametrize("words", [[], *every_command()], ids=" ".join)
 def test_help_reads_as_a_person_expects(words):
     """No type beside a flag, no braces, and names of values in capitals: `--help <bool>` reads as if it took one."""
-    shown = shown_help(words)
+    shown = shown_help(*words)
     [usage] = re.findall(r"^ Usage: (.*?) *$", shown, re.MULTILINE)
     assert re.fullmatch(r"[A-Za-z -]+( \[OPTIONS\]| \[ARGS\]\.\.\.| [A-Z]+(\.\.\.)?)*", usage), usage
     assert not re.search(r"<[a-z]|\{", shown), shown
@@ -906,6 +908,6 @@ def test_bash_completes_commands_and_options(run):
 def test_the_page_documents_every_command_option_and_exit_code():
     for words in every_command():
         assert f"`pycheckout {' '.join(words)}" in DOCS, words
-        for option in options(shown_help(words)):
+        for option in options(shown_help(*words)):
             assert option == "--help" or f"`{option}" in DOCS, (words, option)
     assert re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "3", "4"]
