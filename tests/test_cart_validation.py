@@ -303,6 +303,11 @@ def _(db, add_cart):
 BEFORE_ANY_WRITE = [name for name, (code, _) in WAYS.items() if code not in ("OC010", "OC007 written")]
 # A value of an enum cannot be used before it is committed; the others share a database, and are rolled back.
 BY_ITSELF = {"OC002 a status of the host"}
+# To the audit an order with the id of a vendor group is the checkout's, and this one has nothing of what that writes.
+ALL = [
+    pytest.param(name, marks=pytest.mark.breaks_invariants) if name == "OC007 written ids of an earlier order" else name
+    for name in WAYS
+]
 
 
 @pytest.fixture
@@ -354,7 +359,7 @@ def guarded(shared_db):
     guard(shared_db)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_refused_checkout_leaves_not_one_row_changed(conn, arranged, checkout_sql, snapshot, name):
     """PF-173: validations come before writes; PF-174: the cart is converted only after success."""
     cart, arguments = arranged
@@ -386,7 +391,7 @@ def test_a_write_before_a_refusal_would_be_seen(guarded, undone):
         execute_sql(undone, cart)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_refusal_is_the_same_each_time(conn, arranged, checkout_sql, name):
     """PF-173: deterministic validation errors for invalid carts."""
     cart, arguments = arranged
