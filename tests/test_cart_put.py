@@ -14,6 +14,14 @@ from psycopg.types.json import Jsonb
 from checks import refused, row, rows, values
 from races import blocked
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 BUYER, CART, VENDOR, OTHER = (UUID(int=number, version=4) for number in (1, 2, 3, 4))
 BASIL, MINT = (UUID(int=number, version=4) for number in (5, 6))
 
@@ -747,6 +755,7 @@ def test_an_id_that_an_order_or_a_line_carries_is_never_quoted_again(db, stocked
     assert f"(id_taken at {path})" in refusal.message
 
 
+@pytest.mark.usefixtures("dsn")  # vacuums
 def test_the_look_at_ids_that_orders_carry_is_by_their_index(db, stocked):
     """PF-175: whatever a quote holds, each id is looked for once."""
     add_orders(db, 4000)
@@ -865,6 +874,7 @@ def test_a_cart_of_another_buyer_is_not_found(db, snapshot):
     assert snapshot(db) == before
 
 
+@pytest.mark.usefixtures("dsn")  # uses the values that it adds to an enum
 def test_a_converted_cart_cannot_be_quoted_again(db, stocked, snapshot):
     """PF-174: OC009; a cart that is neither active nor converted is OC002."""
     put(db, quote())

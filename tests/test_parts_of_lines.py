@@ -14,6 +14,14 @@ from psycopg.types.json import Jsonb
 from checks import level, outcome, refused, row, rows, values
 from races import blocked
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 MOST = 2**62
 
 

@@ -29,6 +29,14 @@ from pycheckout import (
     VendorShippingLine,
 )
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 BUYER, CART = UUID(int=1), UUID(int=2)
 A, B, C = UUID(int=0xA), UUID(int=0xB), UUID(int=0xC)
 BILLING = {"line1": "1 Bank Street", "city": "Tulsa", "country": "US"}
