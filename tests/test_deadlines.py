@@ -12,6 +12,14 @@ import pycheckout
 from checks import level, refused, row, rows, values
 from races import at_once, blocked
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 HOUR = timedelta(hours=1)
 
 
@@ -142,6 +150,7 @@ def test_what_may_not_expire_loses_its_deadline_and_is_not_looked_at_again(db, a
     assert (state(db, cart.groups[0].id), told(db)) == ("created_pending", [])
 
 
+@pytest.mark.usefixtures("dsn")  # uses the values that it adds to an enum
 @pytest.mark.parametrize("failure", ["failed", "rejected"])
 def test_a_payment_that_failed_keeps_no_order(db, add_due, failure):
     db.execute("alter type payment_status add value if not exists 'failed'")
@@ -527,6 +536,7 @@ def test_orders_whose_intents_are_being_written_keep_none_behind_them(db, connec
     assert expire(db, 1)["order_ids"] == [str(first.groups[0].id)]
 
 
+@pytest.mark.usefixtures("dsn")  # vacuums
 def test_what_is_not_due_costs_nothing(db, add_due):
     """The index of what waits is read, as far as it is due, and no other page of the table."""
     cart = add_due()

@@ -9,6 +9,14 @@ from psycopg.types.json import Jsonb
 
 from checks import refused, values
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 FUNCTIONS = Path(__file__).parents[1] / "db" / "functions"
 
 

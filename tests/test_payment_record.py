@@ -13,6 +13,13 @@ import pycheckout
 from checks import refused, row, rows, values
 from races import at_once, blocked
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
 
 def record(db, of, what, amount, event_id=None, *, provider="acme", currency="USD", conn=None, **more):
     arguments = {
@@ -59,8 +66,8 @@ def order(db, add_cart, checkout_sql):
 
 
 @pytest.fixture
-def failing(db):
-    """An enum of payment states that knows failures, as a host may have it."""
+def failing(db, dsn):
+    """An enum of payment states that knows failures, as a host may have it; committed, since it is used."""
     db.execute("alter type payment_status add value 'failed'")
     db.execute("alter type payment_status add value 'rejected'")
 
@@ -271,6 +278,7 @@ def test_a_cancel_after_a_payment_says_what_to_give_back(db, order):
     assert money(db, order)[:3] == (0, 0, 0)
 
 
+@pytest.mark.usefixtures("dsn")  # uses the values that it adds to an enum
 @pytest.mark.parametrize("state", ["paid", "on_its_way"])
 def test_a_state_of_the_host_stays(db, order, state):
     db.execute("alter type payment_status add value if not exists 'on_its_way'")
@@ -288,6 +296,7 @@ def test_a_failure_of_a_host_without_that_state_is_unpaid(db, order):
     assert money(db, order)[3] == "unpaid"
 
 
+@pytest.mark.usefixtures("dsn")  # changes a type that a session may have planned with
 def test_a_state_that_the_host_lacks_is_never_written_and_never_missed(db, order):
     db.execute("drop view order_money")
     db.execute("alter type payment_status rename to payment_status_of_four")

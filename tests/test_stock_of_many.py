@@ -12,6 +12,14 @@ import pycheckout
 from checks import refused, rows, values
 from races import at_once, blocked
 
+pytest_plugins = ["shared"]
+
+
+@pytest.fixture
+def db(undone_if_alone):
+    return undone_if_alone
+
+
 FIRST, SECOND, THIRD = (UUID(int=number) for number in (5, 6, 7))
 MOST = 2**31 - 1
 
@@ -127,6 +135,7 @@ def test_numbers_of_units_are_read_as_those_of_a_quote_are(db):
         db.execute("select inventory_set_many(%s)", [f'[{{"product_id": "{FIRST}", "available": 40.0}}]'])
 
 
+@pytest.mark.usefixtures("dsn")  # takes the time of calls that each commit
 def test_ten_thousand_products_are_set_in_seconds(db):
     products = [(UUID(int=number + 1), number % 50) for number in range(10_000)]
     random.Random(7).shuffle(products)
