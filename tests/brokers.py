@@ -291,6 +291,10 @@ class Line:
         self.slow: bytes | None = None
         """What is passed on only after `delay` seconds: a part of a client's message that has this in it."""
         self.delay = 0.0
+        self.at_once = 0
+        """How many of these are passed on without delay, before the others."""
+        self.free = threading.Event()
+        """Once it is set, nothing is delayed any more."""
         self.silent = False
         """Nothing is passed on. A line on which that happened stays silent for good."""
         self.open = 0
@@ -302,6 +306,7 @@ class Line:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self.free.set()
         for each in [self._listener, *self._sockets]:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -322,7 +327,9 @@ class Line:
         with suppress(OSError):
             while data := source.recv(65536):
                 if ours and self.slow is not None and self.slow in data:
-                    time.sleep(self.delay)
+                    self.at_once -= 1
+                    if self.at_once < 0:
+                        self.free.wait(self.delay)
                 if self.silent and not state["dead"]:
                     state["dead"] = True
                     self.silenced += 1

@@ -7,13 +7,15 @@ import pty
 import re
 import runpy
 import select
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ def environment(env: Mapping[str, str] = {}) -> dict[str, str]:
     return own | {"PYTHONPATH": str(ROOT)} | dict(env)
 
 
-# Of a process that has imported the command, and Django, already: half a second less each.
+# Of a process that has imported the command already, what `relay` needs, and Django: a second less each, or half of one.
 os.environ["COLUMNS"] = "120"  # rich looks once
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
@@ -42,6 +44,8 @@ _forks.set_forkserver_preload(
         "pydantic.plugin._loader",
         "rich._emoji_codes",
         "yoyo.scripts.main",
+        "pycheckout.relay",
+        "faststream.redis",
         "django.core.management",
         "django.db.backends.postgresql.base",
     ]
@@ -62,29 +66,85 @@ def run_command(*args: str, env: Mapping[str, str] = {}, stdin: str = "") -> sub
             timeout=SECONDS,
             check=False,
         )
-    return _forked(_command, args, environment(env), stdin)
+    return _ended(_command, args, environment(env), stdin)
 
 
 def run_manage(project: Path, *args: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
     """The same of `python manage.py ...` in the folder of a Django project."""
-    return _forked(_manage, (str(project), *args), os.environ | {"PYTHONPATH": str(ROOT)} | dict(env))
+    return _ended(_manage, (str(project), *args), os.environ | {"PYTHONPATH": str(ROOT)} | dict(env))
 
 
-def _forked(
+def _ended(
     program: Callable[..., None], args: Sequence[str], env: Mapping[str, str], stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    with _forked(program, args, env, stdin) as process:
+        output, errors = process.communicate()
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+class Begun:
+    """A command that runs, with what subprocess.Popen has."""
+
+    def __init__(self, folder: Path, program: Callable[..., None], args: Sequence[str], env: Mapping[str, str]) -> None:
+        self._folder, self.args = folder, [PROGRAM, *args]
+        self._process = _forks.Process(target=_run, args=(folder, program, args, env))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = SECONDS) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def line(self, number: int) -> str:
+        """Of what it prints, the line of that number from 0, once it is there."""
+        deadline = time.monotonic() + SECONDS
+        while len(printed := (self._folder / "1").read_text(encoding="utf-8").split("\n")) < number + 2:
+            assert time.monotonic() < deadline, f"line {number} is not printed: {printed}"
+            time.sleep(0.01)
+        return printed[number]
+
+    def communicate(self, timeout: float = SECONDS) -> tuple[str, str]:
+        """What it printed, and to stderr, once it has ended."""
+        self.wait(timeout)
+        output, errors = ((self._folder / name).read_text(encoding="utf-8") for name in "12")
+        return output, errors
+
+
+def begun(*args: str, env: Mapping[str, str] = {}) -> AbstractContextManager[Begun]:
+    """begun("relay", "--database", dsn): the command, no terminal being there; killed at the end of the block."""
+    return _forked(_command, args, environment(env))
+
+
+@contextmanager
+def _forked(
+    program: Callable[..., None], args: Sequence[str], env: Mapping[str, str], stdin: str = ""
+) -> Iterator[Begun]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "0").write_text(stdin, encoding="utf-8")
-        process = _forks.Process(target=_run, args=(folder, program, args, env))
-        process.start()
-        process.join(SECONDS)
-        if process.exitcode is None:
+        for number, text in (("0", stdin), ("1", "")):
+            (folder / number).write_text(text, encoding="utf-8")
+        process = Begun(folder, program, args, env)
+        try:
+            yield process
+        finally:
             process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(args, SECONDS)
-        output, errors = ((folder / name).read_text(encoding="utf-8") for name in "12")
-        return subprocess.CompletedProcess([PROGRAM, *args], process.exitcode, output, errors)
+            process.wait()
 
 
 def _run(folder: Path, program: Callable[..., None], args: Sequence[str], env: Mapping[str, str]) -> None:
