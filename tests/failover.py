@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -24,7 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -35,7 +36,7 @@ from psycopg.conninfo import make_conninfo
 from quoted import Quoted, quoted
 
 from pycheckout import Busy, CartNotFound, Checkout, CheckoutResult, Unavailable, migrate
-from pycheckout._embedded import EmbeddedServer, _free_port, bundled_programs, embedded_server
+from pycheckout._embedded import EmbeddedServer, _free_port, embedded_server
 from pycheckout.markets import Market, Markets, Pools
 from races import wait_until
 
@@ -88,7 +89,7 @@ class Silencer:
 
 @dataclass
 class Pair:
-    """A primary and its standby. Both stand in the folder of the first, which goes with it."""
+    """A primary and its standby."""
 
     primary: EmbeddedServer
     standby_data: Path
@@ -148,44 +149,64 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+@dataclass
+class Seed:
+    """What a primary and its standby begin with: pycheckout in a schema of its own, on a server that was stopped."""
+
+    server: EmbeddedServer
+    programs: Path
+
+    @contextmanager
+    def copied(self, name: str, port: int, *settings: str) -> Iterator[Path]:
+        """The data of a copy, beside its own; stopped at the end, if it still runs."""
+        data = self.server.data.with_name(f"{name}-{port}")
+        subprocess.run(["cp", "-a", self.server.data, data], check=True)
+        with (data / "postgresql.auto.conf").open("a") as conf:
+            conf.write("\n".join((f"port = {port}", *settings, "")))
+        try:
+            yield data
+        finally:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(postmaster_of(data), signal.SIGQUIT)
+            shutil.rmtree(data, ignore_errors=True)
+
+
 @contextmanager
-def a_pair(*, synchronous: bool, **settings: Any) -> Iterator[Pair]:
-    """A primary with pycheckout in a schema of its own, and a standby that streams from it."""
-    with embedded_server(**{"max_connections": 60, "shared_buffers": "32MB"} | settings) as primary:
-        migrate(primary.dsn(), schema=SCHEMA, create_schema=True)
+def a_seed(**settings: Any) -> Iterator[Seed]:
+    with embedded_server(**{"max_connections": 60, "shared_buffers": "32MB"} | settings) as server:
+        migrate(server.dsn(), schema=SCHEMA, create_schema=True)
+        with psycopg.connect(server.dsn()) as conn:
+            programs = programs_of(conn)
+        assert pg_ctl(programs, server.data, "-m", "fast", "stop"), "the first server was not stopped"
+        yield Seed(server, programs)
+
+
+@contextmanager
+def a_pair(*, synchronous: bool, seed: Seed | None = None, **settings: Any) -> Iterator[Pair]:
+    """A primary, and a standby that streams from it; of a seed, or of one with these settings."""
+    if seed is None:
+        with a_seed(**settings) as seed, a_pair(synchronous=synchronous, seed=seed) as pair:
+            yield pair
+        return
+    primary = replace(seed.server, port=_free_port())
+    port = _free_port()
+    follows = f"primary_conninfo = '{make_conninfo(primary.dsn())}'"
+    with (
+        seed.copied("primary", primary.port) as data,
+        seed.copied("standby", port, follows) as standby_data,
+    ):
+        (standby_data / "standby.signal").touch()
+        primary = replace(primary, data=data)
+        for each in (data, standby_data):
+            assert pg_ctl(seed.programs, each, "-l", str(each / "log"), "start"), f"{each.name} did not start"
         with psycopg.connect(primary.dsn(), autocommit=True) as conn:
-            data, port = primary.data.with_name("standby"), _free_port()
-            subprocess.run(
-                [
-                    bundled_programs() / "pg_basebackup",
-                    "-D",
-                    data,
-                    "-R",
-                    "-c",
-                    "fast",
-                    "--no-sync",
-                    "-d",
-                    primary.dsn(),
-                ],
-                check=True,
-            )
-            with (data / "postgresql.auto.conf").open("a") as conf:
-                conf.write(f"port = {port}\n")
-            owner = primary.data.stat()
-            for path in (data, *data.rglob("*")):
-                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-            pair = Pair(primary, data, port, programs_of(conn))
-            assert pg_ctl(pair.programs, data, "-l", str(data / "log"), "start"), "the standby did not start"
-            try:
-                if synchronous:
-                    conn.execute("alter system set synchronous_standby_names = '*'")
-                    conn.execute("select pg_reload_conf()")
-                wanted = "sync" if synchronous else "async"
-                query = "select sync_state from pg_stat_replication"
-                wait_until(lambda: conn.execute(query).fetchone() == (wanted,), "the standby does not stream", 30)
-                yield pair
-            finally:
-                pg_ctl(pair.programs, data, "-m", "immediate", "stop")
+            if synchronous:
+                conn.execute("alter system set synchronous_standby_names = '*'")
+                conn.execute("select pg_reload_conf()")
+            wanted = "sync" if synchronous else "async"
+            query = "select sync_state from pg_stat_replication"
+            wait_until(lambda: conn.execute(query).fetchone() == (wanted,), "the standby does not stream", 30)
+            yield Pair(primary, standby_data, port, seed.programs)
 
 
 def at(dsn: str, **pools: Any) -> Markets:
@@ -286,9 +307,9 @@ def count(dsn: str, books: Books, products: list[UUID], shelf: int) -> Counted:
     return Counted(len(books.answers), lost, wrong)
 
 
-def drill(*, synchronous: bool, silence: bool, orders: int, **settings: Any) -> tuple[Books, Counted]:
-    """Sell half, lose the primary, promote, sell the other half; and count. `settings`: of both servers."""
-    with a_pair(synchronous=synchronous, **settings) as pair, closing(Silencer(pair.primary.port)) as way:
+def drill(seed: Seed, *, synchronous: bool, silence: bool, orders: int) -> tuple[Books, Counted]:
+    """Sell half, lose the primary, promote, sell the other half; and count."""
+    with a_pair(seed=seed, synchronous=synchronous) as pair, closing(Silencer(pair.primary.port)) as way:
         shelf, products = 100_000, [uuid4() for _ in range(12)]
         with at(pair.both(way.port), max_size=CALLERS, timeout=3) as markets:
             checkout = markets["ok"]
@@ -320,7 +341,8 @@ def drills(times: int, *, orders: int = 400, kinds: Sequence[bool] = (True, Fals
     for synchronous, silence in itertools.product(kinds, (False, True)):
         gaps, lost, wrong, quotes = [], [], [], 0
         for _ in range(times):
-            books, counted = drill(synchronous=synchronous, silence=silence, orders=orders, **settings)
+            with a_seed(**settings) as seed:
+                books, counted = drill(seed, synchronous=synchronous, silence=silence, orders=orders)
             gaps.append(books.gap)
             lost.append(counted.lost)
             wrong += counted.wrong

@@ -1,11 +1,12 @@
 """A primary that ends under callers, and a standby that takes over, by streaming replication (see failover.py)."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import psycopg
 import pytest
-from failover import SCHEMA, Books, a_pair, ask, at, count, drill
+from failover import SCHEMA, Books, Seed, a_pair, a_seed, ask, at, count, drill
 from psycopg.rows import dict_row
 from quoted import quoted
 
@@ -16,16 +17,22 @@ VIEWS = ("checkout_overview", "inventory_levels", "order_money", "outbox_backlog
 WAITS = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
 
 
+@pytest.fixture(scope="module")
+def seed() -> Iterator[Seed]:
+    with a_seed(in_memory=True) as seed:
+        yield seed
+
+
 @pytest.mark.parametrize("silence", [False, True], ids=["killed", "silent"])
-def test_callers_go_on_at_a_synchronous_standby_and_nothing_answered_is_lost_or_doubled(silence):
-    _books, counted = drill(synchronous=True, silence=silence, orders=160)
+def test_callers_go_on_at_a_synchronous_standby_and_nothing_answered_is_lost_or_doubled(seed, silence):
+    _books, counted = drill(seed, synchronous=True, silence=silence, orders=160)
 
     assert counted.answered >= 160
     assert (counted.lost, counted.wrong) == (0, [])
 
 
-def test_a_standby_answers_what_reads_and_refuses_what_writes():
-    with a_pair(synchronous=True) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as copy:
+def test_a_standby_answers_what_reads_and_refuses_what_writes(seed):
+    with a_pair(seed=seed, synchronous=True) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as copy:
         cart = quoted(markets["ok"])
         done = markets["ok"].execute(**cart.request())
         waiting = quoted(markets["ok"])
@@ -58,8 +65,12 @@ def test_a_standby_answers_what_reads_and_refuses_what_writes():
                 write()
 
 
-def test_nobody_is_answered_what_a_synchronous_standby_has_not_but_for_a_wait_that_is_canceled():
-    with a_pair(synchronous=True) as pair, at(pair.primary.dsn()) as markets, ThreadPoolExecutor(1) as threads:
+def test_nobody_is_answered_what_a_synchronous_standby_has_not_but_for_a_wait_that_is_canceled(seed):
+    with (
+        a_pair(seed=seed, synchronous=True) as pair,
+        at(pair.primary.dsn()) as markets,
+        ThreadPoolExecutor(1) as threads,
+    ):
         checkout = markets["ok"]
         carts = [quoted(checkout) for _ in range(2)]
         with psycopg.connect(pair.primary.dsn(), autocommit=True) as watch:
@@ -81,8 +92,8 @@ def test_nobody_is_answered_what_a_synchronous_standby_has_not_but_for_a_wait_th
             assert promoted["ok"].audit() == ()
 
 
-def test_an_asynchronous_standby_lacks_what_it_had_not_received():
-    with a_pair(synchronous=False) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as promoted:
+def test_an_asynchronous_standby_lacks_what_it_had_not_received(seed):
+    with a_pair(seed=seed, synchronous=False) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as promoted:
         checkout, books = markets["ok"], Books()
         products = [uuid4() for _ in range(4)]
         checkout.stock.set_many(dict.fromkeys(products, 100))
@@ -110,9 +121,9 @@ def test_an_asynchronous_standby_lacks_what_it_had_not_received():
         assert count(pair.dsn(), books, products, 100).lost == 0
 
 
-def test_an_old_primary_that_was_not_fenced_goes_on_selling():
+def test_an_old_primary_that_was_not_fenced_goes_on_selling(seed):
     """Both sell the same shelf: whoever promotes has to see to it that the other one is gone."""
-    with a_pair(synchronous=False) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as promoted:
+    with a_pair(seed=seed, synchronous=False) as pair, at(pair.primary.dsn()) as markets, at(pair.dsn()) as promoted:
         product = uuid4()
         markets["ok"].stock.set(product, 1)
         carts = [quoted(markets["ok"], [product], vendors=1) for _ in range(2)]
