@@ -14,7 +14,7 @@ with cart as (
   select n, md5('cart' || n)::uuid as id, md5('buyer' || n % 1000)::uuid as buyer,
          ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid as anchor,
          timestamptz '2026-01-01' + n * interval '1 second' as at
-    from generate_series(1, {carts}) as n
+    from generate_series({after} + 1, {carts}) as n
 ), part as (
   select cart.*, md5('order' || n || '.' || v)::uuid as order_id, md5('vendor' || v)::uuid as vendor,
          md5('item' || n || '.' || v)::uuid as item_id, md5('product' || (n + v) % 5000)::uuid as product
@@ -84,6 +84,7 @@ _FILL = [
     """
     insert into inventory_items (product_id, available_qty, reserved_qty)
     select product, 10, count(*) from part group by product
+        on conflict (product_id) do update set reserved_qty = inventory_items.reserved_qty + excluded.reserved_qty
     """,
 ]
 
@@ -96,13 +97,19 @@ def line_id(cart: int, vendor: int) -> UUID:
     return UUID(md5(f"item{cart}.{vendor}".encode()).hexdigest())
 
 
-def add_orders(conn: psycopg.Connection, orders: int, *, analyzed: bool = True) -> None:
-    """Fill an empty database, in autocommit, with so many orders; checkout_audit() finds nothing in it."""
+def add_orders(conn: psycopg.Connection, orders: int, *, after: int = 0, analyzed: bool = True) -> None:
+    """Fill an empty database, in autocommit, with so many orders; checkout_audit() finds nothing in it.
+
+    `after`: so many of them are there already.
+    """
     conn.execute("set session_replication_role = replica")  # no trigger and no key, row by row
     conn.execute("set statement_timeout = 0")
     for statement in _FILL:
         query = sql.SQL(_SELECT + statement).format(
-            carts=sql.Literal(orders // VENDORS), vendors=sql.Literal(VENDORS), address=sql.SQL(_ADDRESS)
+            after=sql.Literal(after // VENDORS),
+            carts=sql.Literal(orders // VENDORS),
+            vendors=sql.Literal(VENDORS),
+            address=sql.SQL(_ADDRESS),
         )
         conn.execute(query)
     conn.execute("reset session_replication_role")
