@@ -25,7 +25,7 @@ def crash_server():
     """A server of its own, durable, since what dies here must come back."""
     if "TEST_DATABASE_URL" in os.environ:
         pytest.skip("kills its server, so it takes the embedded one")
-    with embedded_server(max_connections=50) as embedded:
+    with embedded_server(in_memory=True, max_connections=50) as embedded:
         with psycopg.connect(embedded.dsn(), autocommit=True) as conn:
             conn.execute("create database migrated")
         pycheckout.migrate(embedded.dsn("migrated"))
@@ -38,7 +38,8 @@ def crash_server():
 def crash_dsn(crash_server):
     """A database of its own for a test, with stops. The audit at the end, whatever happened to the server."""
     with psycopg.connect(crash_server.embedded.dsn(), autocommit=True) as conn:
-        conn.execute("create database crash template migrated")
+        # what is copied by files stands in no log that the server would have to go through again
+        conn.execute("create database crash template migrated strategy file_copy")
     yield crash_server.embedded.dsn("crash")
     with psycopg.connect(crash_server.embedded.dsn("crash")) as conn:
         broken = rows(conn, "select * from checkout_audit()")
