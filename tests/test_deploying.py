@@ -38,10 +38,11 @@ def commands(unit):
     return [shlex.split(line)[1:] for line in lines]
 
 
-@pytest.fixture
-def deployed(empty_database, worker_id):
-    """A database as the page leaves it: its dsn, and how the roles are called in it."""
-    dsn = empty_database()
+@pytest.fixture(scope="module")
+def deployed(server, worker_id):
+    """A database as the page leaves it: the dsn of each role of the page. No test changes what is in it."""
+    database = sql.Identifier(f"pycheckout_deployed_{worker_id}")
+    dsn = server.dsn(database.as_string().strip('"'))
     create, grant = blocks(PAGE, "sql")
     made = re.findall(r"create role (\w+)", create)
     names = {name: f"{name}_{worker_id}" for name in made}
@@ -54,30 +55,34 @@ def deployed(empty_database, worker_id):
             if conn.execute("select 1 from pg_roles where rolname = %s", [name.as_string().strip('"')]).fetchone():
                 conn.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(name))
 
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        drop(conn)
-        conn.execute("revoke create on schema public from public")
-        conn.execute(renamed(create))
-        for name in names.values():
-            conn.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(name), sql.Literal(PASSWORD)))
-        as_role = {name: make_conninfo(dsn, user=role, password=PASSWORD) for name, role in names.items()}
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
+        drop(admin)
+        admin.execute(sql.SQL("create database {} template template0").format(database))
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("revoke create on schema public from public")
+            conn.execute(renamed(create))
+            for name in names.values():
+                conn.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(name), sql.Literal(PASSWORD)))
+            as_role = {name: make_conninfo(dsn, user=role, password=PASSWORD) for name, role in names.items()}
 
-        [migrate] = blocks(PAGE, "sh")
-        program, *arguments = shlex.split(migrate.replace("$OWNER_DATABASE", as_role["shop_owner"]))
-        assert program == "pycheckout"
-        done = run_command(*arguments)
-        assert done.returncode == 0, done.stderr
+            [migrate] = blocks(PAGE, "sh")
+            program, *arguments = shlex.split(migrate.replace("$OWNER_DATABASE", as_role["shop_owner"]))
+            assert program == "pycheckout"
+            done = run_command(*arguments)
+            assert done.returncode == 0, done.stderr
 
-        warnings = []
-        with psycopg.connect(as_role["shop_owner"], autocommit=True) as owner:
-            owner.add_notice_handler(lambda notice: warnings.append(notice.message_hint))
-            owner.execute(renamed(grant))
-        hints = [re.search(r"ALTER ROLE .*;", hint or "") for hint in warnings]
-        assert len(hints) == len(made) - 1 and all(hints), "an owner who may not change roles is told what to run"
-        for hint in hints:
-            conn.execute(hint[0])
-        yield as_role
-        drop(conn)
+            warnings = []
+            with psycopg.connect(as_role["shop_owner"], autocommit=True) as owner:
+                owner.add_notice_handler(lambda notice: warnings.append(notice.message_hint))
+                owner.execute(renamed(grant))
+            hints = [re.search(r"ALTER ROLE .*;", hint or "") for hint in warnings]
+            assert len(hints) == len(made) - 1 and all(hints), "an owner who may not change roles is told what to run"
+            for hint in hints:
+                conn.execute(hint[0])
+            yield as_role
+            drop(conn)
+        admin.execute(sql.SQL("drop database {} with (force)").format(database))
 
 
 def test_each_role_of_the_page_may_do_its_own_and_nothing_else(deployed):
