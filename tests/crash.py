@@ -139,6 +139,11 @@ class CrashServer:
             lambda: pg_ctl(self.programs, self.embedded.data, "start"), "the server did not start again", timeout=60
         )
 
+    def start_again(self) -> None:
+        """Start it, unless it runs."""
+        if not pg_ctl(self.programs, self.embedded.data, "status"):
+            self.start()
+
     def wait_until_ready(self) -> None:
         """After a crash of one backend the postmaster starts all of them anew, by itself."""
 

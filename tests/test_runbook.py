@@ -12,7 +12,7 @@ from brokers import running
 from command import PROGRAM, ROOT, environment
 from crash import CrashServer
 from failover import SCHEMA
-from moving import SETTINGS, Died, Fleet, two_servers
+from moving import SETTINGS, Died, database_of_each
 from outbox import ack, claim, fail
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -454,30 +454,44 @@ def test_25_one_schema_is_copied_to_another_server_under_another_name(
                 copy.execute("delete from cart_records where id = %s", (another.id,))
 
 
-def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, tmp_path):
-    """Each way from each step is tried in test_moves.py."""
-    with two_servers() as servers:
-        fleet = Fleet(servers)
-        with pytest.raises(Died):
-            fleet.move("b", dies_at="freeze").run()
-
-        follow(26, env={"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml")})
-
-        found = fleet.status()
-        assert (found["a"].state, found["b"].state) == ("moved", "selling")
-        assert found["b"].epoch == 2, "the first was taken back"
+@pytest.fixture(scope="module")
+def two():
+    """Two servers; the first has a market in its database `postgres`."""
+    with embedded_server(in_memory=True, **SETTINGS) as a, embedded_server(in_memory=True, **SETTINGS) as b:
+        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
+        yield a, b
 
 
 @pytest.fixture
-def moved(tmp_path):
+def fleet(two):
+    """A market at a, in a database that a test has for itself; what it kills is there again at its end."""
+    machines = [CrashServer.of(server) for server in two]
+    with database_of_each(dict(zip("ab", (server.dsn() for server in two), strict=True)), "runbook") as fleet:
+        yield fleet
+        for machine in machines:
+            machine.start_again()
+
+
+def test_26_a_move_that_stands_still_is_taken_back_or_goes_on(follow, fleet, tmp_path):
+    """Each way from each step is tried in test_moves.py."""
+    with pytest.raises(Died):
+        fleet.move("b", dies_at="freeze").run()
+
+    follow(26, env={"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml")})
+
+    found = fleet.status()
+    assert (found["a"].state, found["b"].state) == ("moved", "selling")
+    assert found["b"].epoch == 2, "the first was taken back"
+
+
+@pytest.fixture
+def moved(two, fleet, tmp_path):
     """A market that moved to b, which a follows; both servers, and what names the market to a shell and to psql."""
-    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
-        migrate(a.dsn(), schema=SCHEMA, create_schema=True)
-        fleet = Fleet({"a": a.dsn(), "b": b.dsn()})
-        assert fleet.move("b").run().followed_until
-        libpq = {"PGHOST": b.host, "PGPORT": str(b.port), "PGUSER": b.user, "PGPASSWORD": b.password}
-        libpq |= {"PGDATABASE": "postgres", "PGOPTIONS": f"-c search_path={SCHEMA}"}
-        yield fleet, a, b, libpq | {"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml", at="b")}
+    a, b = two
+    assert fleet.move("b").run().followed_until
+    libpq = {"PGHOST": b.host, "PGPORT": str(b.port), "PGUSER": b.user, "PGPASSWORD": b.password}
+    libpq |= {"PGDATABASE": "runbook", "PGOPTIONS": f"-c search_path={SCHEMA}"}
+    return fleet, a, b, libpq | {"PYCHECKOUT_MARKETS": fleet.written_map(tmp_path / "markets.toml", at="b")}
 
 
 def test_29_the_follower_takes_the_place_of_a_server_that_is_gone(follow, moved):
