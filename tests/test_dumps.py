@@ -23,29 +23,47 @@ COMMANDS, BY_JOBS = [
 ]
 
 
-@pytest.fixture
-def owner(server, worker_id):
-    """owner("shop"): the URL of a database that belongs to a plain role."""
-    role, names = f"pycheckout_owner_{worker_id}", []
+@pytest.fixture(scope="module")
+def migrated_by(server, worker_id):
+    """A plain role, and the name of a database that it migrated, to be cloned."""
+    role = f"pycheckout_owner_{worker_id}"
+    name = sql.Identifier(f"pycheckout_owned_{worker_id}")
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
 
         def drop():
-            for name in names:
-                admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+            with suppress(psycopg.errors.UndefinedObject):
+                admin.execute(f"drop owned by {role}; drop role {role}")
 
-        with suppress(psycopg.errors.UndefinedObject):
-            admin.execute(f"drop owned by {role}; drop role {role}")
+        drop()
         admin.execute(f"create role {role} login password 'owner'")
+        admin.execute(sql.SQL("create database {} owner {} template template0").format(name, sql.Identifier(role)))
+        pycheckout.migrate(make_conninfo(server.dsn(name.as_string().strip('"')), user=role, password="owner"))
+        yield role, name
+        drop()
 
-        def owner(suffix):
+
+@pytest.fixture
+def owner(server, worker_id, migrated_by):
+    """owner("shop"): the URL of a database that belongs to a plain role; empty, unless `migrated`."""
+    role, template = migrated_by
+    names = []
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+
+        def drop(name):
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+        def owner(suffix, *, migrated=False):
             names.append(f"pycheckout_{suffix}_{worker_id}")
-            admin.execute(f"drop database if exists {names[-1]} with (force)")
-            admin.execute(f"create database {names[-1]} owner {role} template template0")
+            drop(names[-1])
+            of = template if migrated else sql.Identifier("template0")
+            made = sql.SQL("create database {} owner {} template {}")
+            admin.execute(made.format(sql.Identifier(names[-1]), sql.Identifier(role), of))
             return make_conninfo(server.dsn(names[-1]), user=role, password="owner")
 
         yield owner
-        drop()
-        admin.execute(f"drop role {role}")
+        for name in names:
+            drop(name)
 
 
 def rows(conn):
@@ -87,8 +105,7 @@ def run(program, commands, folder, other="", **databases):
 def test_documented_way_loads_every_row_for_an_owner_who_is_no_superuser(
     owner, program, tmp_path, add_cart, checkout_sql
 ):
-    shop, new = owner("shop"), owner("shopnew")
-    pycheckout.migrate(shop)
+    shop, new = owner("shop", migrated=True), owner("shopnew")
     with connect(shop) as conn:
         add_cart(conn=conn)
         for key in ("k1", "k2"):
@@ -111,8 +128,7 @@ def test_documented_way_loads_every_row_for_an_owner_who_is_no_superuser(
 
 def test_rows_go_to_another_server_by_several_sessions_at_once(owner, program, tmp_path, add_cart, checkout_sql):
     """Each table by itself, in any order: nothing that one of them brings is refused for want of another."""
-    shop = owner("shop")
-    pycheckout.migrate(shop)
+    shop = owner("shop", migrated=True)
     with connect(shop) as conn:
         carts = [add_cart(conn=conn) for _ in range(40)]
         conn.execute("select inventory_split(%s, 4)", (carts[0].items[0].product_id,))
@@ -121,7 +137,7 @@ def test_rows_go_to_another_server_by_several_sessions_at_once(owner, program, t
         conn.execute("select vendor_order_cancel(id, 'The buyer called.') from vendor_orders limit 9")
         expected = rows(conn)
 
-    with embedded_server(fsync=False) as server:
+    with embedded_server(fsync=False, in_memory=True) as server:
         other = server.dsn()
         done = run(program, BY_JOBS, tmp_path, other=other, shop=shop)
 
@@ -138,9 +154,7 @@ def test_rows_go_to_another_server_by_several_sessions_at_once(owner, program, t
 
 def test_load_that_fails_halfway_changes_nothing(owner, program, tmp_path, add_cart, checkout_sql):
     """And above all leaves no trigger asleep."""
-    shop, new = owner("shop"), owner("shopnew")
-    pycheckout.migrate(shop)
-    pycheckout.migrate(new)
+    shop, new = owner("shop", migrated=True), owner("shopnew", migrated=True)
     with connect(shop) as conn, connect(new) as other:
         assert checkout_sql(conn, add_cart(conn=conn))["outcome"] == "complete"
         stock = conn.execute("select product_id from inventory_items limit 1").fetchone()["product_id"]
