@@ -23,6 +23,7 @@ from pycheckout._errors import translated
 
 BINS = sorted(Path("/usr/lib/postgresql").glob("*/lib/plproxy.so"))
 HOME = {"ok": "a", "tx": "a", "ca": "b", "ny": "b"}
+SCHEMA = {"ok": "market_1", "tx": "market_2", "ca": "market_1", "ny": "market_2"}  # the second server is a copy
 
 needs_plproxy = pytest.mark.skipif(not BINS, reason="Debian's package postgresql-NN-plproxy is not installed")
 
@@ -49,23 +50,19 @@ def run(*command: object) -> None:
 
 
 @contextmanager
-def a_server(folder: Path) -> Iterator[Server]:
+def a_server(folder: Path, like: Server | None = None) -> Iterator[Server]:
+    """A new one, or one with the data of another, which stands still meanwhile."""
     server = Server(BINS[-1].parents[1] / "bin", folder, _free_port())
     folder.mkdir()
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody", "nogroup")
-    run(
-        server.bin / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "postgres",
-        "--auth=trust",
-        "--locale=C",
-        "--no-sync",
-        "-E",
-        "UTF8",
-    )
+    if like is None:
+        made = ["-U", "postgres", "--auth=trust", "--locale=C", "--no-sync", "-E", "UTF8"]
+        run(server.bin / "initdb", "-D", folder / "data", *made)
+    else:
+        like.pg_ctl("stop")
+        run("cp", "-a", like.folder / "data", folder / "data")
+        like.pg_ctl("start")
     with (folder / "data" / "postgresql.conf").open("a") as settings:
         settings.write(
             f"port = {server.port}\nlisten_addresses = '127.0.0.1'\nfsync = off\nunix_socket_directories = ''\n"
@@ -85,7 +82,7 @@ class Fleet:
     def market(self, name: str) -> Checkout:
         server = self.servers[HOME[name]]
         conn = psycopg.connect(server.dsn(), autocommit=True)
-        return Checkout(conn, schema=f"market_{name}")
+        return Checkout(conn, schema=SCHEMA[name])
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +91,16 @@ def fleet() -> Iterator[Fleet]:
     folder.mkdir(mode=0o755)
     try:
         with ExitStack() as stack:
-            servers = {name: stack.enter_context(a_server(folder / name)) for name in ("a", "b")}
-            for market, server in HOME.items():
-                pycheckout.migrate(servers[server].dsn(), schema=f"market_{market}", create_schema=True)
+            a = stack.enter_context(a_server(folder / "a"))
+            for schema in sorted({*SCHEMA.values()}):
+                pycheckout.migrate(a.dsn(), schema=schema, create_schema=True)
+            servers = {"a": a, "b": stack.enter_context(a_server(folder / "b", like=a))}
             with psycopg.connect(servers["a"].dsn(), autocommit=True) as admin:
                 admin.execute("create database proxy")
             proxy = stack.enter_context(psycopg.connect(servers["a"].dsn("proxy"), autocommit=True))
             proxy.execute(plproxy.FILE.read_text(encoding="utf-8"))
             for market, server in HOME.items():
-                where = servers[server].dsn(user=None, options=f"-c search_path=market_{market},pg_temp")
+                where = servers[server].dsn(user=None, options=f"-c search_path={SCHEMA[market]},pg_temp")
                 proxy.execute("insert into api.market_directory (market, conn) values (%s, %s)", (market, where))
             yield Fleet(servers, proxy)
     finally:
@@ -183,7 +181,7 @@ def test_a_role_has_what_it_was_granted_here_and_there(fleet):
         fleet.proxy.execute("grant execute on function api.checkout_version(text) to caller")
         with pytest.raises(psycopg.errors.UndefinedFunction):
             caller.execute("select api.checkout_version('ok')")  # nothing is granted at the market
-        with psycopg.connect(fleet.servers["a"].dsn(options="-c search_path=market_ok"), autocommit=True) as conn:
+        with psycopg.connect(fleet.servers["a"].dsn(options=f"-c search_path={SCHEMA['ok']}"), autocommit=True) as conn:
             conn.execute("select checkout_grant('caller')")
         assert caller.execute("select api.checkout_version('ok')").fetchone()[0]["version"]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
