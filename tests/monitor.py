@@ -61,12 +61,12 @@ class Prometheus:
 
 @contextmanager
 def prometheus(targets: list[str], rules: Path) -> Iterator[Prometheus]:
-    """It scrapes the targets, and evaluates the rules, twice a second."""
+    """It scrapes the targets twice a second, and evaluates the rules ten times."""
     path = program("prometheus")
     folder = Path(tempfile.mkdtemp(prefix="pycheckout-prometheus-"))
     port = _free_port()
     config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "100ms"},
         "rule_files": [str(rules)],
         "scrape_configs": [{"job_name": "pycheckout", "static_configs": [{"targets": targets}]}],
     }

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from brokers import Broker, running
-from command import PROGRAM, environment, run_command
+from command import Begun, begun, run_command
 from monitor import Prometheus, program, prometheus
 
 from checks import values
@@ -37,17 +37,16 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-def relay(dsn: str, broker: Broker) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+def relay(dsn: str, broker: Broker) -> Iterator[Callable[[], Begun]]:
     """relay(): the command, listening at relay.port; stopped at the end."""
     port = _free_port()
     options = ["--database", dsn, "--broker", broker.url, "--destination", uuid4().hex, "--poll", "50ms"]
     with ExitStack() as stack:
 
-        def relay() -> "subprocess.Popen[bytes]":
-            command = [PROGRAM, "relay", *options, "--listen", str(port)]
-            process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+        def relay() -> Begun:
+            process = stack.enter_context(begun("relay", *options, "--listen", str(port)))
             stack.callback(process.wait, 20)
-            stack.callback(process.terminate)
+            stack.callback(process.send_signal, signal.SIGTERM)
             return process
 
         relay.port = port  # type: ignore[attr-defined]
