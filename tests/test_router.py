@@ -23,7 +23,7 @@ from races import wait_until
 
 @pytest.fixture(scope="module")
 def primary() -> Iterator[EmbeddedServer]:
-    with embedded_server(fsync=False, max_connections=40, wal_level="replica") as server:
+    with embedded_server(in_memory=True, fsync=False, max_connections=40, wal_level="replica") as server:
         pycheckout.migrate(server.dsn())
         yield server
 
