@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from brokers import running
+from celery import Celery
 
 from checks import values
 from factories import request_of
@@ -84,13 +85,9 @@ def test_a_task_that_is_delivered_again_orders_once(tmp_path, dsn, db, add_cart,
     with running("redis") as redis:
         text = WORKER.format(done=str(done), broker=redis.url, dsn=dsn, who_dies=who, recipe=recipe())
         (tmp_path / "worker.py").write_text(text)
-        send = "import json, sys, worker; worker.check_out.apply_async([json.loads(sys.argv[1])], task_id='k1')"
-        subprocess.run(
-            [sys.executable, "-c", send, json.dumps(request, default=str)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+        with Celery(broker=redis.url) as sender:
+            asked = json.loads(json.dumps(request, default=str))
+            sender.send_task("worker.check_out", [asked], task_id="k1")
         with worker(tmp_path) as first:
             if dies == "the worker":
                 first.wait(timeout=60)
