@@ -29,7 +29,7 @@ def environment(env: Mapping[str, str] = {}) -> dict[str, str]:
     return own | {"PYTHONPATH": str(ROOT)} | dict(env)
 
 
-# Of a process that has imported the command already, what `relay` needs, and Django: half a second less each, or a whole one
+# Of a process that has imported the command, what `relay` needs, and Django: half a second or a whole one less each.
 os.environ["COLUMNS"] = "120"  # rich looks once
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
