@@ -127,6 +127,30 @@ _CASES_OF_A_RULE = {
     "test_what_is_owed",
 }
 
+# Their tests share what is dear to make: servers, a site, what was installed. `make test` runs each in one process.
+_SHARES = {
+    "test_crashes",
+    "test_deploying",
+    "test_docs",
+    "test_dumps",
+    "test_failover",
+    "test_markets",
+    "test_packaging",
+    "test_plproxy",
+    "test_router",
+    "test_runbook",
+    "test_services",
+    "test_watching",
+}
+
+
+def _shares(item: pytest.Item) -> str | None:
+    if "examples" in item.path.parts:
+        return "examples"
+    if item.path.stem == "test_relay":  # a broker
+        return f"relay {item.callspec.params.get('broker')}" if hasattr(item, "callspec") else None
+    return item.path.stem if item.path.stem in _SHARES else None
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "TEST_PGBOUNCER" in os.environ:
@@ -135,6 +159,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         same = _SAME_ON_EVERY_SERVER | _CASES_OF_A_RULE
         config.hook.pytest_deselected(items=[item for item in items if item.path.stem in same])
         items[:] = [item for item in items if item.path.stem not in same]
+    for item in items:
+        if group := _shares(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    # They take long, so they come first: at the end the other processes would wait.
+    items.sort(key=lambda item: _shares(item) is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
