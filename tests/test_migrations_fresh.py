@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlparse
 from psycopg import sql
-from upgrade import IDS, MIGRATIONS, ROOT, SQL_IDS, connect, dump, run_yoyo, value, yoyo_backend, yoyo_url
+from upgrade import IDS, MIGRATIONS, ROOT, SQL_IDS, connect, dump, roll_back_to, run_yoyo, value, yoyo_backend, yoyo_url
 from yoyo import read_migrations
 from yoyo.migrations import read_sql_migration
 
@@ -120,9 +120,8 @@ comment on function nested() is 'semi;colons % and ''quotes''';
 """
 
 
-def test_nested_quotes_and_percent_signs_reach_the_server(empty_database, tmp_path):
-    url = empty_database()
-    pycheckout.migrate(url)
+def test_nested_quotes_and_percent_signs_reach_the_server(database, tmp_path):
+    url = database(migrated=True)
     (tmp_path / "host_0001_nested.sql").write_text(f"-- depends: {IDS[-1]}\n{NESTED}")
     command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--no-config-file", "--database", yoyo_url(url)]
     subprocess.run([*command, str(MIGRATIONS), str(tmp_path)], check=True, capture_output=True)
@@ -135,33 +134,32 @@ def test_nested_quotes_and_percent_signs_reach_the_server(empty_database, tmp_pa
 # The database
 
 
-def test_every_way_of_migrating_builds_the_same_database(empty_database, program):
-    """PF-168: the API, the program with its arguments, and the program with the repository's yoyo.ini."""
-    by_api, by_program, by_file = empty_database(), empty_database(), empty_database()
+def test_every_way_of_migrating_builds_the_same_database(database, program):
+    """PF-168: the API, and the program with the repository's yoyo.ini; with arguments, test_migrations_settings."""
+    by_api, by_file = database(migrated=True), database()
 
-    pycheckout.migrate(by_api)
-    run_yoyo("apply", dsn=by_program)
     command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--database", yoyo_url(by_file)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
 
     expected = dump(program, by_api)
     assert "checkout_execute" in expected
-    assert dump(program, by_program) == expected
     assert dump(program, by_file) == expected
-    for url in (by_program, by_file):
-        with connect(url) as conn:
-            assert value(conn, "select checkout_version() ->> 'version'") == release()
-            assert conn.execute("select * from checkout_audit()").fetchall() == []
+    with connect(by_file) as conn:
+        assert value(conn, "select checkout_version() ->> 'version'") == release()
+        assert conn.execute("select * from checkout_audit()").fetchall() == []
 
 
-def test_source_inside_a_package_applies_as_well(empty_database):
+def test_source_inside_a_package_applies_as_well(database):
     """PF-168: `package:` is how an installed wheel's migrations are named."""
-    url = empty_database()
+    url = database(migrated=True)
+    roll_back_to(url, SQL_IDS[-1])
     command = [sys.executable, "-m", "yoyo", "apply", "--batch", "--no-config-file", "--database", yoyo_url(url)]
     subprocess.run([*command, "package:db:migrations"], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
     with connect(url) as conn:
         assert value(conn, "select checkout_version() ->> 'version'") == release()
+        noted = "select array_agg(migration_id order by migration_id) from _yoyo_migration"
+        assert value(conn, noted) == IDS
 
 
 TICKET_COLUMNS = {
