@@ -78,6 +78,27 @@ def following(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def _upgraded(_admin, _shapes, server, following, worker_id):
+    """The name of a database that the next release is in, to be cloned."""
+    name = f"pycheckout_upgraded_{worker_id}"
+    _admin.execute(f"drop database if exists {name} with (force)")
+    _admin.execute(f"create database {name} template {_shapes('fresh', True)}")
+    upgraded(following, server.dsn(name))
+    yield name
+    _admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def later(_admin, _upgraded, server, worker_id):
+    """The URL of a database that the next release is in."""
+    name = f"pycheckout_later_{worker_id}"
+    _admin.execute(f"drop database if exists {name} with (force)")
+    _admin.execute(f"create database {name} template {_upgraded} strategy file_copy")
+    yield server.dsn(name)
+    _admin.execute(f"drop database {name} with (force)")
+
+
 # What reads the migrations as files, and one that takes each back.
 OF_MIGRATIONS = [
     "test_functions_hash.py",
@@ -171,42 +192,46 @@ def sound(conn):
     return carts
 
 
-@pytest.mark.parametrize("caller", ["this", "next"])
 @pytest.mark.parametrize("there", ["this", "next"])
-def test_either_release_checks_out_and_replays_on_the_database_of_either(database, following, caller, there):
+def test_either_release_checks_out_and_replays_on_the_database_of_either(database, following, there):
     url = database(migrated=True)
     with connect(url) as conn:
-        first, second = quoted_carts(conn, 2)
+        first, *others = quoted_carts(conn, 3)
         [[anchor, replayed]] = execute_by(ROOT, url, first)
         assert not replayed
         if there == "next":
             upgraded(following, url)
-        folder = ROOT if caller == "this" else following
 
-        assert execute_by(folder, url, first) == [[anchor, True]], "a key outlives the upgrade"
-        [[_, replayed]] = execute_by(folder, url, second)
-        assert not replayed
+        for folder, other in zip((ROOT, following), others, strict=True):
+            again, [_, replayed] = execute_by(folder, url, first, other)
+            assert again == [anchor, True], "a key outlives the upgrade"
+            assert not replayed
         assert value(conn, "select checkout_version() ->> 'version'") == (THIS if there == "this" else NEXT)
-        assert sound(conn) == 2
+        assert sound(conn) == 3
 
 
 def test_a_shop_sells_while_it_is_upgraded(database, following):
     """Every call is answered, and every cart is ordered once: who meets the deployment waits, or repeats."""
     url = database(migrated=True)
     with connect(url) as conn:
-        requests = quoted_carts(conn, 600)
-    done, answers = threading.Event(), []
+        requests = quoted_carts(conn, 300)
+    finished, done, answers = threading.Event(), threading.Event(), []
 
     def sell(pool, mine):
-        for request in mine:
-            if done.wait(0.04):  # a pace at which there are carts until the upgrade is done
+        for left, request in zip(reversed(range(len(mine))), mine, strict=True):
+            if left == 6:  # for after the upgrade, however long it takes
+                finished.wait(60)
+            if done.wait(0.08):  # a pace at which there are carts all through the upgrade
                 break
             answers.append(pycheckout.execute(pool, **request))
 
     with closing(ConnectionPool(url, min_size=4, max_size=4, open=True)) as pool, ThreadPoolExecutor(4) as threads:
         selling = [threads.submit(sell, pool, requests[n::4]) for n in range(4)]
         wait_until(lambda: len(answers) > 20)
-        upgraded(following, url)
+        try:
+            upgraded(following, url)
+        finally:
+            finished.set()
         after = len(answers)
         wait_until(lambda: len(answers) > after + 20 or all(each.done() for each in selling))
         done.set()
@@ -265,9 +290,8 @@ def test_an_upgrade_is_taken_back_and_what_was_sold_stays(database, following, p
     assert dump(program, url) == before
 
 
-def test_one_that_would_lose_rows_is_refused_while_the_functions_work(database, following, program):
-    url = database(migrated=True)
-    upgraded(following, url)
+def test_one_that_would_lose_rows_is_refused_while_the_functions_work(later, following, program):
+    url = later
     with connect(url) as conn:
         [request] = quoted_carts(conn, 1)
         execute_by(following, url, request)
@@ -332,11 +356,10 @@ def test_whatever_of_the_host_has_a_name_that_a_migration_brings_is_named(databa
             conn.execute("select checkout_migration_names(%s)", (name,))
 
 
-def test_what_the_host_has_on_older_things_is_in_nobodys_way(database, following):
-    url = database(migrated=True)
+def test_what_the_host_has_on_older_things_is_in_nobodys_way(later, following):
+    url = later
     with connect(url) as conn:
         conn.execute("create view mine as select id from vendor_orders")
-        upgraded(following, url)
         code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
         assert code == 0, said
         upgraded(ROOT, url)
@@ -352,13 +375,11 @@ def test_what_the_host_has_on_older_things_is_in_nobodys_way(database, following
         ("", "a release is called 0.1.0 or the like, not ''"),
     ],
 )
-def test_what_is_no_earlier_release_is_refused(database, following, program, to, said):
-    url = database(migrated=True)
-    upgraded(following, url)
-    before = dump(program, url)
-    code, answer = command(following, "rollback", "--yes", "--to", to, url=url)
+def test_what_is_no_earlier_release_is_refused(later, following, program, to, said):
+    before = dump(program, later)
+    code, answer = command(following, "rollback", "--yes", "--to", to, url=later)
     assert code == 1 and said in answer
-    assert dump(program, url) == before
+    assert dump(program, later) == before
 
 
 def test_going_back_to_the_release_that_is_there_changes_nothing(database, program):
@@ -384,8 +405,6 @@ def test_a_release_that_changed_no_function_is_taken_back_too(database):
         assert value(conn, "select checkout_version() ->> 'version'") == THIS
 
 
-def test_the_older_release_does_not_deploy_over_the_newer_one(database, following):
-    url = database(migrated=True)
-    upgraded(following, url)
+def test_the_older_release_does_not_deploy_over_the_newer_one(later):
     with pytest.raises(pycheckout.MigrationError, match=f"the database has pycheckout {NEXT}, and an older release"):
-        pycheckout.migrate(url)
+        pycheckout.migrate(later)
