@@ -535,6 +535,10 @@ as $$
 declare
   v_problems jsonb;
 begin
+  if cardinality(checkout_migration_names.names) = 0 then   -- most migrations bring none, and all objects take a while
+    return;
+  end if;
+
   select jsonb_agg(jsonb_build_object('problem', 'name_taken', 'kind', kind, 'name', name,
            'message', format('%s: %s %s of yours, and a name that pycheckout needs', name, case when kind ~ '^[aeiou]' then 'an' else 'a' end, kind),
            'hint', 'Rename what has a name of ours.') order by kind, name)
