@@ -21,6 +21,7 @@ from upgrade import (
 
 import pycheckout
 from factories import ADDRESS
+from pycheckout import _migrate
 from races import wait_for_waiter, wait_until_blocked
 
 SHAPES = ["net", "gross"]
@@ -555,7 +556,10 @@ def test_index_of_the_host_that_has_our_name_but_does_less_is_refused(legacy, in
     assert "Drop or rename" in caught.value.hint
 
     conn.execute(f"alter index {name} rename to of_the_host")
-    pycheckout.migrate(url)
+    assert _migrate.plan(url).problems == ()
+    if name == "idx_outbox_events_conversion":
+        pycheckout.migrate(url)
+        assert value(conn, f"select indisvalid from pg_index where indexrelid = '{name}'::regclass")
 
 
 def test_index_of_the_host_that_does_the_same_is_kept(legacy):

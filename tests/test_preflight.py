@@ -545,31 +545,29 @@ OF_ANY_TYPE = {"title", "category", "unit", "currency", "moq", "max_qty", "line_
 OF_ANY_TYPE |= {"discounts_cents", "line_subtotal_cents"}
 
 
-def test_every_index_and_column_that_migrations_add_is_looked_at(legacy):
+def test_every_index_and_column_that_migrations_add_is_looked_at(database):
     """A host's own of that name is taken over where it is the same, and in the way where it is not."""
-    url, conn = legacy()
-    pycheckout.migrate(url)
     text = (MIGRATIONS / "pycheckout_0001_baseline.sql").read_text()
     preflight = text[: text.index("create table if not exists checkout_ledger")]
-    added = conn.execute("select name from checkout_ledger where kind in ('index', 'column')").fetchall()
+    with connect(database("net", migrated=True)) as conn:
+        added = conn.execute("select name from checkout_ledger where kind in ('index', 'column')").fetchall()
 
     names = {each["name"] for each in added}
     assert len(names) > 25
     assert {name for name in names - OF_ANY_TYPE if not re.search(rf"\b{name}\b", preflight)} == set()
 
 
-def test_every_migration_after_a_release_says_what_it_brings(legacy):
+def test_every_migration_after_a_release_says_what_it_brings(database):
     """Where the first is applied, nobody looks into its preflight any more."""
-    url, conn = legacy()
-    pycheckout.migrate(url)
     [released, *_] = [name for name in IDS if name not in SQL_IDS]
-    made = conn.execute(
-        """
-        select migration, concat_ws('.', table_name, split_part(name, '(', 1)) as name from checkout_ledger
-         where migration > %s collate "C" and kind in ('table', 'view', 'type', 'function', 'column', 'constraint')
-        """,
-        (released,),
-    ).fetchall()
+    with connect(database("net", migrated=True)) as conn:
+        made = conn.execute(
+            """
+            select migration, concat_ws('.', table_name, split_part(name, '(', 1)) as name from checkout_ledger
+             where migration > %s collate "C" and kind in ('table', 'view', 'type', 'function', 'column', 'constraint')
+            """,
+            (released,),
+        ).fetchall()
     for each in made:
         text = (MIGRATIONS / f"{each['migration']}.sql").read_text()
         [brings] = re.findall(r"checkout_migration_open\(([^)]*)\)", text)
