@@ -64,10 +64,10 @@ def test_apply_rollback_apply_gives_the_same_schema(database, program, shape):
 
 def test_rollback_and_apply_keep_every_row(database, shape):
     """PF-168: the archive goes back to where it came from; the anchors that carts were given stay."""
-    url = database(shape)
-    with connect(url) as conn:
+    with connect(database(shape)) as conn:
         before = rows(conn)
-        pycheckout.migrate(url)
+    url = database(shape, migrated=True)
+    with connect(url) as conn:
         migrated = rows(conn)
         pycheckout.rollback(url)
         back = rows(conn)
