@@ -122,8 +122,10 @@ def migrate(
         applied = work.each(pending, work.backend.apply_one)
         if left := work.backend.to_apply(work.migrations):
             raise MigrationError(f"still pending: {_ids(left)}")
-        with _explained("deploying the functions"), work.guard.transaction():
-            deployment().deploy(work.guard)
+        deploy = deployment()
+        if applied[-1:] != (deploy.functions_migration().stem,):  # which has just deployed them
+            with _explained("deploying the functions"), work.guard.transaction():
+                deploy.deploy(work.guard)
         return Migrated(schema=work.schema, migrations=applied, version=release())
 
 
