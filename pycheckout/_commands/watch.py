@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from .. import _audit, _conninfo, _top
 from ._app import FOUND, WATCH, Command, app
@@ -42,7 +42,8 @@ def audit(
     printing = threading.Lock()
 
     def look(place: Place) -> tuple[int, Table]:
-        table = Table("invariant", "id", "expected", "found")
+        # whoever looks a finding up has its name and id in one piece
+        table = Table(Column("invariant", no_wrap=True), Column("id", no_wrap=True), "expected", "found")
         count = 0
         with (
             connected(place.database, place.schema, as_json, market=place.market) as conn,
