@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import alembic
@@ -72,6 +73,8 @@ class Shop:
 
     def run(self, program, *arguments, **options):
         """`alembic <program>`, in this process: starting Python anew takes longer than its work."""
+        # Python knows a compiled file by the second of its source and its size, and these are alike.
+        shutil.rmtree(self.folder / "migrations" / "__pycache__", ignore_errors=True)
         (self.folder / "migrations" / "env.py").write_text(self.env)
         (self.folder / "models").write_bytes(pickle.dumps(self.models))
         program(Config(self.folder / "alembic.ini", stdout=io.StringIO()), *arguments, **options)

@@ -103,8 +103,8 @@ CALLS = {
     "outbox.discard": ("outbox_discard", lambda world: {"event_id": world.event_id, "reason": "late"}),
 }
 READS = {
-    *("result", "audit", "quotes.get", "orders.get", "orders.list", "orders.history", "stock.levels", "ads.verify"),
-    *("outbox.backlog", "outbox.dead_letters"),
+    *("result", "audit", "quotes.get", "orders.get", "orders.list", "orders.history", "ads.verify"),
+    *("stock.level", "stock.levels", "outbox.backlog", "outbox.dead_letters"),
 }
 NEEDS_A_KEY = ("stock.adjust", "stock.restock")
 # A second call undoes what others did since the first: sold units, published the event.

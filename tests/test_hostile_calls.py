@@ -118,7 +118,7 @@ LARGE = {
 
 def casts(call):
     """The arguments of a call and the types of its placeholders, in their order."""
-    found = re.findall(r"%s::([\w\[\]]+)", call._sql)
+    found = re.findall(r"%s::(\w+(?:\[\])?)", call._sql)
     names = [each.name for each in call._parameters if each.kind is not each.VAR_KEYWORD]
     assert len(found) == len(names), call._name
     return dict(zip(names, found, strict=True))

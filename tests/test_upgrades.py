@@ -1,17 +1,21 @@
-"""From one release to the next and back, while a shop sells.
+"""From each release to the next and back, while a shop sells.
 
-The next release is a patch on a copy of this tree: one migration, one changed function, another number. Each is run as
-an installed one is: by a Python of its own that finds its package first.
+Every release is kept in tests/releases/, as its wheel. The next one is a patch on a copy of this tree: one migration,
+one changed function, another number. Each is run as an installed one is: by a Python of its own that finds its package
+first.
 """
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -29,6 +33,22 @@ THIS = release()
 MAJOR, MINOR, PATCH = map(int, THIS.split("."))
 NEXT = f"{MAJOR}.{MINOR}.{PATCH + 1}"
 LATER = f"{MAJOR}.{MINOR + 1}.0"
+
+RELEASES = ROOT / "tests" / "releases"
+KEPT = {wheel.name.split("-")[1]: wheel for wheel in sorted(RELEASES.glob("*.whl"))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    version: str
+    folder: Path
+    """Its package is there, or what this tree has in place of it."""
+
+    def migrations(self) -> dict[str, str]:
+        """By name, what it runs and takes back."""
+        [folder] = [path for path in (self.folder / "pycheckout/db", self.folder / "db") if path.is_dir()]
+        return {path.name: path.read_text() for path in sorted((folder / "migrations").glob("pycheckout_*"))}
+
 
 MIGRATION = """\
 -- depends: {last}
@@ -55,9 +75,21 @@ $$;
 TWIN = "do $$ begin perform checkout_migration_undo('{name}'); end $$;\n"
 
 
+# This tree too, unless it is what was released last.
+@pytest.fixture(scope="session", params=[*KEPT, *({THIS} - KEPT.keys())])
+def earlier(request, tmp_path_factory):
+    """A release that a database comes from."""
+    if request.param not in KEPT:
+        return Release(version=THIS, folder=ROOT)
+    folder = tmp_path_factory.mktemp("earlier")
+    with zipfile.ZipFile(KEPT[request.param]) as wheel:
+        wheel.extractall(folder)
+    return Release(version=request.param, folder=folder)
+
+
 @pytest.fixture(scope="session")
 def following(tmp_path_factory):
-    """The folder of the next release."""
+    """The next release."""
     folder = tmp_path_factory.mktemp("next")
     for name in ("pycheckout", "db"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -75,28 +107,63 @@ def following(tmp_path_factory):
     replace(orders, "attributed_token, created_at, updated_at)", "attributed_token, channel, created_at, updated_at)")
     replace(orders, "vendor_store_id::text, v_cart.converted_at", "vendor_store_id::text, 'web', v_cart.converted_at")
     subprocess.run([sys.executable, folder / "db" / "deploy.py", "--record"], check=True)
-    return folder
+    return Release(version=NEXT, folder=folder)
+
+
+@contextmanager
+def database_like(admin, name, template):
+    admin.execute(f"drop database if exists {name} with (force)")
+    admin.execute(f"create database {name} template {template} strategy file_copy")
+    yield name
+    admin.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="session")
-def _upgraded(_admin, _shapes, server, following, worker_id):
-    """The name of a database that the next release is in, to be cloned."""
-    name = f"pycheckout_upgraded_{worker_id}"
-    _admin.execute(f"drop database if exists {name} with (force)")
-    _admin.execute(f"create database {name} template {_shapes('fresh', True)}")
-    upgraded(following, server.dsn(name))
-    yield name
-    _admin.execute(f"drop database {name} with (force)")
+def _installed(_admin, server, earlier, worker_id):
+    """The name of a database that the earlier release is in, to be cloned."""
+    with database_like(_admin, f"pycheckout_installed_{worker_id}", "template0") as name:
+        upgraded(earlier, server.dsn(name))
+        yield name
+
+
+@pytest.fixture(scope="session")
+def _upgraded(_admin, _installed, server, following, worker_id):
+    with database_like(_admin, f"pycheckout_upgraded_{worker_id}", _installed) as name:
+        upgraded(following, server.dsn(name))
+        yield name
+
+
+@pytest.fixture
+def installed(_admin, _installed, server, worker_id):
+    """The URL of a database that the earlier release is in."""
+    with database_like(_admin, f"pycheckout_earlier_{worker_id}", _installed) as name:
+        yield server.dsn(name)
 
 
 @pytest.fixture
 def later(_admin, _upgraded, server, worker_id):
-    """The URL of a database that the next release is in."""
-    name = f"pycheckout_later_{worker_id}"
-    _admin.execute(f"drop database if exists {name} with (force)")
-    _admin.execute(f"create database {name} template {_upgraded} strategy file_copy")
-    yield server.dsn(name)
-    _admin.execute(f"drop database {name} with (force)")
+    """The URL of one that was upgraded to the next."""
+    with database_like(_admin, f"pycheckout_later_{worker_id}", _upgraded) as name:
+        yield server.dsn(name)
+
+
+def test_every_release_is_kept_as_it_was_built():
+    sums = [line for file in RELEASES.glob("SHA256SUMS") for line in file.read_text().splitlines()]
+    assert sums == [f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.name}" for wheel in KEPT.values()]
+    dated = re.findall(r"^## ([\d.]+), \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    # that of this tree is kept as soon as it was built from it
+    assert {*dated} - {THIS} <= KEPT.keys() <= {*dated}
+
+
+def test_no_migration_of_a_release_changes(earlier):
+    """But for what the preflight looks for: yoyo knows a migration by its name alone, and runs it once."""
+    now, then = Release(version=THIS, folder=ROOT).migrations(), earlier.migrations()
+    first = f"{IDS[0]}.sql"
+    preflight = re.compile(r"\A.*?^\$preflight\$;$", re.DOTALL | re.MULTILINE)
+    for migrations in (now, then):
+        migrations[first], found = preflight.subn("", migrations[first])
+        assert found == 1
+    assert {name: now.get(name) for name in then} == then
 
 
 # What reads the migrations as files, and one that takes each back.
@@ -115,7 +182,7 @@ OF_MIGRATIONS = [
 @pytest.mark.timeout(900)
 def test_the_tests_of_migrations_hold_for_the_next_release_too(following, tmp_path):
     """There the functions migration is no longer the only one that is no SQL."""
-    shutil.copytree(following, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(following.folder, tmp_path, dirs_exist_ok=True)
     for name in ("tests", "pyproject.toml"):
         shutil.copytree(ROOT / name, tmp_path / name) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, tmp_path)
     tests = [str(tmp_path / "tests" / name) for name in OF_MIGRATIONS]
@@ -138,14 +205,14 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def command(folder, *args, url):
-    """What `pycheckout` of the release in that folder says."""
-    done = run_command(*args, "--database", url, env={"PYTHONPATH": str(folder)})
+def command(by, *args, url):
+    """What `pycheckout` of that release says."""
+    done = run_command(*args, "--database", url, env={"PYTHONPATH": str(by.folder)})
     return done.returncode, done.stdout + done.stderr
 
 
-def upgraded(folder, url):
-    code, said = command(folder, "migrate", url=url)
+def upgraded(to, url):
+    code, said = command(to, "migrate", url=url)
     assert code == 0, said
 
 
@@ -160,20 +227,20 @@ print(json.dumps([release(), [[str(each.checkout_group_id), each.replayed] for e
 """
 
 
-def execute_by(folder, url, *requests):
-    """The anchors of these checkouts, and whether each is a replay, by the wrapper of the release in that folder."""
+def execute_by(caller, url, *requests):
+    """The anchors of these checkouts, and whether each is a replay, by the wrapper of that release."""
     texts = [json.dumps(request, default=str) for request in requests]
     done = subprocess.run(
         [sys.executable, "-c", CHECKOUT, url, *texts],
-        env=environment({"PYTHONPATH": str(folder)}),
-        cwd=folder,
+        env=environment({"PYTHONPATH": str(caller.folder)}),
+        cwd=caller.folder,
         capture_output=True,
         encoding="utf-8",
         timeout=60,
         check=True,
     )
     by, answers = json.loads(done.stdout)
-    assert by == (THIS if folder == ROOT else NEXT)
+    assert by == caller.version
     return answers
 
 
@@ -192,27 +259,28 @@ def sound(conn):
     return carts
 
 
-@pytest.mark.parametrize("there", ["this", "next"])
-def test_either_release_checks_out_and_replays_on_the_database_of_either(database, following, there):
-    url = database(migrated=True)
+@pytest.mark.parametrize("there", ["earlier", "next"])
+def test_either_release_checks_out_and_replays_on_the_database_of_either(installed, earlier, following, there):
+    url = installed
     with connect(url) as conn:
         first, *others = quoted_carts(conn, 3)
-        [[anchor, replayed]] = execute_by(ROOT, url, first)
+        [[anchor, replayed]] = execute_by(earlier, url, first)
         assert not replayed
         if there == "next":
             upgraded(following, url)
 
-        for folder, other in zip((ROOT, following), others, strict=True):
-            again, [_, replayed] = execute_by(folder, url, first, other)
+        for caller, other in zip((earlier, following), others, strict=True):
+            again, [_, replayed] = execute_by(caller, url, first, other)
             assert again == [anchor, True], "a key outlives the upgrade"
             assert not replayed
-        assert value(conn, "select checkout_version() ->> 'version'") == (THIS if there == "this" else NEXT)
+        here = earlier if there == "earlier" else following
+        assert value(conn, "select checkout_version() ->> 'version'") == here.version
         assert sound(conn) == 3
 
 
-def test_a_shop_sells_while_it_is_upgraded(database, following):
+def test_a_shop_sells_while_it_is_upgraded(installed, following):
     """Every call is answered, and every cart is ordered once: who meets the deployment waits, or repeats."""
-    url = database(migrated=True)
+    url = installed
     with connect(url) as conn:
         requests = quoted_carts(conn, 300)
     finished, done, answers = threading.Event(), threading.Event(), []
@@ -245,8 +313,8 @@ def test_a_shop_sells_while_it_is_upgraded(database, following):
         assert sorted(channels) == ["", "web"], "some were ordered before, and some after"
 
 
-def test_a_checkout_under_way_is_waited_for(database, following):
-    url = database(migrated=True)
+def test_a_checkout_under_way_is_waited_for(installed, following):
+    url = installed
     with connect(url) as conn, connect(url, autocommit=False) as buyer, ThreadPoolExecutor(1) as threads:
         [request] = quoted_carts(conn, 1)
         answer = pycheckout.execute(buyer, **request)
@@ -263,25 +331,26 @@ def test_a_checkout_under_way_is_waited_for(database, following):
 # Back again
 
 
-def test_an_upgrade_is_taken_back_and_what_was_sold_stays(database, following, program, new_role):
-    url, service = database(migrated=True), new_role()
+def test_an_upgrade_is_taken_back_and_what_was_sold_stays(installed, earlier, following, program, new_role):
+    url, service = installed, new_role()
     before = dump(program, url)
     with connect(url) as conn:
         first, second, third = quoted_carts(conn, 3)
         conn.execute("select checkout_grant(%s)", (service,))
-        [[anchor, _]] = execute_by(ROOT, url, first)
+        [[anchor, _]] = execute_by(earlier, url, first)
         upgraded(following, url)
         [[later, _]] = execute_by(following, url, second)
         conn.execute("update vendor_orders set channel = null")
 
-        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
-        assert code == 0 and said.count("rolled back") == 2, said
+        code, said = command(following, "rollback", "--yes", "--to", earlier.version, url=url)
+        newer = {name.split(".")[0] for name in following.migrations().keys() - earlier.migrations().keys()}
+        assert code == 0 and said.count("rolled back") == len(newer) >= 2, said
         assert value(conn, "select to_regproc('checkout_execute') is null"), "the older migrate brings its own"
-        upgraded(ROOT, url)
+        upgraded(earlier, url)
 
-        assert value(conn, "select checkout_version() ->> 'version'") == THIS
-        assert execute_by(ROOT, url, first, second) == [[anchor, True], [later, True]]
-        [[_, replayed]] = execute_by(ROOT, url, third)
+        assert value(conn, "select checkout_version() ->> 'version'") == earlier.version
+        assert execute_by(earlier, url, first, second) == [[anchor, True], [later, True]]
+        [[_, replayed]] = execute_by(earlier, url, third)
         assert not replayed
         assert value(conn, f"select has_function_privilege('{service}', 'checkout_version()', 'execute')")
         assert sound(conn) == 3
@@ -290,25 +359,25 @@ def test_an_upgrade_is_taken_back_and_what_was_sold_stays(database, following, p
     assert dump(program, url) == before
 
 
-def test_one_that_would_lose_rows_is_refused_while_the_functions_work(later, following, program):
+def test_one_that_would_lose_rows_is_refused_while_the_functions_work(later, earlier, following, program):
     url = later
     with connect(url) as conn:
         [request] = quoted_carts(conn, 1)
         execute_by(following, url, request)
         before = dump(program, url)
 
-        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        code, said = command(following, "rollback", "--yes", "--to", earlier.version, url=url)
         assert code == 1 and "order_channel would lose what vendor_orders.channel holds" in said
         assert dump(program, url) == before
         conn.execute("create view by_channel as select channel, count(*) from vendor_orders group by channel")
-        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        code, said = command(following, "rollback", "--yes", "--to", earlier.version, url=url)
         assert code == 1 and "by_channel" in said and "cart_records" not in said
         assert sound(conn) == 1
 
 
-def test_a_column_of_the_host_with_a_name_of_the_next_release_is_not_taken_over(database, following, program):
+def test_a_column_of_the_host_with_a_name_of_the_next_release_is_not_taken_over(installed, following, program):
     """Whoever installs meets the preflight of the first migration; whoever upgrades has it behind them."""
-    url = database(migrated=True)
+    url = installed
     said = "vendor_orders.channel: a column of yours, and a name that pycheckout needs"
     with connect(url) as conn:
         conn.execute("alter table vendor_orders add column channel integer")
@@ -321,7 +390,7 @@ def test_a_column_of_the_host_with_a_name_of_the_next_release_is_not_taken_over(
         assert dump(program, url) == before
 
         # another tool gets as far as the migration itself
-        done = start_yoyo("apply", dsn=url, migrations=following / "db" / "migrations")
+        done = start_yoyo("apply", dsn=url, migrations=following.folder / "db" / "migrations")
         output, _ = done.communicate(timeout=60)
         assert done.returncode != 0 and said in output
         assert dump(program, url) == before
@@ -356,13 +425,13 @@ def test_whatever_of_the_host_has_a_name_that_a_migration_brings_is_named(databa
             conn.execute("select checkout_migration_names(%s)", (name,))
 
 
-def test_what_the_host_has_on_older_things_is_in_nobodys_way(later, following):
+def test_what_the_host_has_on_older_things_is_in_nobodys_way(later, earlier, following):
     url = later
     with connect(url) as conn:
         conn.execute("create view mine as select id from vendor_orders")
-        code, said = command(following, "rollback", "--yes", "--to", THIS, url=url)
+        code, said = command(following, "rollback", "--yes", "--to", earlier.version, url=url)
         assert code == 0, said
-        upgraded(ROOT, url)
+        upgraded(earlier, url)
         assert value(conn, "select count(*) from mine") == 0
 
 
