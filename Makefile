@@ -1,7 +1,7 @@
 # Needs make, a network, and Python 3.11 or newer with venv. Everything else goes into .venv.
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -40,10 +40,10 @@ test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(or $(ARGS),--ignore tests/test_moves.py)
 	$(if $(ARGS)$(TEST_SECOND_SERVER),,@$(MAKE) --no-print-directory test-moves)
 
-# Apart from the rest, for three minutes: each starts servers of its own, and waits for them; so one worker more.
+# Apart from the rest, for three minutes: each starts servers of its own, and waits for them.
 .PHONY: test-moves
 test-moves: $(VENV)/dev
-	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) tests/test_moves.py
+	$(BIN)/python -m pytest -n $(WORKERS) tests/test_moves.py
 
 # The linters are those of .pre-commit-config.yaml.
 lint: $(VENV)/dev
