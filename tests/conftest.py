@@ -162,8 +162,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if group := _shares(item):
             item.add_marker(pytest.mark.xdist_group(group))
-    # They take long, so they come first: at the end the other processes would wait.
-    items.sort(key=lambda item: _shares(item) is None)
+    # What takes long comes first: at the end the other processes would wait for it.
+    items.sort(key=lambda item: _shares(item) is None and item.path.stem != "test_state_machine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
