@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import clones
 import psycopg
 import pytest
 import sqlparse
@@ -163,7 +163,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if group := _shares(item):
             item.add_marker(pytest.mark.xdist_group(group))
     # What takes long comes first: at the end the other processes would wait for it.
-    items.sort(key=lambda item: _shares(item) is None and item.path.stem != "test_state_machine")
+    items.sort(key=lambda item: not (item.get_closest_marker("xdist_group") or item.path.stem == "test_state_machine"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ def _migrate(*, host: str, port: int, user: str, dbname: str, password: str | No
     if ready := os.environ.get("TEST_TEMPLATE"):  # mutants.py has migrated one already
         with psycopg.connect(_url(host, port, user, password, "postgres"), autocommit=True) as admin:
             admin.execute(sql.SQL("alter database {} is_template false").format(sql.Identifier(dbname)))
-            _make(admin, dbname, ready)
+            clones.make(admin, dbname, ready)
     else:
         pycheckout.migrate(_url(host, port, user, password, dbname))
 
@@ -241,14 +241,14 @@ def postgresql(
 ) -> Iterator[psycopg.Connection]:
     """A connection to this test's own database, autocommit off. Afterwards, checkout_audit() must find nothing."""
     name = migrated.dbname
-    _make(_admin, name, migrated.template_dbname)
+    clones.make(_admin, name, migrated.template_dbname)
     with closing(psycopg.connect(server.dsn(name))) as conn:
         yield conn
     if request.node.get_closest_marker("breaks_invariants") is None:
         with psycopg.connect(server.dsn(name), options=_OPTIONS, row_factory=dict_row) as conn:
             broken = conn.execute("select * from checkout_audit()").fetchall()
         assert broken == [], "checkout_audit() found broken invariants"
-    _drop(_admin, name)
+    clones.drop(_admin, name)
 
 
 @pytest.fixture(scope="session")
@@ -322,21 +322,6 @@ def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pycheckout._connection, "_BACKOFF", 0.005)
 
 
-def _make(admin: psycopg.Connection, name: str, template: str = "template0") -> None:
-    _drop(admin, name)
-    made = sql.SQL("create database {} template {} strategy file_copy")  # a small one: half of the time of wal_log
-    admin.execute(made.format(sql.Identifier(name), sql.Identifier(template)))
-
-
-def _drop(admin: psycopg.Connection, name: str) -> None:
-    # Sessions that were just closed end within milliseconds; DROP DATABASE sleeps 100 ms between two looks at them.
-    sessions = "select from pg_stat_activity where datname = %s"
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline and admin.execute(sessions, [name]).fetchone() is not None:
-        time.sleep(0.002)
-    admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-
-
 @pytest.fixture(scope="session")
 def _shapes(_admin: psycopg.Connection, server: Server, worker_id: str) -> Iterator[Callable[[str, bool], str]]:
     """The name of a database of that shape, migrated or not, to be cloned; made once a test process."""
@@ -345,8 +330,8 @@ def _shapes(_admin: psycopg.Connection, server: Server, worker_id: str) -> Itera
         @functools.cache
         def shape_of(shape: str, migrated: bool) -> str:
             name = f"pycheckout_{shape}{'_migrated' if migrated else ''}_{worker_id}"
-            _make(_admin, name, shape_of(shape, False) if migrated else "template0")
-            stack.callback(_drop, _admin, name)
+            clones.make(_admin, name, shape_of(shape, False) if migrated else "template0")
+            stack.callback(clones.drop, _admin, name)
             if migrated:
                 pycheckout.migrate(server.dsn(name))
             elif shape != "fresh":
@@ -368,13 +353,13 @@ def database(
 
     def database(shape: str = "fresh", *, migrated: bool = False) -> str:
         name = f"pycheckout_copy_{worker_id}_{len(names) + 1}"
-        _make(_admin, name, _shapes(shape, migrated))
+        clones.make(_admin, name, _shapes(shape, migrated))
         names.append(name)
         return server.dsn(name)
 
     yield database
     for name in names:
-        _drop(_admin, name)
+        clones.drop(_admin, name)
 
 
 @pytest.fixture

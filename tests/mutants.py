@@ -657,8 +657,6 @@ class Copy:
             f"--timeout={_TEST_SECONDS}",
         ]
         environment = self._environment | ({"TEST_TEMPLATE": template} if template else {})
-        if not any(name.startswith("test_http") for name in names):
-            options += ["-p", "no:schemathesis"]  # takes seconds to load
         if workers > 1:
             options += ["-n", str(workers)]
         if calls:

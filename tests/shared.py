@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import clones
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.rows import dict_row
 from pytest_postgresql.executors import NoopExecutor
 
@@ -17,21 +17,15 @@ def shared_dsns(
     """shared_dsns(): the URL of one more database that this file's tests share, migrated or empty."""
     names: list[str] = []
 
-    def drop(name: str) -> None:
-        _admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-
     def shared_dsns(*, empty: bool = False) -> str:
         name = f"pycheckout_shared_{worker_id}_{len(names) + 1}"
-        drop(name)
-        made = sql.SQL("create database {} template {} strategy file_copy")
-        template = "template0" if empty else migrated.template_dbname
-        _admin.execute(made.format(sql.Identifier(name), sql.Identifier(template)))
+        clones.make(_admin, name, "template0" if empty else migrated.template_dbname)
         names.append(name)
         return str(server.dsn(name))
 
     yield shared_dsns
     for name in names:
-        drop(name)
+        clones.drop(_admin, name)
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,13 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
+from clones import cloned
 from command import environment, run_command
 from psycopg_pool import ConnectionPool
 from quoted import quoted
@@ -110,25 +111,17 @@ def following(tmp_path_factory):
     return Release(version=NEXT, folder=folder)
 
 
-@contextmanager
-def database_like(admin, name, template):
-    admin.execute(f"drop database if exists {name} with (force)")
-    admin.execute(f"create database {name} template {template} strategy file_copy")
-    yield name
-    admin.execute(f"drop database {name} with (force)")
-
-
 @pytest.fixture(scope="session")
 def _installed(_admin, server, earlier, worker_id):
     """The name of a database that the earlier release is in, to be cloned."""
-    with database_like(_admin, f"pycheckout_installed_{worker_id}", "template0") as name:
+    with cloned(_admin, f"pycheckout_installed_{worker_id}", "template0") as name:
         upgraded(earlier, server.dsn(name))
         yield name
 
 
 @pytest.fixture(scope="session")
 def _upgraded(_admin, _installed, server, following, worker_id):
-    with database_like(_admin, f"pycheckout_upgraded_{worker_id}", _installed) as name:
+    with cloned(_admin, f"pycheckout_upgraded_{worker_id}", _installed) as name:
         upgraded(following, server.dsn(name))
         yield name
 
@@ -136,14 +129,14 @@ def _upgraded(_admin, _installed, server, following, worker_id):
 @pytest.fixture
 def installed(_admin, _installed, server, worker_id):
     """The URL of a database that the earlier release is in."""
-    with database_like(_admin, f"pycheckout_earlier_{worker_id}", _installed) as name:
+    with cloned(_admin, f"pycheckout_earlier_{worker_id}", _installed) as name:
         yield server.dsn(name)
 
 
 @pytest.fixture
 def later(_admin, _upgraded, server, worker_id):
     """The URL of one that was upgraded to the next."""
-    with database_like(_admin, f"pycheckout_later_{worker_id}", _upgraded) as name:
+    with cloned(_admin, f"pycheckout_later_{worker_id}", _upgraded) as name:
         yield server.dsn(name)
 
 
