@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -114,22 +113,19 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 @contextmanager
 def serving(app: Any, **options: Any) -> Iterator[str]:
     """Serve `app` by uvicorn on a free port; its base URL. The lifespan ends with the block."""
-    server = _Server(uvicorn.Config(app, log_config=None, **options))
-    # Of TCP by name: else asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for the client to say that
-    # it has the headers.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            wait_until(lambda: server.started or not thread.is_alive(), "the server never started")
-            assert server.started, "the application did not start"
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=30)
-            assert not thread.is_alive(), "the server never ended"
+    # Its own socket: of one that it is given, asyncio may leave Nagle's algorithm on, and each answer waits 40 ms for
+    # the client to say that it has the headers.
+    server = _Server(uvicorn.Config(app, port=0, log_config=None, **options))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), "the server never started")
+        assert server.started, "the application did not start"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the server never ended"
 
 
 def schemathesis(url: str, token: Any, *options: str) -> "subprocess.CompletedProcess[str]":

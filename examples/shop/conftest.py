@@ -1,7 +1,6 @@
 """What the shop's tests run on: the plugin's databases, with the shop's tables in them and its products in stock."""
 
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,18 +29,17 @@ def pycheckout_prepare() -> Callable[[str], None]:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """The application under uvicorn, in a thread; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "it never served"
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "it never served"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
