@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import jwt
 import psycopg
 import pytest
+from pages import block
 
 from checks import values
 from factories import request_of
@@ -110,7 +111,7 @@ def test_a_role_that_checks_out_may_look_at_tokens(db, login, new_role):
 
 @pytest.mark.parametrize("way", ["pycheckout.ads", "import jwt"])
 def test_the_page_mints_what_a_checkout_attributes(db, add_cart, way):
-    [code] = [code for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) if way in code]
+    code = block(PAGE, "python", way)
     cart = add_cart(vendors=1, lines=1)
     names = {
         "secret": secrets.token_bytes(32),

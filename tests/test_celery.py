@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from brokers import running
 from celery import Celery
+from pages import block, section
 
 from checks import values
 from factories import request_of
@@ -45,9 +45,7 @@ app.conf.worker_redirect_stdouts = False
 
 
 def recipe():
-    [section] = re.findall(r"^## Celery\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
-    [code] = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    return code
+    return block(section(PAGE, "Celery"), "python")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from command import PROGRAM, environment, run_command
 from fastapi.testclient import TestClient
+from pages import blocks
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from roles import PASSWORD
@@ -20,15 +21,9 @@ from races import wait_until
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "deploying.md").read_text(encoding="utf-8")
 PAYMENTS = (DOCS / "payments.md").read_text(encoding="utf-8")
-UNITS = dict(
-    zip(re.findall(r"`/etc/systemd/system/([\w.-]+)`", PAGE), re.findall(r"```ini\n(.*?)```", PAGE, re.S), strict=True)
-)
+UNITS = dict(zip(re.findall(r"`/etc/systemd/system/([\w.-]+)`", PAGE), blocks(PAGE, "ini"), strict=True))
 UNITS |= {path.name: path.read_text(encoding="utf-8") for path in (DOCS.parent / "deploy" / "systemd").iterdir()}
 BIN = "/opt/pycheckout/bin/pycheckout"
-
-
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
 def commands(unit):

@@ -13,6 +13,7 @@ from pathlib import Path
 import mermaidx
 import pytest
 import yaml
+from pages import block, blocks, steps
 
 from docs_site import hooks, reference
 
@@ -20,9 +21,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-def blocks(page):
-    """The blocks of a page, in order: their language and what they say."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def read(page):
+    return (DOCS / page).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_tutorial_is_run_from_its_first_block_to_its_last(empty_database, ps
 
     run = {"sh": shell, "python": python, "sql": sql}
     try:
-        for language, code in blocks("tutorial.md"):
+        for _, language, code in steps(read("tutorial.md")):
             if language == "text":
                 assert said == code
             else:
@@ -80,7 +80,7 @@ def test_the_tutorial_is_run_from_its_first_block_to_its_last(empty_database, ps
 @pytest.fixture
 def quoted(psql):
     """The cart of docs/quotes.md, with stock on the shelf."""
-    [quote] = [code for language, code in blocks("quotes.md") if language == "sql"]
+    quote = block(read("quotes.md"), "sql")
     shelf = "select inventory_set((item ->> 'product_id')::uuid, 10) from jsonb_array_elements(%s) as item;"
     items = "(select jsonb_agg(jsonb_build_object('product_id', product_id)) from cart_items)"
     done = psql("--set", "ON_ERROR_STOP=1", stdin=quote + shelf % items)
@@ -88,7 +88,7 @@ def quoted(psql):
 
 
 def test_the_home_page_checks_out_from_python_and_from_psql(quoted, psql, pool, capsys):
-    [(_, python), (_, sql)] = blocks("index.md")
+    [python, sql] = blocks(read("index.md"))
     buyer, cart = re.findall(r"'([\d-]{36})'", sql)
 
     exec(python, {"pool": pool, "buyer_store_id": buyer, "cart_id": cart})
@@ -107,7 +107,7 @@ def test_the_generated_pages_say_what_the_database_and_the_docstrings_say(db):
 DIAGRAMS = [
     (page.name, diagram)
     for page in sorted(DOCS.glob("*.md"))
-    for language, diagram in blocks(page.name)
+    for _, language, diagram in steps(read(page.name))
     if language == "mermaid"
 ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pages import blocks
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from upgrade import ROOT, connect, load_legacy, value
@@ -17,9 +18,7 @@ import pycheckout
 from pycheckout._embedded import embedded_server
 
 COMMANDS, BY_JOBS = [
-    block
-    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
-    if "--data-only" in block
+    block for block in blocks((ROOT / "docs" / "operations.md").read_text(), "sh") if "--data-only" in block
 ]
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from events import messages, of_message, validate
+from pages import block
 
 import pycheckout
 from checks import values
@@ -18,15 +19,7 @@ from pycheckout._embedded import EmbeddedServer, bundled_programs, embedded_serv
 DOC = (Path(__file__).parents[1] / "docs" / "relay.md").read_text(encoding="utf-8")
 
 
-def block(language: str, containing: str) -> str:
-    """The block of code of that language in docs/relay.md that contains a text."""
-    [found] = [
-        code for code in (part.split("```")[0] for part in DOC.split(f"```{language}\n")[1:]) if containing in code
-    ]
-    return found
-
-
-SETTINGS = dict(line.split("=", 1) for line in block("properties", "EventRouter").splitlines())
+SETTINGS = dict(line.split("=", 1) for line in block(DOC, "properties", "EventRouter").splitlines())
 ROUTER = {
     name.removeprefix("transforms.outbox."): text
     for name, text in SETTINGS.items()
@@ -53,7 +46,7 @@ def logical(logical_server: EmbeddedServer) -> Iterator[psycopg.Connection]:
         admin.execute(f"create database {name}")
     pycheckout.migrate(logical_server.dsn(name))
     with psycopg.connect(logical_server.dsn(name), autocommit=True) as conn:
-        conn.execute(block("sql", "create publication"))
+        conn.execute(block(DOC, "sql", "create publication"))
         conn.execute("select pg_create_logical_replication_slot(%s, %s)", (SETTINGS["slot.name"], "pgoutput"))
         yield conn
         conn.execute("select pg_drop_replication_slot(%s)", (SETTINGS["slot.name"],))

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from command import run_command
+from pages import blocks, section
 from pgbouncer import NEEDS_A_SESSION, SUITE, can_prepare, pgbouncer_for, program
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
@@ -294,7 +295,7 @@ def test_what_make_test_pgbouncer_leaves_out_is_there_to_be_left_out():
 
 def test_the_pool_of_the_docs_checks_out_behind_any_pgbouncer(unaware, postgresql, add_cart):
     page = (Path(__file__).parents[1] / "docs" / "services.md").read_text(encoding="utf-8")
-    code = page.split("## Behind a pooler\n")[1].split("```python\n")[1].split("```")[0]
+    code, *_ = blocks(section(page, "Behind a pooler"), "python")
     carts = [add_cart() for _ in range(8)]  # more than psycopg takes to prepare a statement
     names = {"dsn": unaware.dsn(postgresql.info.dbname)}
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import jsonschema
 import pytest
+from pages import block
 
 import pycheckout
 from factories import ADDRESS
@@ -188,7 +189,7 @@ def test_what_the_classes_write_is_valid_by_the_schema(db):
 
 
 def test_the_quote_of_the_page_is_taken(db):
-    [code] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    code = block(PAGE, "python")
     [sql] = re.findall(r"^select cart_put\('(.*?)'\);", PAGE, re.DOTALL | re.MULTILINE)
 
     exec(code, {"checkout": pycheckout.Checkout(db), "datetime": datetime, "UTC": UTC, "UUID": UUID})

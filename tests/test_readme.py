@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from command import run_command
+from pages import block
 from psycopg import sql
 
 import pycheckout
@@ -18,11 +19,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUOTES = (ROOT / "docs" / "quotes.md").read_text(encoding="utf-8")
 BUYER = "11111111-1111-4111-8111-111111111111"
 CART = "22222222-2222-4222-8222-222222222222"
-
-
-def block(text: str, language: str) -> str:
-    [code] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return code
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from command import Begun, begun
 from events import validate
 from faststream.security import SASLPlaintext
 from outbox import claim, make_due
+from pages import block
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from roles import PASSWORD
 
@@ -288,10 +289,8 @@ async def has_consumer(broker: Broker) -> bool:
 @pytest.mark.parametrize("broker", DIES_AT, indirect=True)
 def test_a_consumer_as_documented_does_each_thing_once(db, dsn, broker, add_cart, checkout_sql):
     """Each event comes twice from the relay, and those that it had not acknowledged when it died a third time."""
-    [tables] = re.findall(r"^```sql\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
-    db.execute(tables)
-    blocks = re.findall(r"^```python\n(.*?)^```$", CONSUMERS, re.DOTALL | re.MULTILINE)
-    [code] = [with_urls(code, broker, dsn) for code in blocks if f"{broker.scheme}://" in code]
+    db.execute(block(CONSUMERS, "sql"))
+    code = with_urls(block(CONSUMERS, "python", f"{broker.scheme}://"), broker, dsn)
     if broker.name == "redis":
         [make_group] = re.findall(r"`(redis-cli .*?)`", CONSUMERS)
         subprocess.run(with_urls(make_group, broker, dsn).split(), check=True, stdout=subprocess.DEVNULL)

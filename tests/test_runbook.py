@@ -14,6 +14,7 @@ from crash import CrashServer
 from failover import SCHEMA
 from moving import SETTINGS, Died, database_of_each
 from outbox import ack, claim, fail
+from pages import blocks, steps
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from quoted import quoted
@@ -27,16 +28,6 @@ from races import blocked, wait_until, wait_until_gone
 PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 INTRO, *_SECTIONS = re.split(r"^## (?=\d+\. )", PAGE, flags=re.MULTILINE)
 SECTIONS = {int(section.split(".")[0]): section for section in _SECTIONS}
-
-
-def blocks(text):
-    """Language and text of each block."""
-    return [(language, block) for _, language, block in steps(text)]
-
-
-def steps(text):
-    """Of each block what stands before it, its language, and its text."""
-    return re.findall(r"(.*?)^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -90,7 +81,7 @@ def follow(cart, dsn, program, tmp_path, new_role, db):
         "line_id": cart.items[0].id,
         "product": cart.items[0].product_id,
     }
-    [(_, variables), (_, bound)] = blocks(INTRO)
+    [variables, bound] = blocks(INTRO)
     assert set(re.findall(r"\\set (\w+)", variables)) == {*ids, "key"}
     for name, value in ids.items():
         variables = re.sub(rf"(\\set {name} +)\S+", rf"\g<1>{value}", variables)

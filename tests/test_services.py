@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 from django.db import connection as django_connection
+from pages import block, section
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import create_engine
@@ -44,9 +45,7 @@ class Note(Base):
 
 def recipe(heading):
     """The code of a section."""
-    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^##? |\Z)", PAGE, re.DOTALL | re.MULTILINE)
-    [code] = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    return code
+    return block(section(PAGE, heading), "python")
 
 
 def run(heading, **names):

@@ -1,12 +1,12 @@
 """pycheckout.sqlalchemy: the tables are those of a migrated database, and read what is there."""
 
 import asyncio
-import re
 from dataclasses import fields
 from pathlib import Path
 
 import psycopg
 import pytest
+from pages import block, section
 from psycopg.rows import dict_row
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Uuid, create_engine, func, select
 from sqlalchemy.dialects import postgresql
@@ -86,7 +86,7 @@ def test_rows_are_read_as_values_of_python(db, engine, add_cart):
 
 
 def test_the_page_reads_the_orders_of_a_vendor(db, engine, add_cart):
-    [code] = re.findall(r"^## SQLAlchemy\n.*?^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    code = block(section(PAGE, "SQLAlchemy"), "python")
     [order, _] = pycheckout.execute(db, **request_of(add_cart())).vendor_orders
     names = {}
     exec(code, names)
