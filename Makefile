@@ -38,7 +38,7 @@ shop: $(VENV)/dev
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(or $(ARGS),--ignore tests/test_moves.py)
-	$(if $(ARGS)$(TEST_SECOND_SERVER),,@$(MAKE) --no-print-directory test-moves)
+	$(if $(ARGS),,@$(MAKE) --no-print-directory test-moves)
 
 # Apart from the rest, for three minutes: each starts servers of its own, and waits for them.
 .PHONY: test-moves

@@ -300,8 +300,11 @@ def text(name: str, found: dict[str, Any]) -> str:
         rows = [[f"{each[key]:,}" for key in ("slots", "orders", "rejected", "written")] for each in found["sold_out"]]
         return f"{title}\n\n{table(['slots', 'orders', 'sold out', 'orders written'], rows, words=0)}"
     if name == "client":
-        rows = [[f"{found['calls']:,}", f"{found['cpu_ms']:.3f}"]]
-        return f"{title}\n\n{table(['calls', 'CPU ms of the client a call'], rows, words=0)}"
+        rows = [
+            ["pycheckout.execute, on a pool", f"{found['cpu_ms']:.3f}"],
+            ["psycopg alone: its statement, the answer as text", f"{found['psycopg_ms']:.3f}"],
+        ]
+        return f"{title}\n\n{table(['who', 'CPU ms of the client a call'], rows)}"
     if name == "memory":
         rows = [["0", f"{found['fresh_mb']:.1f}"]]
         rows += [[f"{each['checkouts']:,}", f"{each['private_mb']:.1f}"] for each in found["after"]]

@@ -16,6 +16,7 @@ import pycheckout
 from benchmarks import ids, instructions, loads, server
 from benchmarks.drivers import DRIVERS, Task
 from benchmarks.loads import ADDRESS, Shape
+from pycheckout._checkout import CheckoutCalls
 from pycheckout._embedded import EmbeddedServer
 
 LINES = (5, 10, 25, 50, 100)
@@ -109,17 +110,24 @@ def line_instructions(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]
 
 
 def client(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
-    """CPU of this process in pycheckout.execute, 3 vendors x 2 lines, the server's not in it."""
+    """CPU of this process, 3 vendors x 2 lines: in pycheckout.execute, in turns with its statement by psycopg alone."""
     name, warm, calls = "bench_client", 100, 3000 if full else 1000
-    server.quoted(embedded, name, Shape(), warm + calls)
-    with ConnectionPool(embedded.dsn(name), min_size=1, max_size=1, open=True) as pool:
-        for number in range(warm + calls):
-            if number == warm:
-                began = time.process_time()
+    server.quoted(embedded, name, Shape(), 2 * (warm + calls))
+    own, psycopgs = [], []
+    with (
+        ConnectionPool(embedded.dsn(name), min_size=1, max_size=1, open=True) as pool,
+        psycopg.connect(embedded.dsn(name), autocommit=True) as conn,
+    ):
+        for number in range(0, 2 * (warm + calls), 2):
+            began = time.process_time()
             pycheckout.execute(pool, **loads.request(number))
-        took = time.process_time() - began
+            between = time.process_time()
+            conn.execute(*CheckoutCalls.execute.statement(**loads.request(number + 1))).fetchone()
+            own.append(between - began)
+            psycopgs.append(time.process_time() - between)
     _drop(embedded, name)
-    return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": round(took / calls * 1000, 4)}
+    cpu_ms, psycopg_ms = (round(sum(each[warm:]) / calls * 1000, 4) for each in (own, psycopgs))
+    return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": cpu_ms, "psycopg_ms": psycopg_ms}
 
 
 def rush(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -65,3 +65,20 @@ def refused(sqlstate: str) -> Iterator[Refusal]:
     refusal.message, refusal.hint = diag.message_primary, diag.message_hint
     refusal.detail = json.loads(diag.message_detail)
     assert isinstance(refusal.detail, dict)
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """Each statement stands alone, as on a connection with autocommit, also in a transaction."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> Self:
+        with self.connection.transaction():
+            return super().execute(*args, **kwargs)
+
+
+@contextmanager
+def taken_back(conn: psycopg.Connection) -> Iterator[None]:
+    """A transaction that is rolled back. A statement that fails undoes itself alone."""
+    conn.cursor_factory = _Cursor
+    with conn.transaction(force_rollback=True):
+        yield
+    conn.cursor_factory = psycopg.Cursor

@@ -1,13 +1,15 @@
 """Databases for the tests of a file that only look at them, or take back what they do."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import clones
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 from pytest_postgresql.executors import NoopExecutor
+
+from checks import taken_back
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +36,6 @@ def shared_dsn(shared_dsns: Callable[..., str]) -> str:
     return shared_dsns()
 
 
-class _Cursor(psycopg.Cursor[Any]):
-    """Each statement stands alone, as on a connection with autocommit, also in a transaction."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> Self:
-        with self.connection.transaction():
-            return super().execute(*args, **kwargs)
-
-
 @pytest.fixture(scope="module")
 def shared_db(shared_dsn: str) -> Iterator[psycopg.Connection]:
     """A connection to it, autocommit on."""
@@ -51,17 +45,12 @@ def shared_db(shared_dsn: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def undone(shared_db: psycopg.Connection, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
-    """The same connection in a transaction of this test alone, which is rolled back at its end.
-
-    A statement that fails undoes itself alone. Before the end, checkout_audit() must find nothing.
-    """
-    shared_db.cursor_factory = _Cursor
-    with shared_db.transaction(force_rollback=True):
+    """The same connection in a transaction of this test alone. Before the end, checkout_audit() must find nothing."""
+    with taken_back(shared_db):
         yield shared_db
         if request.node.get_closest_marker("breaks_invariants") is None:
             broken = shared_db.cursor(row_factory=dict_row).execute("select * from checkout_audit()").fetchall()
             assert broken == [], "checkout_audit() found broken invariants"
-    shared_db.cursor_factory = psycopg.Cursor
 
 
 # What a test asks for that has other sessions too, which see nothing that is not committed.

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from roles import FOR_THE_OWNER, PASSWORD
 
 import pycheckout
-from checks import rows, values
+from checks import rows, taken_back, values
 from pycheckout._doctor import _CHECKS, findings
 from pycheckout._embedded import embedded_server
 from races import blocked, wait_until
@@ -374,16 +374,18 @@ def test_everybody_reads_the_signing_keys(doctor, mended, db):
     mended(found)
 
 
-def test_a_member_of_pg_read_all_data_reads_the_signing_keys(doctor, mended, db, new_role):
+def test_a_member_of_pg_read_all_data_reads_the_signing_keys(db, new_role):
     role = new_role(" it's")
-    db.execute(sql.SQL("grant pg_read_all_data to {}").format(identifier(role)))
+    db.row_factory = dict_row
+    with taken_back(db):  # committed, it would be found in every database of the server
+        db.execute(sql.SQL("grant pg_read_all_data to {}").format(identifier(role)))
 
-    keys, tables = (each for each in doctor() if each["subject"] == role)
+        keys, tables = findings(db, None)
 
-    assert (keys["check"], tables["check"]) == ("keys_readable", "tables_open")
-    assert keys["remedy"] == tables["remedy"]
-    mended(keys)
-    assert doctor() == []
+        assert (keys.check, tables.check) == ("keys_readable", "tables_open")
+        assert (keys.subject, keys.remedy) == (tables.subject, tables.remedy) == (role, keys.remedy)
+        db.execute(keys.remedy)
+        assert findings(db, None) == []
 
 
 @pytest.mark.parametrize("who", ["a role", "public"])
