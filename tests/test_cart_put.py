@@ -688,6 +688,7 @@ def test_a_unique_index_of_the_host_is_named(db, snapshot):
     assert snapshot(db) == before
 
 
+@pytest.mark.usefixtures("dsn")  # changes a row type, which a session of many tests would go on with
 def test_a_column_of_the_host_that_must_be_set_is_named(db, snapshot):
     """PF-174: cart_put cannot fill it."""
     db.execute("alter table cart_items add shelf text not null")
@@ -809,6 +810,7 @@ def test_the_look_at_orders_is_by_an_index(db):
     assert "idx_vendor_orders_cart_id" in json.dumps(plan)
 
 
+@pytest.mark.usefixtures("dsn")  # changes a row type, which a session of many tests would go on with
 @pytest.mark.parametrize(
     "constraint",
     [
@@ -892,6 +894,7 @@ def test_a_converted_cart_cannot_be_quoted_again(db, stocked, snapshot):
         put(db, quote(id=str(OTHER)))
 
 
+@pytest.mark.usefixtures("dsn")  # changes a row type, which a session of many tests would go on with
 def test_the_unit_may_be_left_out_where_it_is_an_enum(db, connect, stocked):
     """PF-176: an existing database's unit is an enum; its first value stands for none."""
     db.execute("create type unit as enum ('piece', 'bunch')")
