@@ -226,7 +226,7 @@ def gains(results: Results) -> str:
 def _main_gains(results: Results, near: Any, far: Any, beside: Any, waited: Any, most: float) -> str:
     return (
         f"- **{near['rate']['median']:,.0f} checkouts a second** of {near['lines']:.0f} lines for 3 vendors, on"
-        f" {results['machine']['cores']} cores that ran the clients too: {beside('psycopg-pipelined')} the rate of the"
+        f" {_cores(results, 'uniform')} cores that ran the clients too: {beside('psycopg-pipelined')} the rate of the"
         f" same checkout in pipelined psycopg, {beside('psycopg')} of plain psycopg, {beside('orm')} of a well-written"
         f" SQLAlchemy program, {beside('orm-naive')} of one that works row by row.\n"
         f"- **{far['p50_ms']['median']:.0f} ms for a buyer** where a round trip takes 1 ms more, as between two"
@@ -260,7 +260,7 @@ def _yardstick(results: Results) -> str:
 
 def plan(results: Results) -> str:
     """How many checkouts a second to plan with, before any table."""
-    cores = results["machine"]["cores"]
+    cores = _cores(results, "baskets")
     baskets, hot = _found(results, "baskets", Find("function")), _found(results, "hot-32", Find("function", hot=True))
     split = _found(results, "hot-32", Find("function", hot=True, slots=16))
     if baskets is None or hot is None or split is None:
@@ -408,15 +408,33 @@ def sizing(results: Results) -> str:
     return shown
 
 
-def pages(results: Results) -> dict[Path, str]:
-    """The pages of the docs with these results in them."""
-    machine = results["machine"]
-    about = (
+def _cores(results: Results, load: str) -> int:
+    return int(results["loads"][load]["machine"]["cores"])
+
+
+def machines(results: Results) -> str:
+    """On what the loads ran; which ones on which, where they did not all run on one."""
+    loads: dict[str, list[str]] = {}
+    for name, found in results["loads"].items():
+        loads.setdefault(_machine(found["machine"]), []).append(f"`{name}`")
+    if len(loads) == 1:
+        return next(iter(loads))
+    most, *others = sorted(loads, key=lambda shown: -len(loads[shown]))
+    return "\n\n".join([most, *(f"{', '.join(loads[shown])}: {shown}" for shown in others)])
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return (
         f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']} GB, {machine['system']},"
         f" PostgreSQL {machine['server_version'].split()[0]}, Python {machine['python']};"
         f" fsync {machine['fsync']}, synchronous_commit {machine['synchronous_commit']},"
         f" full_page_writes {machine['full_page_writes']}, shared_buffers {machine['shared_buffers']}."
     )
+
+
+def pages(results: Results) -> dict[Path, str]:
+    """The pages of the docs with these results in them."""
+    about = machines(results)
     tables = "\n\n".join(text(name, found) for name, found in results["loads"].items())
     performance, operations = DOCS / "performance.md", DOCS / "operations.md"
     page = between(performance.read_text(encoding="utf-8"), "gains", gains(results))

@@ -339,8 +339,11 @@ def main() -> None:
                 found = measure(
                     embedded, load, args.rounds or load.rounds or rounds, args.seconds or load.seconds or seconds
                 )
-            found |= {"took_seconds": round(time.monotonic() - began), "load_average_before": load_before}
-            results["machine"] = server.machine(embedded)
+            found |= {
+                "took_seconds": round(time.monotonic() - began),
+                "load_average_before": load_before,
+                "machine": server.machine(embedded),
+            }
             results["loads"] = {
                 key: ({**results["loads"], name: found})[key] for key in names if key in {*results["loads"], name}
             }

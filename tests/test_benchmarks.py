@@ -344,6 +344,16 @@ def test_a_session_that_stays_is_not_passed_over():
         server.settle(one, seconds=0.1)
 
 
+def test_each_machine_is_named_and_what_ran_on_another_one():
+    results = json.loads(report.RESULTS.read_text(encoding="utf-8"))
+    found = {name: {"machine": results["loads"]["uniform"]["machine"] | {"cpu": "A"}} for name in ("uniform", "delay")}
+    [alone] = report.machines({"loads": found}).splitlines()
+    assert alone.startswith("2 cores (A), ")
+    found["rush"] = {"machine": found["delay"]["machine"] | {"cpu": "B"}}
+    first, _, second = report.machines({"loads": found}).splitlines()
+    assert (first, second) == (alone, f"`rush`: {alone.replace('(A)', '(B)')}")
+
+
 def test_the_docs_show_the_results_on_file():
     results = json.loads(report.RESULTS.read_text(encoding="utf-8"))
     for path, page in report.pages(results).items():
