@@ -100,7 +100,7 @@ def test_the_home_page_checks_out_from_python_and_from_psql(quoted, psql, pool, 
 
 
 def test_the_generated_pages_say_what_the_database_and_the_docstrings_say(db):
-    stale = [name for name, text in reference.pages(db).items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    stale = [name for name, text in reference.pages(db).items() if read(name) != text]
     assert stale == [], "run make docs-reference"
 
 
@@ -187,7 +187,7 @@ def pages_of(nav):
 
 def test_llms_txt_has_its_parts_in_order_and_names_every_page():
     """llmstxt.org: a title, a summary, what else there is to know, then lists of links under headings."""
-    text = (DOCS / "llms.txt").read_text(encoding="utf-8")
+    text = read("llms.txt")
     title, summary, details, *sections = re.split(r"\n{2,}", text.strip())
     assert re.fullmatch(r"# .+", title)
     assert re.fullmatch(r"(> .+\n?)+", summary)
@@ -207,9 +207,9 @@ def test_llms_txt_has_its_parts_in_order_and_names_every_page():
 
 def test_a_codes_link_leads_to_what_the_page_on_errors_says_of_it():
     """In both references."""
-    anchors = set(re.findall(r'<a id="(\w+)"></a>\*\*[^*]*`\1`', (DOCS / "errors.md").read_text(encoding="utf-8")))
+    anchors = set(re.findall(r'<a id="(\w+)"></a>\*\*[^*]*`\1`', read("errors.md")))
     linked = {
-        name: re.findall(r"\(errors\.md(?:#(\w*))?\)", (DOCS / name).read_text(encoding="utf-8"))
+        name: re.findall(r"\(errors\.md(?:#(\w*))?\)", read(name))
         for name in ("reference-sql.md", "reference-python.md")
     }
     assert {*linked["reference-sql.md"]} - {""} <= anchors

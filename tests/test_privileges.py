@@ -202,10 +202,10 @@ PRIVILEGES = f"""
 
 
 @pytest.fixture
-def unseen(db) -> Iterator[psycopg.Connection]:
-    """The connection in a transaction: who reads all data would be found by the doctor of every test beside it."""
+def unseen(db) -> Iterator[None]:
+    """In a transaction: who reads all data would be found by the doctor of every test beside this one."""
     with taken_back(db):
-        yield db
+        yield
 
 
 @pytest.fixture
@@ -235,8 +235,9 @@ def expected(db: psycopg.Connection, kind: str) -> dict[str, set[str]]:
 # The matrix
 
 
+@pytest.mark.usefixtures("unseen")
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_role_has_exactly_its_privileges(unseen, db, role_of, kind):
+def test_each_kind_of_role_has_exactly_its_privileges(db, role_of, kind):
     table = [*WRITE, "TRUNCATE", "REFERENCES", "TRIGGER", *(["MAINTAIN"] if db.info.server_version >= 170000 else [])]
     held: dict[str, set[str]] = {}
     for found in rows(db, PRIVILEGES, role_of(kind), table):
@@ -278,8 +279,9 @@ ATTEMPTS = f"""
 """
 
 
+@pytest.mark.usefixtures("unseen")
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_role_is_denied_all_else_when_it_tries(unseen, db, role_of, kind):
+def test_each_kind_of_role_is_denied_all_else_when_it_tries(db, role_of, kind):
     """Every function called, every table read and written: what the catalogue says is what happens."""
     attempts = rows(db, ATTEMPTS)
     may = expected(db, kind)
