@@ -11,7 +11,7 @@ import hashlib
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,14 +136,15 @@ select routine.oid::bigint as oid, routine.proname::text as name, routine.oid::r
 _NAMED = """
 select routine.oid::bigint as oid, routine.proname::text as name, routine.oid::regprocedure::text as signature
   from pg_proc as routine
- where routine.pronamespace = quote_ident(current_schema())::regnamespace and routine.proname = %s
+ where routine.pronamespace = quote_ident(current_schema())::regnamespace and routine.proname = any (%s)
 """
 
-# Who may call a function: of a new one, whom default privileges (ALTER DEFAULT PRIVILEGES) let in.
+# Who may call functions: of new ones, whom default privileges (ALTER DEFAULT PRIVILEGES) let in.
 _CALLERS = """
-select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as role, acl.is_grantable
+select pg_proc.proname::text as name, case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as role,
+       acl.is_grantable
   from pg_proc cross join aclexplode(coalesce(proacl, acldefault('f', proowner))) as acl
- where pg_proc.oid = %s and acl.grantee <> proowner
+ where pg_proc.oid = any (%s) and acl.grantee <> proowner
 """
 
 _PRIVILEGES = "select scope, privilege, kind, object, columns from checkout_privileges()"
@@ -205,21 +206,17 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
 
     ours = _ours(cursor)
     known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in {function.name for function in ours} else None
-    callers = {function.name: execute(_CALLERS, (function.oid,)).fetchall() for function in ours}
-    on_citus = _on_citus(cursor)
-    deployed: dict[str, _Function] = {}
-    for file in function_files():
-        deployed[file.stem] = _create(cursor, file, ours, callers.get(file.stem, []), on_citus=on_citus)
-    signatures = {function.signature for function in deployed.values()}
-    for function in ours:
-        if function.signature not in signatures:
-            execute(sql.SQL("drop function if exists {}").format(sql.SQL(function.signature)))
+    deployed = _create(cursor, ours, _callers(cursor, ours))
+    signatures = [function.signature for function in deployed]
+    _drop(cursor, [function for function in ours if function.signature not in signatures])
 
-    _grant_what_is_new(cursor, known, deployed.keys() - callers.keys(), first=not ours)
+    names = [function.name for function in deployed]
+    _grant_what_is_new(cursor, known, set(names) - {function.name for function in ours}, first=not ours)
     execute("delete from checkout_functions")
-    for function in deployed.values():
-        record = "insert into checkout_functions (signature, name) values (%s, %s)"
-        execute(record, (function.signature, function.name))
+    execute(
+        "insert into checkout_functions (signature, name) select * from unnest(%s::text[], %s::text[])",
+        (signatures, names),
+    )
     execute(
         "insert into checkout_releases (version, hash) select %(version)s, %(hash)s where not exists"
         " (select from (select version, hash from checkout_releases order by id desc limit 1) as newest"
@@ -231,8 +228,7 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
 def undeploy(conn: psycopg.Connection[Any]) -> None:
     """Drop every function that a deployment created, inside the transaction that `conn` is in."""
     cursor = _prepare(conn)
-    for function in _ours(cursor):
-        cursor.execute(sql.SQL("drop function if exists {}").format(sql.SQL(function.signature)))
+    _drop(cursor, _ours(cursor))
     cursor.execute("delete from checkout_functions")
     cursor.execute("delete from checkout_releases")
 
@@ -265,50 +261,78 @@ def _ours(cursor: psycopg.Cursor[Any]) -> list[_Function]:
 
 
 def _create(
-    cursor: psycopg.Cursor[Any],
-    file: Path,
-    ours: Iterable[_Function],
-    callers: Iterable[tuple[str, bool]],
-    *,
-    on_citus: bool,
-) -> _Function:
-    """Run one function file and return its function; earlier ones of its name are dropped, and `callers` kept."""
-    text = file.read_text(encoding="utf-8")
-    if on_citus:
-        text = _GENERIC.sub("", text)
-    before = _named(cursor, file.stem)
-    if foreign := before - set(ours):
-        names = ", ".join(sorted(function.signature for function in foreign))
-        raise DeployError(f"the schema has a function of our name that is not ours: {names}")
+    cursor: psycopg.Cursor[Any], ours: Iterable[_Function], callers: Mapping[str, list[tuple[str, bool]]]
+) -> list[_Function]:
+    """Run the function files and return the function of each, that the `callers` of an earlier one may call.
+
+    An earlier one whose signature is another is still there.
+    """
+    on_citus = _on_citus(cursor)
+    files = function_files()
+    names = [file.stem for file in files]
+    before = _named(cursor, names)
+    if foreign := set().union(*before.values()).difference(ours):
+        raise DeployError(f"the schema has a function of our name that is not ours: {_signatures(foreign)}")
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        _run(cursor, _GENERIC.sub("", text) if on_citus else text, before[file.stem])
+    after = _named(cursor, names)
+
+    deployed: list[_Function] = []
+    for file in files:
+        made = after[file.stem] - before[file.stem] or after[file.stem]
+        if len(made) != 1:
+            found = _signatures(made) or "none"
+            raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not: {found}")
+        deployed += made
+
+    new = set(deployed).difference(*before.values())
+    may_call = _callers(cursor, new)
+    for function in new:
+        named = sql.SQL(function.signature)
+        for role, _ in may_call.get(function.name, []):
+            cursor.execute(sql.SQL("revoke all on function {} from {} cascade").format(named, sql.SQL(role)))
+        for role, may_grant in callers.get(function.name, []):
+            option = sql.SQL(" with grant option" if may_grant else "")
+            cursor.execute(sql.SQL("grant execute on function {} to {}{}").format(named, sql.SQL(role), option))
+    return deployed
+
+
+def _run(cursor: psycopg.Cursor[Any], text: str, before: Collection[_Function]) -> None:
+    if not before:
+        cursor.execute(text)
+        return
     try:
         with cursor.connection.transaction():
             cursor.execute(text)
     except psycopg.errors.InvalidFunctionDefinition:
         # CREATE OR REPLACE cannot change a result type or a parameter name.
-        for function in before:
-            cursor.execute(sql.SQL("drop function {}").format(sql.SQL(function.signature)))
-        before = set()
+        _drop(cursor, before)
         cursor.execute(text)
-    after = _named(cursor, file.stem)
-    created = after - before or after
-    if len(created) != 1:
-        signatures = sorted(function.signature for function in created)
-        raise DeployError(f"{file.name} must create exactly one function named {file.stem}, not {signatures}")
-    for function in before - created:
-        cursor.execute(sql.SQL("drop function {}").format(sql.SQL(function.signature)))
-    [function] = created
-    if function not in before:
-        named = sql.SQL(function.signature)
-        for role, _ in cursor.execute(_CALLERS, (function.oid,)).fetchall():
-            cursor.execute(sql.SQL("revoke all on function {} from {} cascade").format(named, sql.SQL(role)))
-        for role, may_grant in callers:
-            option = sql.SQL(" with grant option" if may_grant else "")
-            cursor.execute(sql.SQL("grant execute on function {} to {}{}").format(named, sql.SQL(role), option))
-    return function
 
 
-def _named(cursor: psycopg.Cursor[Any], name: str) -> set[_Function]:
-    return {_Function(*row) for row in cursor.execute(_NAMED, (name,)).fetchall()}
+def _drop(cursor: psycopg.Cursor[Any], functions: Collection[_Function]) -> None:
+    if functions:
+        cursor.execute(sql.SQL("drop function if exists {}").format(sql.SQL(_signatures(functions))))
+
+
+def _signatures(functions: Iterable[_Function]) -> str:
+    return ", ".join(sorted(function.signature for function in functions))
+
+
+def _named(cursor: psycopg.Cursor[Any], names: list[str]) -> dict[str, set[_Function]]:
+    found: dict[str, set[_Function]] = {name: set() for name in names}
+    for row in cursor.execute(_NAMED, (names,)).fetchall():
+        function = _Function(*row)
+        found[function.name].add(function)
+    return found
+
+
+def _callers(cursor: psycopg.Cursor[Any], functions: Iterable[_Function]) -> dict[str, list[tuple[str, bool]]]:
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for name, role, may_grant in cursor.execute(_CALLERS, ([function.oid for function in functions],)).fetchall():
+        found.setdefault(name, []).append((role, may_grant))
+    return found
 
 
 def _grant_what_is_new(

@@ -61,7 +61,7 @@ select pid
 # What a database or a role may have set, and a migration does not want: it would break an index build off, send it
 # elsewhere, or hide from it what others committed. What this connection itself asked for stays.
 _SETTINGS = """
-select set_config(setting.name, wanted.value, false)
+select setting.name, set_config(setting.name, wanted.value, false)
   from pg_settings as setting
   join (values ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
                ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
@@ -363,6 +363,7 @@ def _locked(
                 hint="Move it to a database of the encoding UTF8.",
             )
         with _explained("preparing the schema"):
+            settings = dict(guard.execute(_SETTINGS).fetchall())
             name = _own_schema(guard, schema, create_schema, deadline)
         if looks_first and not _value(guard, _HAS_LEDGER):
             # Before yoyo's tables are made: what is refused finds nothing new in its database.
@@ -370,7 +371,8 @@ def _locked(
             with _explained(first.stem):
                 _look(guard, first)
         with _explained("preparing the schema"):
-            backend = stack.enter_context(_backend(params, schema, back_to))
+            settings["pycheckout.rollback_to"] = back_to or ""
+            backend = stack.enter_context(_backend(params, schema, settings))
             _take_yoyo_lock(stack, guard, backend, deadline)
         yield _Work(guard, backend, migrations, name)
 
@@ -404,10 +406,11 @@ def _parameters(database: str) -> dict[str, Any]:
         ) from None
 
 
-def _backend(params: dict[str, Any], schema: str | None, back_to: str | None) -> DatabaseBackend:
+def _backend(params: dict[str, Any], schema: str | None, settings: dict[str, str]) -> DatabaseBackend:
     """yoyo's psycopg 3 backend, given libpq's parameters as they are: its own URLs know few.
 
-    `back_to`: the last migration that stays. A functions migration that is rolled back looks for what would be lost.
+    `settings` are made anew after each rollback. A functions migration that is rolled back reads in them which is the
+    last that stays, and so what would be lost.
     """
     from yoyo.backends import PostgresqlPsycopgBackend
     from yoyo.connections import DatabaseURI
@@ -416,8 +419,8 @@ def _backend(params: dict[str, Any], schema: str | None, back_to: str | None) ->
     class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         def init_connection(self, connection: psycopg.Connection[Any]) -> None:
             super().init_connection(connection)
-            connection.execute(_SETTINGS)
-            connection.execute("select set_config('pycheckout.rollback_to', %s, false)", (back_to or "",))
+            made = "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as made (name, value)"
+            connection.execute(made, (list(settings), list(settings.values())))
 
     args = params if schema is None else {**params, "schema": _quoted(schema)}
     uri = DatabaseURI("postgresql+psycopg", None, None, None, None, None, args)
@@ -433,7 +436,6 @@ def _own_schema(
     deadline: float,
 ) -> str:
     """Take our lock on the schema, make the schema if it is asked for, and return its name."""
-    guard.execute(_SETTINGS)
     name = schema if schema is not None else _value(guard, "select current_schema()")
     if name is None:
         raise MigrationError("no schema of the search_path exists: name one with `schema` (--schema)")

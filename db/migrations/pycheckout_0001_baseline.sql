@@ -400,39 +400,39 @@ create or replace view checkout_objects as
 select 'type' as kind, null::text as table_name, type.typname::text as name
   from pg_type as type
   left join pg_class as class on class.oid = type.typrelid
- where type.typnamespace = quote_ident(current_schema())::regnamespace
+ where type.typnamespace = (select quote_ident(current_schema())::regnamespace)
    and (type.typtype = 'e' or class.relkind = 'c')
  union all
 select case relkind when 'v' then 'view' else 'table' end, null, relname
   from pg_class
- where relnamespace = quote_ident(current_schema())::regnamespace and relkind in ('r', 'p', 'v')
+ where relnamespace = (select quote_ident(current_schema())::regnamespace) and relkind in ('r', 'p', 'v')
  union all
 select 'column', class.relname, attribute.attname
   from pg_attribute as attribute
   join pg_class as class on class.oid = attribute.attrelid
- where class.relnamespace = quote_ident(current_schema())::regnamespace and class.relkind in ('r', 'p')
+ where class.relnamespace = (select quote_ident(current_schema())::regnamespace) and class.relkind in ('r', 'p')
    and attribute.attnum > 0 and not attribute.attisdropped
  union all
 select 'constraint', class.relname, con.conname
   from pg_constraint as con
   join pg_class as class on class.oid = con.conrelid
- where class.relnamespace = quote_ident(current_schema())::regnamespace and con.contype not in ('n', 't')
+ where class.relnamespace = (select quote_ident(current_schema())::regnamespace) and con.contype not in ('n', 't')
  union all
 select 'index', class.relname, index_class.relname
   from pg_index as index
   join pg_class as index_class on index_class.oid = index.indexrelid
   join pg_class as class on class.oid = index.indrelid
- where class.relnamespace = quote_ident(current_schema())::regnamespace
+ where class.relnamespace = (select quote_ident(current_schema())::regnamespace)
    and not exists (select from pg_constraint where conindid = index.indexrelid)
  union all
 select 'function', null, oid::regprocedure::text
   from pg_proc
- where pronamespace = quote_ident(current_schema())::regnamespace
+ where pronamespace = (select quote_ident(current_schema())::regnamespace)
  union all
 select 'trigger', class.relname, trigger.tgname
   from pg_trigger as trigger
   join pg_class as class on class.oid = trigger.tgrelid
- where class.relnamespace = quote_ident(current_schema())::regnamespace and not trigger.tgisinternal;
+ where class.relnamespace = (select quote_ident(current_schema())::regnamespace) and not trigger.tgisinternal;
 
 comment on view checkout_objects is 'Objects of the schema, as the migration ledger names them.';
 comment on column checkout_objects.kind is 'type, table, view, column, constraint, index, function or trigger.';
