@@ -41,6 +41,7 @@ from pycheckout.markets import Market, Markets, Pools
 from races import wait_until
 
 SETTINGS: dict[str, Any] = {
+    "in_memory": True,
     "wal_level": "logical",
     "max_slot_wal_keep_size": "4GB",
     "max_connections": 80,

@@ -491,7 +491,7 @@ def test_a_table_that_autovacuum_does_not_keep_up_with(doctor, mended, db, table
 
 
 def test_a_server_whose_autovacuum_is_off(doctor):
-    with embedded_server(autovacuum=False, fsync=False) as server:
+    with embedded_server(autovacuum=False, fsync=False, in_memory=True) as server:
         url = server.dsn()
         pycheckout.migrate(url)
 

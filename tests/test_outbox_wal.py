@@ -34,7 +34,7 @@ def logical_server() -> Iterator[EmbeddedServer]:
         bundled_programs()
     except RuntimeError as exc:
         pytest.skip(str(exc))
-    with embedded_server(fsync=False, wal_level="logical") as server:
+    with embedded_server(fsync=False, in_memory=True, wal_level="logical") as server:
         yield server
 
 

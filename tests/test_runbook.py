@@ -418,7 +418,7 @@ def test_25_one_schema_is_copied_to_another_server_under_another_name(
     db.execute("select checkout_grant(%s)", (role,))
     request.getfixturevalue("postgresql").close()
     follow(22)
-    with closing(psycopg.connect(dsn, autocommit=True)) as moved, embedded_server(fsync=False) as other:
+    with closing(psycopg.connect(dsn, autocommit=True)) as moved, embedded_server(fsync=False, in_memory=True) as other:
         moved.execute("create table public.left_alone ()")
         with psycopg.connect(other.dsn(), autocommit=True) as conn:
             conn.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
@@ -448,7 +448,7 @@ def test_25_one_schema_is_copied_to_another_server_under_another_name(
 @pytest.fixture(scope="module")
 def two():
     """Two servers; the first has a market in its database `postgres`."""
-    with embedded_server(in_memory=True, **SETTINGS) as a, embedded_server(in_memory=True, **SETTINGS) as b:
+    with embedded_server(**SETTINGS) as a, embedded_server(**SETTINGS) as b:
         migrate(a.dsn(), schema=SCHEMA, create_schema=True)
         yield a, b
 
