@@ -10,9 +10,14 @@ from psycopg import sql
 
 def make(admin: psycopg.Connection, name: str, template: str = "template0") -> None:
     """In place of one that a run left behind that was killed."""
-    drop(admin, name)
-    made = sql.SQL("create database {} template {} strategy file_copy")  # a small one: half of the time of wal_log
-    admin.execute(made.format(sql.Identifier(name), sql.Identifier(template)))
+    # a small one: half of the time of wal_log
+    strategy = sql.SQL("create database {} template {} strategy file_copy")
+    made = strategy.format(sql.Identifier(name), sql.Identifier(template))
+    try:
+        admin.execute(made)
+    except psycopg.errors.DuplicateDatabase:
+        drop(admin, name)
+        admin.execute(made)
 
 
 def drop(admin: psycopg.Connection, name: str) -> None:
