@@ -36,6 +36,8 @@ def main() -> None:
     arguments.add_argument("--port", type=int, default=8000, help="where the shop listens")
     arguments.add_argument("--once", action="store_true", help="buy something, and end")
     given = arguments.parse_args()
+    if given.once and shutil.which("curl") is None:
+        sys.exit("--once buys by curl, and there is none: install it, or start the shop without --once.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which ends what was started, as Ctrl-C does
     with ExitStack() as stack:
         try:

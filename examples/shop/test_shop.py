@@ -490,6 +490,15 @@ def test_one_command_starts_all_of_it_and_buys(port):
     assert "checkout_audit() finds nothing." in told
 
 
+def test_where_there_is_no_curl_that_is_said_before_anything_starts(port, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shop = started(port, "--once")
+    output, _ = shop.communicate(timeout=60)
+
+    assert shop.returncode == 1
+    assert output == "--once buys by curl, and there is none: install it, or start the shop without --once.\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_stopped_and_leaves_nothing(port, number):
     shop = started(port)
