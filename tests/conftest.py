@@ -170,7 +170,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Thousands of tests stay until the end: to look for garbage among them each time takes a process a tenth of its."""
+    """Thousands of tests stay until the end: to look for garbage among them each time takes a process a tenth more."""
     gc.disable()
     try:
         return (yield)
