@@ -6,7 +6,7 @@ What the three purges have in common is here too: batches, oldest first, and nob
 import psycopg
 import pytest
 
-from checks import refused, rows, values
+from checks import blocks_again, refused, rows, values
 
 ENDED = ["rejected", "delivered", "closed", "canceled", "expired"]
 OPEN = ["created_pending", "accepted", "partially_accepted", "fulfilled", "partially_fulfilled", "hold", "in_transit"]
@@ -325,15 +325,6 @@ def test_the_notes_of_an_outbox_purge_never_say_less_than_it_deleted(db, aged):
 # Cost: what is deleted, not what is there
 
 
-def pages(conn, query):
-    """Pages that a query touches, in the cache or out of it, once its indexes' dead entries are marked."""
-    for _ in range(2):
-        [(plan,)] = conn.execute(f"explain (analyze, buffers, format json) {query}").fetchall()
-        touched = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
-        conn.rollback()
-    return touched
-
-
 FILL = {
     "cart_purge": """
         insert into cart_records (id, buyer_store_id, currency, valid_until)
@@ -363,13 +354,13 @@ def test_a_purge_costs_what_it_deletes_wherever_the_rows_lie(db, connect, purge)
     conn = connect()
     db.execute(FILL[purge].format(500))
     db.execute(f"vacuum analyze {PURGES[purge]}")
-    small = pages(conn, f"select {purge}('0')")
+    small = blocks_again(conn, f"select {purge}('0')")
     assert values(db, f"select {purge}('0')") == [100]
 
     db.execute(FILL[purge].format(200_000))
     db.execute(f"vacuum analyze {PURGES[purge]}")
     [size] = values(db, "select pg_relation_size(%s) / current_setting('block_size')::int", PURGES[purge])
-    large = pages(conn, f"select {purge}('0')")
+    large = blocks_again(conn, f"select {purge}('0')")
     assert values(db, f"select {purge}('0')") == [100]
 
     assert large < small + 8 * 100 < size, "each row of a batch lies in a page of its own"
@@ -389,7 +380,7 @@ def test_a_purge_of_carts_reads_no_more_orders_than_those_of_its_carts(
     cart = add_cart(stock=9 if open_orders else 0)
     checkout_sql(db, cart)
     db.execute("vacuum analyze vendor_orders")
-    assert pages(conn, "select cart_purge('0')") < 250
+    assert blocks_again(conn, "select cart_purge('0')") < 250
     assert purge(db) == (0 if open_orders else 1)
 
 
