@@ -205,13 +205,14 @@ def deploy(conn: psycopg.Connection[Any]) -> None:
     execute(_SHUT)
 
     ours = _ours(cursor)
-    known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in {function.name for function in ours} else None
+    before = {function.name for function in ours}
+    known = execute(_PRIVILEGES).fetchall() if "checkout_privileges" in before else None
     deployed = _create(cursor, ours, _callers(cursor, ours))
     signatures = [function.signature for function in deployed]
     _drop(cursor, [function for function in ours if function.signature not in signatures])
 
     names = [function.name for function in deployed]
-    _grant_what_is_new(cursor, known, set(names) - {function.name for function in ours}, first=not ours)
+    _grant_what_is_new(cursor, known, set(names) - before, first=not ours)
     execute("delete from checkout_functions")
     execute(
         "insert into checkout_functions (signature, name) select * from unnest(%s::text[], %s::text[])",

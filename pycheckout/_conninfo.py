@@ -50,6 +50,14 @@ def parameters(database: str) -> dict[str, Any]:
     return conninfo_to_dict(re.sub(r"^(postgres(?:ql)?)\+\w+(?=://)", r"\1", database))
 
 
+def own(database: str) -> dict[str, Any]:
+    """The parameters of a session of ours: `parameters`, in UTF8 whatever the URL or PGCLIENTENCODING asks for.
+
+    In SQL_ASCII psycopg has bytes for every text (its documentation, "Adapting basic Python types", strings).
+    """
+    return parameters(database) | {"client_encoding": "UTF8"}
+
+
 def url(params: Mapping[str, Any]) -> str:
     """The URL of these parameters. A socket's folder, and a list of hosts, stand in its query, as libpq wants it."""
     rest = {name: str(value) for name, value in params.items() if value is not None}

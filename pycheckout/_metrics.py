@@ -185,7 +185,7 @@ def _labels(place: Place) -> dict[str, str]:
 
 def _asked(place: Place) -> Sequence[Mapping[str, Any]] | None:
     """What the database tells; nothing if it does not answer."""
-    params = _conninfo.KEEPALIVE | _conninfo.parameters(place.database)
+    params = _conninfo.KEEPALIVE | _conninfo.own(place.database)
     params |= {"connect_timeout": "5", "application_name": "pycheckout metrics"}
     try:
         with psycopg.connect(**params, prepare_threshold=None, row_factory=dict_row) as conn:

@@ -25,7 +25,7 @@ from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
 from ._arguments import invalid
-from ._conninfo import parameters
+from ._conninfo import own
 from ._errors import CheckoutError, MigrationError, Unavailable, json_object, translated
 from ._release import db_folder, deployment, release
 
@@ -396,7 +396,7 @@ def _read_migrations() -> MigrationList:
 
 def _parameters(database: str) -> dict[str, Any]:
     try:
-        return {**parameters(database), "application_name": _NAME}
+        return {**own(database), "application_name": _NAME}
     except psycopg.ProgrammingError:
         # libpq quotes the text, and with it the password.
         raise invalid(

@@ -157,7 +157,7 @@ class Relay:
     ) -> None:
         check_broker(broker)
         try:
-            self._database: dict[str, Any] = _CONNECTION | _conninfo.parameters(database)
+            self._database: dict[str, Any] = _CONNECTION | _conninfo.own(database)
         except psycopg.ProgrammingError:  # whose text repeats the password
             raise ValueError("the database is no libpq URL (postgresql://...) or DSN") from None
         self._name = _conninfo.named(self._database) + ("" if schema is None else f', schema "{schema}"')

@@ -281,7 +281,7 @@ def _sold(
 @contextmanager
 def _alive(server: str, name: str) -> Iterator[None]:
     """A session that says, for the length of the block, that this run is alive; it drops what dead runs left."""
-    params = _conninfo.parameters(server) | {"application_name": name}
+    params = _conninfo.own(server) | {"application_name": name}
     with psycopg.connect(**params, autocommit=True) as session:
         for (left,) in session.execute(_LEFT_BEHIND).fetchall():
             # Another run may just be dropping it, too.

@@ -244,6 +244,21 @@ def test_a_url_of_sqlalchemy_is_one_too(run, dsn, command):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [["migrate"], ["migrate", "--plan"], ["audit"], ["doctor"], ["signing-key", "list"], ["metrics"], ["top"]],
+)
+@pytest.mark.parametrize("told", ["url", "environment"])
+def test_a_client_encoding_without_characters_fails_no_command(run, dsn, command, told):
+    """In SQL_ASCII psycopg has bytes for every text."""
+    asked = f"{dsn}?client_encoding=SQL_ASCII" if told == "url" else dsn
+
+    done = run(*command, "--database", asked, env={"PGCLIENTENCODING": "SQL_ASCII"} if told == "environment" else {})
+
+    assert done.returncode == 0, done.stderr
+    assert "b'" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
     ("command", "grant"),
     [
         (["doctor"], None),

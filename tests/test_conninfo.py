@@ -30,6 +30,14 @@ def test_other_schemes_stay_what_they_are():
     }
 
 
+def test_our_own_sessions_speak_utf8_whatever_is_asked_for(dsn, monkeypatch):
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    monkeypatch.setenv("PGOPTIONS", "-c client_encoding=SQL_ASCII")
+    for database in (dsn, f"{dsn}?client_encoding=SQL_ASCII"):
+        with psycopg.connect(**_conninfo.own(database)) as conn:
+            assert conn.execute("select 'é'::text").fetchone() == ("é",)
+
+
 @pytest.mark.parametrize(
     "database",
     [

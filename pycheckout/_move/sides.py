@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from .._conninfo import KEEPALIVE, parameters
+from .._conninfo import KEEPALIVE, own
 from .._errors import CheckoutError
 from .._migrate import _SETTINGS
 
@@ -95,7 +95,7 @@ class Side:
     def __init__(self, place: Place, schema: str) -> None:
         self.place = place
         self.schema = schema
-        self.params = KEEPALIVE | parameters(place.database) | {"application_name": "pycheckout move"}
+        self.params = KEEPALIVE | own(place.database) | {"application_name": "pycheckout move"}
         self.conn = self.connect()
 
     def connect(self) -> psycopg.Connection[dict[str, Any]]:
