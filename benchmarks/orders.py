@@ -68,8 +68,7 @@ class Carts:
 
 def fill(conn: psycopg.Connection[Any], carts: int, due: int) -> Carts:
     """A history for the orders that are there, and some of them open, scattered over all; vacuums and analyzes."""
-    for statement in _HISTORY:
-        millions.in_steps(conn, statement.replace("MADE", _MADE), 0, carts)
+    add_history(conn, carts)
     rounds = TIMED + EXPLAINED
     expire = EXPIRIES * (due // 10)
     picked = _spread(carts - NEWEST, expire + 3 * rounds)
@@ -88,6 +87,12 @@ def fill(conn: psycopg.Connection[Any], carts: int, due: int) -> Carts:
     # few dead rows beside many make a vacuum leave their index entries, which each look then passes over
     conn.execute("vacuum (analyze, index_cleanup on)")
     return used
+
+
+def add_history(conn: psycopg.Connection[Any], carts: int) -> None:
+    """A change and a payment that failed for each order."""
+    for statement in _HISTORY:
+        millions.in_steps(conn, statement.replace("MADE", _MADE), 0, carts)
 
 
 def _spread(carts: int, count: int) -> list[int]:
@@ -178,9 +183,9 @@ def measure(dsn: str, carts: Carts) -> dict[str, Cost]:
     with psycopg.connect(dsn, autocommit=True) as conn:
         some = len(carts.due) // EXPIRIES
         call = f"select vendor_orders_expire({some})"
-        _timed(conn, call)
-        expiring = sum(_timed(conn, call) for _ in range(10))
-        expiries = [_explained(conn, call) for _ in range(10)]
+        timed(conn, call)
+        expiring = sum(timed(conn, call) for _ in range(10))
+        expiries = [explained(conn, call) for _ in range(10)]
         [(ended,)] = conn.execute("select count(*) from vendor_orders where status = 'expired'").fetchall()
         if ended != len(carts.due):
             raise LookupError(f"{ended} orders ended, not {len(carts.due)}")
@@ -189,20 +194,20 @@ def measure(dsn: str, carts: Carts) -> dict[str, Cost]:
             calls = _reads(conn, carts.old[turn], carts.count) | {name: f"select {call}" for name, call in done.items()}
             for name, call in calls.items():
                 if turn < TIMED:
-                    took.setdefault(name, []).append(_timed(conn, call))
+                    took.setdefault(name, []).append(timed(conn, call))
                 else:
-                    costs.setdefault(name, []).append(_explained(conn, call))
+                    costs.setdefault(name, []).append(explained(conn, call))
     found = {
-        name: _together(each, statistics.median(cost.pages for cost in each), statistics.median(took[name]))
+        name: together(each, statistics.median(cost.pages for cost in each), statistics.median(took[name]))
         for name, each in costs.items()
     }
-    found[f"vendor_orders_expire of {some:,}, ten times"] = _together(
+    found[f"vendor_orders_expire of {some:,}, ten times"] = together(
         expiries, sum(each.pages for each in expiries), expiring
     )
     return found
 
 
-def _together(costs: list[Cost], pages: float, milliseconds: float) -> Cost:
+def together(costs: list[Cost], pages: float, milliseconds: float) -> Cost:
     return Cost(
         pages=round(pages),
         indexes=sorted({index for each in costs for index in each.indexes}),
@@ -211,7 +216,7 @@ def _together(costs: list[Cost], pages: float, milliseconds: float) -> Cost:
     )
 
 
-def _timed(conn: psycopg.Connection[Any], call: str) -> float:
+def timed(conn: psycopg.Connection[Any], call: str) -> float:
     began = time.perf_counter()
     rows = conn.execute(call).fetchall()
     taken = (time.perf_counter() - began) * 1000
@@ -220,7 +225,7 @@ def _timed(conn: psycopg.Connection[Any], call: str) -> float:
     return taken
 
 
-def _explained(conn: psycopg.Connection[Any], call: str) -> Cost:
+def explained(conn: psycopg.Connection[Any], call: str) -> Cost:
     own, parts = millions.explained(conn, call)
     nodes = [node.split() for each in (own, *parts) for node in each.nodes]
     return Cost(

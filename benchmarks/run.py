@@ -174,6 +174,8 @@ class Measured:
         sums: list[dict[str, int]] = []
         sample = self.database if self.contender.setup.shape.baskets == "sample" else None
         many = sample.templates if sample else MANY
+        if self.database:  # quotes are no part of what is counted
+            self.database.supply(FEW + FEW + many)
         for count in (FEW, FEW + many):
             before = server.work(embedded)
             self.run(embedded, clients=1, carts=count, count=count, options=server.COUNTED)

@@ -12,7 +12,20 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row
 
-from benchmarks import delay, ids, instructions, loads, millions, neworder, orders, pinned, report, server, watching
+from benchmarks import (
+    delay,
+    ids,
+    instructions,
+    loads,
+    millions,
+    neworder,
+    orders,
+    pinned,
+    report,
+    server,
+    upkeep,
+    watching,
+)
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.plan import RIVALS
 from benchmarks.rules import Refused, Request
@@ -240,6 +253,25 @@ def test_what_a_call_on_an_order_costs_is_told_by_pages_and_indexes(db, dsn):
     assert f"| order_get | {pages} | {pages} | " in orders.table({1: costs, 2: costs})
 
 
+@pytest.mark.breaks_invariants  # the events that it fills in say nothing
+def test_what_upkeep_costs_is_told_by_pages_and_indexes(db, dsn, monkeypatch):
+    monkeypatch.setattr(upkeep, "ROWS", 10)
+    upkeep.fill(db, millions.fill(db, 1200, upkeep.SHAPE, into=upkeep.INTO))
+
+    costs = upkeep.measure(dsn)
+
+    read = {
+        "`cart_purge` of 10": "idx_cart_items_cart_id",
+        "`checkout_requests_purge` of 10": "idx_checkout_requests_created_at",
+        "`outbox_purge` of 10": "idx_outbox_events_published",
+        "`outbox_claim` of 10": "idx_outbox_events_waiting",
+        "`checkout_audit_slice` of 30 orders": "idx_cart_records_checkout_group_id",
+    }
+    assert costs.keys() == read.keys()
+    assert {name: costs[name].indexes for name, index in read.items() if index not in costs[name].indexes} == {}
+    assert all(cost.pages and cost.milliseconds for cost in costs.values())
+
+
 def test_a_call_on_an_order_that_does_not_stay_flat_is_named():
     flat = orders.Cost(pages=10, indexes=["an_index", "another_index"], whole=[])
     assert orders.faults({"call": flat}, {"call": replace(flat, pages=17)}) == []
@@ -342,6 +374,19 @@ def test_a_session_that_stays_is_not_passed_over():
         pytest.raises(RuntimeError, match="1 sessions are still there"),
     ):
         server.settle(one, seconds=0.1)
+
+
+def test_who_watches_the_waits_is_no_session_that_stays():
+    with embedded_server(fsync=False, in_memory=True) as one, server.admin(one) as conn:
+        waits = server.Waits(one)
+        try:
+            query = "select from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+            while conn.execute(query).fetchone() is None:
+                assert waits._thread.is_alive()
+            conn.close()
+            server.settle(one, seconds=5)
+        finally:
+            waits.stop()
 
 
 def test_each_machine_is_named_and_what_ran_on_another_one():
