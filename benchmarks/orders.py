@@ -257,27 +257,37 @@ def table(found: dict[int, dict[str, Cost]]) -> str:
     return "\n".join(lines)
 
 
+def compare(few: int, many: int, measured: Callable[[str, int], dict[str, Cost]], **filled: Any) -> None:
+    """Fill a server with so many orders, twice, and tell what calls came to; `measured` is given its URL and carts."""
+    found: dict[int, dict[str, Cost]] = {}
+    for orders in (few, many):
+        began = time.monotonic()
+        with millions.filled(orders, **filled) as (dsn, carts):
+            costs = found[orders] = measured(dsn, carts)
+            with psycopg.connect(dsn) as conn:
+                [(size,)] = conn.execute("select pg_size_pretty(pg_database_size(current_database()))").fetchall()
+        print(f"{orders:,} orders: {size}, {time.monotonic() - began:.0f} seconds", flush=True)
+        for name, cost in costs.items():
+            told = f"{cost.pages:>8,} pages  {cost.milliseconds:>8.1f} ms  {name}"
+            print(f"{told}: {', '.join(cost.indexes)}", flush=True)
+    print("\n" + table(found))
+    if wrong := faults(found[few], found[many]):
+        sys.exit("\n".join(wrong))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--orders", type=int, default=10_000_000)
     options.add_argument("--beside", type=int, default=100_000)
     options.add_argument("--due", type=int, default=1000)
     args = options.parse_args()
-    found: dict[int, dict[str, Cost]] = {}
-    for orders in (args.beside, args.orders):
-        began = time.monotonic()
-        with millions.filled(orders, SHAPE, into=INTO, also=ALSO) as (dsn, carts):
-            with psycopg.connect(dsn, autocommit=True) as conn:
-                used = fill(conn, carts, args.due)
-                [(size,)] = conn.execute("select pg_size_pretty(pg_database_size(current_database()))").fetchall()
-            print(f"{orders:,} orders: {size}, {time.monotonic() - began:.0f} seconds", flush=True)
-            found[orders] = measure(dsn, used)
-        for name, cost in found[orders].items():
-            told = f"{cost.pages:>8,} pages  {cost.milliseconds:>8.1f} ms  {name}"
-            print(f"{told}: {', '.join(cost.indexes)}", flush=True)
-    print("\n" + table(found))
-    if wrong := faults(found[args.beside], found[args.orders]):
-        sys.exit("\n".join(wrong))
+
+    def measured(dsn: str, carts: int) -> dict[str, Cost]:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            used = fill(conn, carts, args.due)
+        return measure(dsn, used)
+
+    compare(args.beside, args.orders, measured, shape=SHAPE, into=INTO, also=ALSO)
 
 
 if __name__ == "__main__":

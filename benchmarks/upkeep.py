@@ -4,21 +4,20 @@ Fills a server of its own twice, with --beside orders and then with --orders, by
 events each that were published. A part is old enough to be purged, some events wait, and a slice of the audit has as
 many orders beside both. auto_explain says how many pages each call touched, and by which indexes. It fails as orders.py
 does: if a call read a large table whole, or touched more pages than a deeper index explains. Ten million orders take
-32 GB of disk, the WAL aside, and half an hour.
+26 GB of disk, the WAL aside, and ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import time
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 
 from benchmarks import ids, loads, millions
-from benchmarks.orders import Cost, add_history, explained, faults, table, timed, together
+from benchmarks.orders import Cost, add_history, compare, explained, timed, together
 
 SHAPE = loads.Shape()
 INTO = (
@@ -49,7 +48,7 @@ def _event(low: str, event_type: str, at: str, published: str = "null") -> str:
     return _EVENT.format(id=ids.sql("n", low), event_type=event_type, aggregate=aggregate, at=at, published=published)
 
 
-def fill(conn: psycopg.Connection[None], carts: int) -> None:
+def fill(conn: psycopg.Connection[Any], carts: int) -> None:
     """A history, what is old enough, of the oldest carts, and what waits; vacuums and analyzes."""
     add_history(conn, carts)
     old = (1 + TIMED + EXPLAINED) * ROWS
@@ -109,21 +108,13 @@ def main() -> None:
     options.add_argument("--orders", type=int, default=10_000_000)
     options.add_argument("--beside", type=int, default=100_000)
     args = options.parse_args()
-    found: dict[int, dict[str, Cost]] = {}
-    for orders in (args.beside, args.orders):
-        began = time.monotonic()
-        with millions.filled(orders, SHAPE, into=INTO) as (dsn, carts):
-            with psycopg.connect(dsn, autocommit=True) as conn:
-                fill(conn, carts)
-                [(size,)] = conn.execute("select pg_size_pretty(pg_database_size(current_database()))").fetchall()
-            print(f"{orders:,} orders: {size}, {time.monotonic() - began:.0f} seconds", flush=True)
-            found[orders] = measure(dsn)
-        for name, cost in found[orders].items():
-            told = f"{cost.pages:>8,} pages  {cost.milliseconds:>8.1f} ms  {name}"
-            print(f"{told}: {', '.join(cost.indexes)}", flush=True)
-    print("\n" + table(found))
-    if wrong := faults(found[args.beside], found[args.orders]):
-        sys.exit("\n".join(wrong))
+
+    def measured(dsn: str, carts: int) -> dict[str, Cost]:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            fill(conn, carts)
+        return measure(dsn)
+
+    compare(args.beside, args.orders, measured, shape=SHAPE, into=INTO)
 
 
 if __name__ == "__main__":
