@@ -197,17 +197,22 @@ def measure(dsn: str, carts: Carts) -> dict[str, Cost]:
                     took.setdefault(name, []).append(timed(conn, call))
                 else:
                     costs.setdefault(name, []).append(explained(conn, call))
-    found = {
-        name: together(each, statistics.median(cost.pages for cost in each), statistics.median(took[name]))
-        for name, each in costs.items()
-    }
-    found[f"vendor_orders_expire of {some:,}, ten times"] = together(
+    found = medians(costs, took)
+    found[f"vendor_orders_expire of {some:,}, ten times"] = _together(
         expiries, sum(each.pages for each in expiries), expiring
     )
     return found
 
 
-def together(costs: list[Cost], pages: float, milliseconds: float) -> Cost:
+def medians(costs: dict[str, list[Cost]], took: dict[str, list[float]]) -> dict[str, Cost]:
+    """What each call came to, of those that were explained and those that were timed."""
+    return {
+        name: _together(each, statistics.median(cost.pages for cost in each), statistics.median(took[name]))
+        for name, each in costs.items()
+    }
+
+
+def _together(costs: list[Cost], pages: float, milliseconds: float) -> Cost:
     return Cost(
         pages=round(pages),
         indexes=sorted({index for each in costs for index in each.indexes}),

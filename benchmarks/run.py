@@ -227,7 +227,8 @@ def measure(embedded: EmbeddedServer, load: Load, rounds: int, seconds: int) -> 
             port = stack.enter_context(delayed(embedded.host, embedded.port))
         for database in databases.values():
             if database.setup.snapshot:
-                conn = stack.enter_context(psycopg.connect(embedded.dsn(database.name)))
+                conn = stack.enter_context(server.admin(embedded, database.name))
+                conn.autocommit = False
                 conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 conn.execute("select from inventory_items limit 1")
 

@@ -36,7 +36,7 @@ SETTINGS = {
 COUNTED = "-c pg_stat_statements.track=top"
 TEMPLATE = "bench_template"
 FORK = multiprocessing.get_context("fork")
-_WATCHER = "bench waits"
+_OURS = "bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,8 @@ def started(**other: str | int | bool) -> Iterator[EmbeddedServer]:
         yield server
 
 
-def admin(server: EmbeddedServer, dbname: str = "postgres", name: str = "bench") -> psycopg.Connection[Any]:
-    return psycopg.connect(server.dsn(dbname), autocommit=True, application_name=name)
+def admin(server: EmbeddedServer, dbname: str = "postgres") -> psycopg.Connection[Any]:
+    return psycopg.connect(server.dsn(dbname), autocommit=True, application_name=_OURS)
 
 
 def quoted(server: EmbeddedServer, name: str, shape: Shape, carts: int) -> None:
@@ -95,14 +95,9 @@ def _cpu_model() -> str:
 
 
 def settle(server: EmbeddedServer, seconds: float = 20) -> None:
-    """Wait until no client's backend is left: a session shows what it counted when it ends.
-
-    But for held snapshots, and whoever watches the waits.
-    """
+    """Wait until no client's backend is left but our own: a session shows what it counted when it ends."""
     query = (
-        "select count(*) from pg_stat_activity where backend_type = 'client backend'"
-        " and pid <> pg_backend_pid() and state is distinct from 'idle in transaction'"
-        f" and application_name <> '{_WATCHER}'"
+        f"select count(*) from pg_stat_activity where backend_type = 'client backend' and application_name <> '{_OURS}'"
     )
     with admin(server) as conn:
         deadline = time.monotonic() + seconds
@@ -181,7 +176,7 @@ class Waits:
             "select coalesce(wait_event_type || ': ' || wait_event, 'none: it runs'), count(*) from pg_stat_activity"
             " where application_name = 'pgbench' and state = 'active' group by 1"
         )
-        with admin(server, name=_WATCHER) as conn:
+        with admin(server) as conn:
             while not self._done.wait(0.05):
                 self._seen.update(dict(conn.execute(query).fetchall()))
 

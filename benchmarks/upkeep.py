@@ -10,14 +10,13 @@ does: if a call read a large table whole, or touched more pages than a deeper in
 from __future__ import annotations
 
 import argparse
-import statistics
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from benchmarks import ids, loads, millions
-from benchmarks.orders import Cost, add_history, compare, explained, timed, together
+from benchmarks.orders import Cost, add_history, compare, explained, medians, timed
 
 SHAPE = loads.Shape()
 INTO = (
@@ -96,11 +95,10 @@ def measure(dsn: str) -> dict[str, Cost]:
                     took.setdefault(name, []).append(timed(conn, call))
                 elif (found := conn.execute(call).fetchone()) != (ROWS,):
                     raise LookupError(f"{call} answers {found}")
-    found = {}
-    for name, each in costs.items():
-        cost = together(each, statistics.median(cost.pages for cost in each), statistics.median(took[name]))
-        found[name] = replace(cost, whole=[table for table in cost.whole if table in LARGE])
-    return found
+    return {
+        name: replace(cost, whole=[table for table in cost.whole if table in LARGE])
+        for name, cost in medians(costs, took).items()
+    }
 
 
 def main() -> None:
