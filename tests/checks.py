@@ -8,6 +8,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row, tuple_row
+from races import wait_until
 
 
 def rows(conn: psycopg.Connection, query: str, *params: Any) -> list[dict[str, Any]]:
@@ -29,6 +30,20 @@ def level(conn: psycopg.Connection, product_id: Any) -> tuple[int, int] | None:
     query = "select available_qty::int, reserved_qty::int from inventory_levels where product_id = %s"
     found: tuple[int, int] | None = conn.cursor(row_factory=tuple_row).execute(query, (product_id,)).fetchone()
     return found
+
+
+def vacuum(conn: psycopg.Connection, *tables: str) -> None:
+    """Vacuum and analyze them, or all, once nobody sees what was there before the last change.
+
+    No test holds such a snapshot here, but an autovacuum worker does while it analyzes: what it sees would stay, and
+    more pages would be counted than the rows take.
+    """
+    seen = """
+        select pid from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and num_nonnulls(backend_xmin, backend_xid) > 0
+    """
+    wait_until(lambda: not values(conn, seen), "somebody keeps a snapshot", timeout=60)
+    conn.execute(f"vacuum analyze {', '.join(tables)}")
 
 
 def blocks(conn: psycopg.Connection, query: str) -> int:

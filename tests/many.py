@@ -6,6 +6,8 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from checks import vacuum
+
 VENDORS = 2  # a cart; each order has one line
 
 # A time-ordered anchor, as checkout_uuid() makes them; the other ids are the host's, and random.
@@ -114,4 +116,4 @@ def add_orders(conn: psycopg.Connection, orders: int, *, after: int = 0, analyze
         conn.execute(query)
     conn.execute("reset session_replication_role")
     if analyzed:
-        conn.execute("vacuum analyze")
+        vacuum(conn)

@@ -29,7 +29,7 @@ from benchmarks import (
 from benchmarks.drivers import CHECKOUTS, DRIVERS, FLOORS, Task
 from benchmarks.plan import RIVALS
 from benchmarks.rules import Refused, Request
-from checks import values
+from checks import vacuum, values
 from pycheckout._embedded import embedded_server
 
 CARTS = 4
@@ -211,7 +211,7 @@ def test_preloaded_orders_pass_the_audit(db):
 def test_what_a_monitor_asks_is_told_statement_by_statement(db, dsn):
     carts = millions.fill(db, 300, watching.SHAPE, into=watching.READ)
     watching.make_due(db, carts, 30)
-    db.execute("vacuum analyze")
+    vacuum(db)
 
     cost = watching.look(dsn, "due", times=1)
 

@@ -6,7 +6,7 @@ What the three purges have in common is here too: batches, oldest first, and nob
 import psycopg
 import pytest
 
-from checks import blocks_again, refused, rows, values
+from checks import blocks_again, refused, rows, vacuum, values
 
 ENDED = ["rejected", "delivered", "closed", "canceled", "expired"]
 OPEN = ["created_pending", "accepted", "partially_accepted", "fulfilled", "partially_fulfilled", "hold", "in_transit"]
@@ -353,12 +353,12 @@ def test_a_purge_costs_what_it_deletes_wherever_the_rows_lie(db, connect, purge)
     """Also where rows of all ages stand side by side, as they do once the space of deleted rows is used again."""
     conn = connect()
     db.execute(FILL[purge].format(500))
-    db.execute(f"vacuum analyze {PURGES[purge]}")
+    vacuum(db, PURGES[purge])
     small = blocks_again(conn, f"select {purge}('0')")
     assert values(db, f"select {purge}('0')") == [100]
 
     db.execute(FILL[purge].format(200_000))
-    db.execute(f"vacuum analyze {PURGES[purge]}")
+    vacuum(db, PURGES[purge])
     [size] = values(db, "select pg_relation_size(%s) / current_setting('block_size')::int", PURGES[purge])
     large = blocks_again(conn, f"select {purge}('0')")
     assert values(db, f"select {purge}('0')") == [100]
@@ -379,7 +379,7 @@ def test_a_purge_of_carts_reads_no_more_orders_than_those_of_its_carts(
     )
     cart = add_cart(stock=9 if open_orders else 0)
     checkout_sql(db, cart)
-    db.execute("vacuum analyze vendor_orders")
+    vacuum(db, "vendor_orders")
     assert blocks_again(conn, "select cart_purge('0')") < 250
     assert purge(db) == (0 if open_orders else 1)
 

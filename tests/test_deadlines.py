@@ -9,7 +9,7 @@ from events import validate
 from test_payment_record import money, record
 
 import pycheckout
-from checks import level, refused, row, rows, values
+from checks import level, refused, row, rows, vacuum, values
 from races import at_once, blocked
 
 pytest_plugins = ["shared"]
@@ -549,7 +549,7 @@ def test_what_is_not_due_costs_nothing(db, add_due):
           from generate_series(1, 40000) as n
         """
     )
-    db.execute("vacuum analyze vendor_orders")
+    vacuum(db, "vendor_orders")
     read = "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables where relname = 'vendor_orders'"
     with db.transaction():
         before = row(db, read)

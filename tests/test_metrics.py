@@ -24,7 +24,7 @@ from roles import PASSWORD
 from test_orders_at_scale import pages, scanned
 
 import pycheckout
-from checks import rows, values
+from checks import rows, vacuum, values
 from pycheckout import _audit, _metrics
 from pycheckout._commands._places import Place
 from pycheckout.relay import Relay
@@ -207,7 +207,7 @@ def test_counts_end_and_cost_little_beside_many_orders(db, connect):
         # everything at once is due: the most that there is to count
         db.execute("update vendor_orders set expires_at = now() - interval '1 minute'")
         db.execute("update outbox_events set published_at = null, next_attempt_at = created_at")
-        db.execute("vacuum analyze")
+        vacuum(db)
         conn = connect(autocommit=True)
         conn.execute("select count(*) from checkout_metrics()")
         before = scanned(db, conn)
@@ -239,7 +239,7 @@ def test_what_a_held_snapshot_keeps_is_not_walked_over(db, dsn, connect):
     db.execute(f"update vendor_orders set expires_at = {hour}")
     db.execute(f"update outbox_events set published_at = null, next_attempt_at = {hour}")
     db.execute("update cart_records set status = 'active', converted_at = null, valid_until = now() + interval '1 day'")
-    db.execute("vacuum analyze")
+    vacuum(db)
     every = {each["name"] for each in rows(db, "select * from checkout_metrics()")}
     assert every >= COUNTED
     holder = connect(options="-c statement_timeout=0")
@@ -284,7 +284,7 @@ def test_what_a_held_snapshot_keeps_is_not_walked_over(db, dsn, connect):
     assert shown.stdout.count("uncounted") == 4, shown.stdout + shown.stderr
 
     holder.rollback()
-    db.execute("vacuum")
+    vacuum(db)
     found = {each["name"]: each["value"] for each in rows(db, "select * from checkout_metrics()")}
     assert {found[name] for name in COUNTED} >= {0, 1}
 

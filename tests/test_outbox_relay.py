@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from outbox import ack, claim, end_leases, extend, fail, ids, make_due, publish_all, release
 
-from checks import blocks_again, refused, row, rows, values
+from checks import blocks_again, refused, row, rows, vacuum, values
 from races import at_once, blocked, paused_at
 
 UNKNOWN = UUID("e0000000-0000-4000-8000-000000000000")
@@ -936,7 +936,7 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
     small = poll(relay)
 
     publish_all(db)
-    db.execute("vacuum analyze outbox_events")  # in an idle hour: the statistics know of no backlog
+    vacuum(db, "outbox_events")  # in an idle hour: the statistics know of no backlog
     fill(db, 100_000)
     assert poll(relay) < 2 * small, "what a poll reads is what it claims, not the backlog"
 
@@ -947,7 +947,7 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
     assert poll(relay) < 2 * small + pages(db, "idx_outbox_events_due"), "dead entries of the index, but no sent row"
 
     purge.commit()
-    db.execute("vacuum outbox_events")  # as autovacuum does
+    vacuum(db, "outbox_events")  # as autovacuum does
     assert poll(relay) < 2 * small
     assert len(claim(relay)) == 100
 
@@ -973,7 +973,7 @@ def held_back(db):
             "update outbox_events set next_attempt_at = next_attempt_at + interval '1 day' where id = %s",
             (failed["id"],),
         )
-        db.execute("vacuum analyze outbox_events")
+        vacuum(db, "outbox_events")
         return leased
 
     return held_back
@@ -1001,7 +1001,7 @@ def test_a_run_behind_50000_events_costs_what_it_returns(db, connect):
     """Of one aggregate with many events, the oldest is found without a look at all of them."""
     relay = connect()
     fill(db, 50_000, uuid4())
-    db.execute("vacuum analyze outbox_events")
+    vacuum(db, "outbox_events")
 
     assert len(claim(relay)) == 100
     relay.rollback()
@@ -1038,7 +1038,7 @@ def test_a_lease_of_many_events_is_extended_and_ended_at_the_cost_of_its_own(db,
     held_back(50_000)
     fill(db, 10)
     claim_id = claim(db)[0]["claim_id"]
-    db.execute("vacuum analyze outbox_events")
+    vacuum(db, "outbox_events")
     relay = connect()
 
     for call in (
