@@ -8,6 +8,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 from psycopg.rows import dict_row, scalar_row, tuple_row
+
 from races import wait_until
 
 

@@ -274,6 +274,8 @@ OTHERS = {
     "inventory_set_many update inventory_slots",
     "inventory_split update inventory_items",
     "inventory_take update inventory_items",
+    "inventory_take_split insert inventory_holds",
+    "inventory_take_split update inventory_slots",
     "inventory_write_available update inventory_items",
     "inventory_write_available update inventory_slots",
 }  # fmt: skip

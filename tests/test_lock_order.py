@@ -50,22 +50,28 @@ def test_products_are_locked_in_order_of_their_ids(db, connect, add_cart, checko
     assert waiting.result()["outcome"] == "complete"
 
 
-@pytest.mark.parametrize("slots", [1, 4])
-def test_earlier_products_stay_locked_while_a_later_one_is_waited_for(db, connect, add_cart, checkout_sql, slots):
-    first, second = (UUID(int=n) for n in (1, 2))
-    cart = add_cart(vendors=1, products=[second, first])
-    for product in (first, second):
-        db.execute("select inventory_split(%s, %s)", (product, slots))
+@pytest.mark.parametrize("split", [[], [1], [3], [1, 3], [2, 3], [1, 2, 3, 4]])
+@pytest.mark.parametrize("awaited", [1, 2, 3, 4])
+def test_products_in_rows_and_in_slots_are_locked_in_one_order(db, connect, add_cart, checkout_sql, split, awaited):
+    """What comes before the product that is waited for is held, and what comes after it is free."""
+    products = {number: UUID(int=number) for number in (1, 2, 3, 4)}
+    cart = add_cart(vendors=1, lines=4, products=[products[number] for number in (3, 1, 4, 2)])
+    for number in split:
+        db.execute("select inventory_split(%s, 4)", (products[number],))
+    rows = {number: "slots" if number in split else "items" for number in products}
+    query = "select count(*)::int from (select from inventory_{} where product_id = %s for update skip locked) as free"
+    free = {number: query.format(table) for number, table in rows.items()}
     holder, buyer, other = connect(), connect(autocommit=True), connect()
-    table = "inventory_items" if slots == 1 else "inventory_slots"
-    query = f"select count(*) from (select from {table} where product_id = %s for update skip locked) as free"
-    holder.execute(query, (second,))
+    holder.execute(free[awaited], (products[awaited],))
 
     with blocked(db, checkout_sql, buyer, cart) as waiting:
-        assert values(other, query, first) == [slots - 1]
+        found = {number: values(other, free[number], products[number])[0] for number in products if number != awaited}
+        other.rollback()
         holder.rollback()
 
     assert waiting.result()["outcome"] == "complete"
+    every = {number: 4 if number in split else 1 for number in products}
+    assert found == {number: every[number] - (number < awaited) for number in products if number != awaited}
 
 
 def test_slots_are_locked_upwards_when_all_are_needed(db, connect, add_cart, checkout_sql, split):
@@ -156,13 +162,13 @@ def test_slot_that_was_locked_in_vain_is_given_back_before_anything_is_waited_fo
     assert values(db, "select reserved_qty from inventory_slots order by slot") == [3, 1]
 
 
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("slots", [[1, 1, 1, 1], [4, 4, 4, 4], [1, 4, 1, 4]], ids=["rows", "slots", "both"])
 @pytest.mark.parametrize("rounds", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_carts_in_opposite_order_neither_deadlock_nor_fall_short(db, pool, add_cart, checkout_sql, rounds, slots):
     products = [UUID(int=n) for n in range(1, 5)]
-    for product in products:
+    for product, split in zip(products, slots, strict=True):
         db.execute("select inventory_set(%s, %s)", (product, 8 * rounds))
-        db.execute("select inventory_split(%s, %s)", (product, slots))
+        db.execute("select inventory_split(%s, %s)", (product, split))
     carts = [add_cart(vendors=1, lines=4, products=products[:: 1 if n % 2 else -1]) for n in range(8 * rounds)]
 
     def buy(cart):

@@ -1,5 +1,7 @@
 """Stock rows are locked when all else is written, unless stock is seen to be too little."""
 
+from uuid import UUID
+
 import psycopg
 import pytest
 from crash import install_stops, release, stopped_at
@@ -109,6 +111,27 @@ def test_two_lines_that_only_together_want_too_much(db, add_cart, checkout_sql):
 
     assert [item["status"] for item in result["vendor_orders"][0]["items"]] == ["pending", "rejected"]
     assert values(db, "select reserved_qty from inventory_levels where product_id = %s", product) == [3]
+
+
+@pytest.mark.parametrize("split", [[1], [2], [4], [1, 2], [2, 4], [1, 2, 3, 4]])
+def test_a_cart_of_products_in_rows_and_in_slots_writes_its_orders_once(dsn, db, add_cart, checkout_sql, split):
+    """Its stock is there, so nothing is to be taken back, and of two lines of one product either has its hold."""
+    products = [UUID(int=number) for number in (4, 2, 1, 3)]
+    cart = add_cart(vendors=2, lines=3, products=[*products, products[0], products[2]], quantity=2, stock=16)
+    for number in split:
+        db.execute("select inventory_split(%s, 4)", (UUID(int=number),))
+    written = "select n_tup_ins from pg_stat_xact_user_tables where relname = 'vendor_orders'"
+
+    with psycopg.connect(dsn) as conn:
+        assert checkout_sql(conn, cart)["outcome"] == "complete"
+        assert values(conn, written) == [2]
+
+    assert values(db, "select array[available_qty, reserved_qty] from inventory_levels order by product_id") == [
+        [16 - wanted, wanted] for wanted in (4, 2, 2, 4)
+    ]
+    assert values(db, "select line_item_id from inventory_holds where qty = 2 order by line_item_id") == sorted(
+        item.id for item in cart.items if item.product_id.int in split
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 3], ids=["one row", "slots"])

@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0039_inventory_baseline"}
 
 RELEASE = "0.1.0"
-FUNCTIONS_HASH = "146c07251f1fe9dba4ed20a25055dae1d69c90c2bf311993a218896e8712bfcd"
+FUNCTIONS_HASH = "1ba59a1e03fc1980ea82eeacd9566f92235234cfdf91caf4adc58387e7533e2e"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -46,8 +46,7 @@ begin
       v_result := checkout_place_orders(v_cart, checkout_convert.vendor_store_ids, checkout_convert.promo_cents, checkout_convert.line_count,
                                         checkout_convert.all_ordered, v_more, checkout_convert.details, v_out_line_ids, v_out_line_ids, checkout_convert.attribution);
       if v_stock.is_split then
-        v_off := inventory_reserve(v_cart.id, v_vendors, checkout_convert.reservation_policy, v_has_minimum, true, v_cart.converted_at);
-        v_taken := v_off.short_line_ids = '{}';
+        v_taken := inventory_take_split(v_cart.id, v_vendors, v_stock.product_ids, v_stock.qtys, v_cart.converted_at);
       else
         v_taken := inventory_take(v_stock.product_ids, v_stock.qtys, v_cart.converted_at);
       end if;

@@ -70,5 +70,5 @@ $$;
 revoke execute on function inventory_take_slot(uuid, integer, bigint) from public;
 
 comment on function inventory_take_slot(uuid, integer, bigint) is
-  'Step of inventory_reserve: locks one slot of a split product that has the wanted units and returns its number, else null. Raises '
+  'Step of inventory_reserve and inventory_take_split: locks one slot of a split product that has the wanted units and returns its number, else null. Raises '
   'no_data_found (P0002) if it holds a slot that has too few by now: then roll back.';
