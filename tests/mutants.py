@@ -80,10 +80,10 @@ EQUIVALENT: dict[str, str] = {
     "ad_token_verify: exception when feature_not_supported": (
         "Only before PostgreSQL 16, in a database of encoding SQL_ASCII, is an escaped letter an error of this class."
     ),
-    "checkout_convert: exception when numeric_value_out_of_range #3": (
+    "checkout_convert: exception when numeric_value_out_of_range #2": (
         "Takes a slot held in vain twice in a row, and then a row that is full."
     ),
-    "checkout_convert: perform inventory_raise_full(v_cart.id, v_vendors) #2": "So does this.",
+    "checkout_convert: perform inventory_raise_full(v_cart.id, v_vendors)": "So does this.",
     "checkout_erase: where request.buyer_store_id = any (v_buyer_store_ids)": (
         "The way to the rows by their key: a key of another buyer is bound to no cart of theirs."
     ),
