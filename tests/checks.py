@@ -33,8 +33,8 @@ def level(conn: psycopg.Connection, product_id: Any) -> tuple[int, int] | None:
     return found
 
 
-def vacuum(conn: psycopg.Connection, *tables: str) -> None:
-    """Vacuum and analyze them, or all, once nobody sees what was there before the last change.
+def vacuum(conn: psycopg.Connection, *tables: str, analyze: bool = True) -> None:
+    """Vacuum them, or all, once nobody sees what was there before the last change.
 
     No test holds such a snapshot here, but an autovacuum worker does while it analyzes: what it sees would stay, and
     more pages would be counted than the rows take.
@@ -44,7 +44,7 @@ def vacuum(conn: psycopg.Connection, *tables: str) -> None:
          where datname = current_database() and pid <> pg_backend_pid() and num_nonnulls(backend_xmin, backend_xid) > 0
     """
     wait_until(lambda: not values(conn, seen), "somebody keeps a snapshot", timeout=60)
-    conn.execute(f"vacuum analyze {', '.join(tables)}")
+    conn.execute(f"vacuum {'analyze' if analyze else ''} {', '.join(tables)}")
 
 
 def blocks(conn: psycopg.Connection, query: str) -> int:

@@ -947,7 +947,7 @@ def test_the_poll_stays_flat_with_100000_sent_rows_and_a_purge_under_way(db, con
     assert poll(relay) < 2 * small + pages(db, "idx_outbox_events_due"), "dead entries of the index, but no sent row"
 
     purge.commit()
-    vacuum(db, "outbox_events")  # as autovacuum does
+    vacuum(db, "outbox_events", analyze=False)  # the statistics stay as they were
     assert poll(relay) < 2 * small
     assert len(claim(relay)) == 100
 
