@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-RELEASE = "0.1.0"
+RELEASE = "0.1.1"
 
 FUNCTIONS = Path(__file__).parent / "functions"
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -90,7 +90,7 @@ EQUIVALENT: dict[str, str] = {
     "checkout_metrics: now() for clock_timestamp() #5": "Bounds the time of a walk alone, which decides no test.",
     "checkout_uuid: now() for clock_timestamp()": "Not compiled on PostgreSQL 18, which has uuidv7().",
     "inventory_lock_available: now() for clock_timestamp()": "inventory_write_available dates the row again.",
-    "inventory_take: where stock.slots = 1 and": (
+    "inventory_take: and stock.slots = 1": (
         "A split product has no units in its own row: inventory_items_split_stock_in_slots."
     ),
     "order_emit_event: now() for clock_timestamp()": "Due is due: nobody sees the event before the commit.",

@@ -134,6 +134,25 @@ def test_a_cart_of_products_in_rows_and_in_slots_writes_its_orders_once(dsn, db,
     )
 
 
+@pytest.mark.parametrize("split", [1, 3], ids=["none split", "one split"])
+@pytest.mark.parametrize("size", [2, 12])
+def test_each_product_gives_the_units_of_its_own_line(dsn, db, add_cart, checkout_sql, size, split):
+    """In whatever order they are found: without a sort, as a hash has them. And the orders are written once."""
+    written = "select n_tup_ins from pg_stat_xact_user_tables where relname = 'vendor_orders'"
+    wanted = {}
+    for number in range(24 // size):
+        products = [UUID(int=number * size + place + 1) for place in range(size)]
+        quantities = {(0, place): {"quantity": place + 1} for place in range(size)}
+        cart = add_cart(vendors=1, lines=size, products=products, items=quantities, stock=100 * split)
+        db.execute("select inventory_split(%s, %s)", (products[number % size], split))
+        with psycopg.connect(dsn, options="-c enable_sort=off") as conn:
+            assert checkout_sql(conn, cart)["outcome"] == "complete"
+            assert values(conn, written) == [1]
+        wanted |= {product: place + 1 for place, product in enumerate(products)}
+
+    assert dict(db.execute("select product_id, reserved_qty from inventory_levels").fetchall()) == wanted
+
+
 @pytest.mark.parametrize("slots", [1, 3], ids=["one row", "slots"])
 def test_a_sold_out_cart_writes_its_orders_once(dsn, db, add_cart, checkout_sql, slots):
     """Thousands come when it is sold out. Each leaves no more dead rows behind than one that gets its goods."""

@@ -1,7 +1,8 @@
 -- inventory_suffices: what a cart wants of each product, and whether that is there, as far as can be seen without a lock.
 --
 -- It decides nothing: checkout_convert chooses by it what comes first, and the stock is judged again under its locks. Of a split
--- product it looks for one slot that has enough, first at the session's own, which mostly has.
+-- product it looks for one slot that has enough, first at the session's own, which mostly has. Products are in ascending order, in
+-- which their stock is locked.
 
 create or replace function inventory_suffices(
   cart_id uuid,
@@ -15,7 +16,7 @@ language plpgsql
 stable
 as $$
 begin
-  select array_agg(wanted.product_id), array_agg(wanted.qty),
+  select array_agg(wanted.product_id order by wanted.product_id), array_agg(wanted.qty order by wanted.product_id),
          bool_and(wanted.qty <= coalesce(
            case when stock.slots > 1
                 then (select own.available_qty from inventory_slots as own
@@ -60,5 +61,5 @@ $$;
 revoke execute on function inventory_suffices(uuid, uuid[]) from public;
 
 comment on function inventory_suffices(uuid, uuid[]) is
-  'Step of checkout_execute: the units that a cart wants of each product, whether stock looks enough for them, and whether any '
+  'Step of checkout_execute: the products of a cart upwards and the units that it wants of each, whether stock looks enough for them, and whether any '
   'of the products is split. Takes no lock, so it is a guess.';

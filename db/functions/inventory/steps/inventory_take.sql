@@ -1,4 +1,7 @@
--- inventory_take: takes units of unsplit products, all of them or none, in one statement.
+-- inventory_take: takes units of unsplit products, all of them or none.
+--
+-- product_ids are in ascending order, so that width_bucket finds the place of one by halves: to join two arrays costs more than all that
+-- is done with a row.
 --
 -- The rows are locked in product_id order, as inventory_reserve locks them, and waited for where they are busy. A row that
 -- has too little, is split or gone by then is not written, nor is one that a trigger of the host keeps from it: false says so, and the caller
@@ -11,9 +14,9 @@ as $$
 declare
   v_locked integer;
 begin
-  perform from unnest(inventory_take.product_ids, inventory_take.qtys) as wanted (product_id, qty)
-     join inventory_items as stock on stock.product_id = wanted.product_id
-    where stock.slots = 1 and stock.available_qty >= wanted.qty
+  perform from inventory_items as stock
+    where stock.product_id = any (inventory_take.product_ids) and stock.slots = 1
+      and stock.available_qty >= inventory_take.qtys[width_bucket(stock.product_id, inventory_take.product_ids)]
     order by stock.product_id
       for no key update of stock;
   get diagnostics v_locked = row_count;
@@ -22,11 +25,10 @@ begin
   end if;
 
   update inventory_items as stock
-     set available_qty = stock.available_qty - wanted.qty,
-         reserved_qty = stock.reserved_qty + wanted.qty,
+     set available_qty = stock.available_qty - inventory_take.qtys[width_bucket(stock.product_id, inventory_take.product_ids)],
+         reserved_qty = stock.reserved_qty + inventory_take.qtys[width_bucket(stock.product_id, inventory_take.product_ids)],
          updated_at = inventory_take.now
-    from unnest(inventory_take.product_ids, inventory_take.qtys) as wanted (product_id, qty)
-   where stock.product_id = wanted.product_id;
+   where stock.product_id = any (inventory_take.product_ids);
   get diagnostics v_locked = row_count;
   return v_locked = cardinality(inventory_take.product_ids);
 end;
@@ -35,5 +37,5 @@ $$;
 revoke execute on function inventory_take(uuid[], bigint[], timestamptz) from public;
 
 comment on function inventory_take(uuid[], bigint[], timestamptz) is
-  'Step of checkout_execute: takes units of unsplit products, locking them in product_id order. False if any of them has too '
+  'Step of checkout_execute: takes units of unsplit products, which are given upwards, locking them in product_id order. False if any of them has too '
   'little, is split or is not written: then roll back.';

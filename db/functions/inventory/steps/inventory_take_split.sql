@@ -1,7 +1,8 @@
 -- inventory_take_split: takes units of a cart's products of which some are split, all of them or none: of a split one from one slot.
 --
 -- Locks go upwards in product_id order, as in inventory_reserve: the unsplit products that come before a split one at once
--- (inventory_take), then a slot of that one (inventory_take_slot), then the next. Slots are written once all are held.
+-- (inventory_take), then a slot of that one (inventory_take_slot), then the next. Slots are written once all are held. product_ids
+-- are in that order.
 --
 -- False says that something is not there as inventory_suffices saw it, be it that no slot has enough alone, or that a trigger
 -- of the host keeps a row from being written: then the caller rolls back what was.
@@ -17,9 +18,12 @@ returns boolean
 language plpgsql
 as $$
 declare
-  v_product_ids uuid[];
-  v_qtys bigint[];
-  v_slots integer[];
+  v_product_ids alias for product_ids;
+  v_qtys alias for qtys;
+  v_slots constant integer[] := array(
+    select (select stock.slots from inventory_items as stock where stock.product_id = wanted.product_id)
+      from unnest(inventory_take_split.product_ids) with ordinality as wanted (product_id, position)
+     order by wanted.position);
   v_next integer := 1;
   v_split integer;
   v_slot integer;
@@ -28,11 +32,6 @@ declare
   v_held_slots integer[] := '{}'::integer[];
   v_rows bigint;
 begin
-  select array_agg(wanted.product_id order by wanted.product_id), array_agg(wanted.qty order by wanted.product_id),
-         array_agg((select stock.slots from inventory_items as stock where stock.product_id = wanted.product_id) order by wanted.product_id)
-    into v_product_ids, v_qtys, v_slots
-    from unnest(inventory_take_split.product_ids, inventory_take_split.qtys) as wanted (product_id, qty);
-
   -- a loop, because each slot must be locked before the products that come after it
   for v_split in
     select part.position from unnest(v_slots) with ordinality as part (slots, position)
@@ -90,5 +89,5 @@ $$;
 revoke execute on function inventory_take_split(uuid, uuid[], uuid[], bigint[], timestamptz) from public;
 
 comment on function inventory_take_split(uuid, uuid[], uuid[], bigint[], timestamptz) is
-  'Step of checkout_execute: takes units of a cart''s products, of split ones from one slot each, locking in (product_id, slot) order. '
+  'Step of checkout_execute: takes units of a cart''s products, which are given upwards, of split ones from one slot each, locking in (product_id, slot) order. '
   'False if any of them is not there in one row or is not written, and no_data_found (P0002) as inventory_take_slot: then roll back.';

@@ -1,0 +1,36 @@
+"""Deploy the functions of a release.
+
+The post-apply hook does so too, but yoyo runs the hook only when some migration was pending, and never again if it
+failed. A release that changes a function brings a migration like this one, with its number and the new hash, as the
+last of its migrations: `pycheckout rollback --to` goes back to there.
+"""
+
+import runpy
+from pathlib import Path
+
+from yoyo import step
+
+__depends__ = {"pycheckout_0040_functions"}
+
+RELEASE = "0.1.1"
+FUNCTIONS_HASH = "c5f262fa036cc2bcfdd7897f8691710f8eaac811638a941c0d9042d55c1f4d14"
+
+_deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
+
+
+def _undeploy(conn):
+    # Rolling this one back begins to take everything away, or all after a release. If a migration before it must
+    # refuse, then better now, while the functions still work.
+    conn.execute(
+        "select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))"
+    )
+    _deployment["undeploy"](conn)
+
+
+def _deploy(conn):
+    # The newest of its kind does it: the functions may need what a migration between the two brings.
+    if _deployment["functions_migration"]().name == Path(__file__).name:
+        _deployment["deploy"](conn)
+
+
+step(_deploy, _undeploy)
