@@ -43,18 +43,18 @@ declare
     'checkout_validate_quote, checkout_version, inventory_adjust, inventory_changes_purge, inventory_get, inventory_lock_available,'
     'inventory_lock_lines, inventory_lock_product, inventory_raise_full, inventory_read_levels, inventory_reserve, inventory_restock,'
     'inventory_return, inventory_set, inventory_set_many, inventory_split, inventory_spread, inventory_suffices, inventory_take,'
-    'inventory_take_slot, inventory_take_split, inventory_was_changed, inventory_write_available, market_arrive, market_close,'
-    'market_drop_gate, market_expect, market_freeze, market_gate, market_guard, market_guard_text, market_leave, market_open,'
-    'market_raise_moving, market_refuse, market_set_gate, market_settle, market_shut, market_status, market_stay, market_tables,'
-    'market_unguard, order_adjust, order_change, order_changes_list, order_check_key, order_check_reason, order_describe,'
-    'order_describe_change, order_emit_event, order_end_due, order_find, order_get, order_is_checkout_note, order_last_change,'
-    'order_line_end, order_line_fulfil, order_line_release, order_line_return, order_lock, order_lock_due, order_lock_line,'
-    'order_next_instant, order_part_cents, order_place, order_raise_state, order_raise_units, order_read_decisions, order_read_key,'
-    'order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack, outbox_claim,'
-    'outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park, outbox_purge,'
-    'outbox_release, outbox_replay, outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read, payment_record,'
-    'payment_settle, payment_sums, payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide, vendor_order_extend,'
-    'vendor_order_take_cart, vendor_orders_expire}';
+    'inventory_take_slot, inventory_take_split, inventory_was_changed, inventory_write_available, inventory_write_slots, market_arrive,'
+    'market_close, market_drop_gate, market_expect, market_freeze, market_gate, market_guard, market_guard_text, market_leave,'
+    'market_open, market_raise_moving, market_refuse, market_set_gate, market_settle, market_shut, market_status, market_stay,'
+    'market_tables, market_unguard, order_adjust, order_change, order_changes_list, order_check_key, order_check_reason,'
+    'order_describe, order_describe_change, order_emit_event, order_end_due, order_find, order_get, order_is_checkout_note,'
+    'order_last_change, order_line_end, order_line_fulfil, order_line_release, order_line_return, order_lock, order_lock_due,'
+    'order_lock_line, order_next_instant, order_part_cents, order_place, order_raise_state, order_raise_units, order_read_decisions,'
+    'order_read_key, order_read_place, order_show, order_still_due, order_units_fulfilled, order_units_left, orders_list, outbox_ack,'
+    'outbox_claim, outbox_discard, outbox_extend, outbox_fail, outbox_lease_end, outbox_lock_claimed, outbox_lock_event, outbox_park,'
+    'outbox_purge, outbox_release, outbox_replay, outbox_take_run, payment_describe, payment_emit_event, payment_lock, payment_read,'
+    'payment_record, payment_settle, payment_sums, payment_was_recorded, payment_write, vendor_order_cancel, vendor_order_decide,'
+    'vendor_order_extend, vendor_order_take_cart, vendor_orders_expire}';
   v_path constant name[] := current_schemas(false);
   v_is_ours boolean;
   v_is_earlier boolean;

@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0040_functions"}
 
 RELEASE = "0.1.1"
-FUNCTIONS_HASH = "c5f262fa036cc2bcfdd7897f8691710f8eaac811638a941c0d9042d55c1f4d14"
+FUNCTIONS_HASH = "27955c35f79d1cc511e19970d56ef4384031b967d6a7ddc9f23bd0236f8329a5"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

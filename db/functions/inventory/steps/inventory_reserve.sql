@@ -45,6 +45,8 @@ declare
   v_missed_line_ids uuid[];
   v_freed_line_ids uuid[] := '{}'::uuid[];
   v_off_line_ids uuid[];
+  v_product_ids uuid[];
+  v_qtys bigint[];
   v_short_lines jsonb := '[]'::jsonb;
   v_rows bigint;
   v_expected bigint;
@@ -215,28 +217,16 @@ begin
   end if;
 
   if 0 < any (v_held_slots) then
-    update inventory_slots as stock
-       set available_qty = stock.available_qty - taken.qty,
-           reserved_qty = stock.reserved_qty + taken.qty,
-           updated_at = inventory_reserve.now,
-           version = stock.version + 1
+    select array_agg(taken.product_id), array_agg(taken.slot), array_agg(taken.qty) into v_product_ids, v_slots, v_qtys
       from (
-        select held.product_id, held.slot, sum(held.qty) as qty,
-               (select newest.version from inventory_slots as newest
-                where newest.product_id = held.product_id and newest.slot = held.slot
-                order by newest.version desc
-                limit 1) as version
+        select held.product_id, held.slot, sum(held.qty) as qty
           from unnest(v_held_product_ids, v_held_line_ids, v_held_slots, v_held_qtys) as held (product_id, line_id, slot, qty)
          where held.slot > 0 and held.line_id <> all (v_off_line_ids)
          group by held.product_id, held.slot
-      ) as taken
-     where stock.product_id = taken.product_id and stock.slot = taken.slot and stock.version = taken.version;
-    get diagnostics v_rows = row_count;
-    v_expected := (select count(distinct (held.product_id, held.slot))
-         from unnest(v_held_product_ids, v_held_line_ids, v_held_slots) as held (product_id, line_id, slot)
-        where held.slot > 0 and held.line_id <> all (v_off_line_ids));
-    if v_rows <> v_expected then
-      perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_slots', v_expected, v_rows);
+      ) as taken;
+    v_rows := inventory_write_slots(v_product_ids, v_slots, v_qtys, v_qtys, inventory_reserve.now);
+    if v_rows <> coalesce(cardinality(v_slots), 0) then
+      perform checkout_raise_rows(inventory_reserve.cart_id, 'inventory_slots', cardinality(v_slots), v_rows);
     end if;
 
     insert into inventory_holds (product_id, line_item_id, slot, qty)

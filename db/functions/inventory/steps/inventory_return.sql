@@ -19,8 +19,8 @@ declare
   v_products uuid[];
   v_line_ids uuid[];
   v_slots integer[];
-  v_reserved integer[];
-  v_available integer[];
+  v_taken bigint[];
+  v_reserved bigint[];
   v_rest bigint[];
   v_rows bigint;
   v_expected bigint;
@@ -55,43 +55,28 @@ begin
          where inventory_return.from_reserve and own.product_id = asked.product_id and own.line_item_id = asked.id) as hold on true
      where asked.qty > 0
   ), moves as (
-    select product_id, slot, qty as reserved, 0 as available from parts where inventory_return.from_reserve
+    select product_id, slot, 0 as taken, - qty as reserved from parts where inventory_return.from_reserve
      union all
-    select product_id, shelf, 0, qty from parts where inventory_return.to_shelf
+    select product_id, shelf, - qty, 0 from parts where inventory_return.to_shelf
   ), sums as (
-    select product_id, slot, sum(reserved)::integer as reserved, sum(available)::integer as available from moves group by product_id, slot
+    select product_id, slot, sum(taken) as taken, sum(reserved) as reserved from moves group by product_id, slot
   )
-  select array_agg(product_id), array_agg(slot), array_agg(reserved), array_agg(available)
-    into v_products, v_slots, v_reserved, v_available
+  select array_agg(product_id), array_agg(slot), array_agg(taken), array_agg(reserved)
+    into v_products, v_slots, v_taken, v_reserved
     from sums;
 
   update inventory_items as stock
-     set reserved_qty = stock.reserved_qty - move.reserved,
-         available_qty = stock.available_qty + move.available,
+     set available_qty = stock.available_qty - move.taken,
+         reserved_qty = stock.reserved_qty + move.reserved,
          updated_at = v_now
-    from unnest(v_products, v_slots, v_reserved, v_available) as move (product_id, slot, reserved, available)
+    from unnest(v_products, v_slots, v_taken, v_reserved) as move (product_id, slot, taken, reserved)
    where stock.product_id = move.product_id and move.slot = 0;
   get diagnostics v_rows = row_count;
   if v_rows <> coalesce(cardinality(array_positions(v_slots, 0)), 0) then
     perform checkout_raise_rows(inventory_return.cart_id, 'inventory_items', coalesce(cardinality(array_positions(v_slots, 0)), 0), v_rows);
   end if;
 
-  update inventory_slots as stock
-     set reserved_qty = stock.reserved_qty - move.reserved,
-         available_qty = stock.available_qty + move.available,
-         updated_at = v_now,
-         version = stock.version + 1
-    from (
-      select moved.product_id, moved.slot, moved.reserved, moved.available,
-             (select newest.version from inventory_slots as newest
-              where newest.product_id = moved.product_id and newest.slot = moved.slot
-              order by newest.version desc
-              limit 1) as version
-        from unnest(v_products, v_slots, v_reserved, v_available) as moved (product_id, slot, reserved, available)
-      offset 0   -- so that a row is looked for by its whole key
-    ) as move
-   where stock.product_id = move.product_id and stock.slot = move.slot and stock.version = move.version;
-  get diagnostics v_rows = row_count;
+  v_rows := inventory_write_slots(v_products, v_slots, v_taken, v_reserved, v_now);
   if v_rows <> coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0) then
     perform checkout_raise_rows(inventory_return.cart_id, 'inventory_slots', coalesce(cardinality(v_slots) - cardinality(array_positions(v_slots, 0)), 0), v_rows);
   end if;

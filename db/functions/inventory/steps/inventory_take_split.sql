@@ -54,23 +54,7 @@ begin
     return false;
   end if;
 
-  update inventory_slots as stock
-     set available_qty = stock.available_qty - held.qty,
-         reserved_qty = stock.reserved_qty + held.qty,
-         updated_at = inventory_take_split.now,
-         version = stock.version + 1
-    from (
-      select taken.product_id, taken.slot, taken.qty,
-             (select newest.version from inventory_slots as newest
-               where newest.product_id = taken.product_id and newest.slot = taken.slot
-               order by newest.version desc
-               limit 1) as version
-        from unnest(v_split_product_ids, v_held_slots, v_split_qtys) as taken (product_id, slot, qty)
-      offset 0   -- the row by its whole key: joined first, each dead version of the slot would be read
-    ) as held
-   where stock.product_id = held.product_id and stock.slot = held.slot and stock.version = held.version;
-  get diagnostics v_rows = row_count;
-  if v_rows <> cardinality(v_held_slots) then
+  if inventory_write_slots(v_split_product_ids, v_held_slots, v_split_qtys, v_split_qtys, inventory_take_split.now) <> cardinality(v_held_slots) then
     return false;
   end if;
 
