@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 import time
@@ -110,24 +111,40 @@ def line_instructions(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]
 
 
 def client(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:
-    """CPU of this process, 3 vendors x 2 lines: in pycheckout.execute, in turns with its statement by psycopg alone."""
+    """CPU of this process, 3 vendors x 2 lines: in pycheckout.execute, in turns with its statement by psycopg alone and
+    with the least that a program does which takes a connection of a pool and reads the answer.
+    """
     name, warm, calls = "bench_client", 100, 3000 if full else 1000
-    server.quoted(embedded, name, Shape(), 2 * (warm + calls))
-    own, psycopgs = [], []
+    server.quoted(embedded, name, Shape(), 3 * (warm + calls))
     with (
         ConnectionPool(embedded.dsn(name), min_size=1, max_size=1, open=True) as pool,
+        ConnectionPool(embedded.dsn(name), min_size=1, max_size=1, open=True, kwargs={"autocommit": True}) as other,
         psycopg.connect(embedded.dsn(name), autocommit=True) as conn,
     ):
-        for number in range(0, 2 * (warm + calls), 2):
-            began = time.process_time()
-            pycheckout.execute(pool, **loads.request(number))
-            between = time.process_time()
-            conn.execute(*CheckoutCalls.execute.statement(**loads.request(number + 1))).fetchone()
-            own.append(between - began)
-            psycopgs.append(time.process_time() - between)
+
+        def alone(request: dict[str, Any]) -> None:
+            conn.execute(*CheckoutCalls.execute.statement(**request)).fetchone()
+
+        def least(request: dict[str, Any]) -> None:
+            with other.connection() as connection:
+                [answer] = connection.execute(*CheckoutCalls.execute.statement(**request)).fetchone() or [""]
+            json.loads(answer)
+
+        def execute(request: dict[str, Any]) -> None:
+            pycheckout.execute(pool, **request)
+
+        contenders = {"cpu_ms": execute, "psycopg_ms": alone, "least_ms": least}
+        seconds: dict[str, list[float]] = {each: [] for each in contenders}
+        for turn in range(warm + calls):
+            for place, (each, call) in enumerate(contenders.items()):
+                request = loads.request(3 * turn + place)
+                began = time.process_time()
+                call(request)
+                seconds[each].append(time.process_time() - began)
     _drop(embedded, name)
-    cpu_ms, psycopg_ms = (round(sum(each[warm:]) / calls * 1000, 4) for each in (own, psycopgs))
-    return {"title": "A client's own CPU", "at": _now(), "calls": calls, "cpu_ms": cpu_ms, "psycopg_ms": psycopg_ms}
+    means = {each: round(statistics.mean(own[warm:]) * 1000, 4) for each, own in seconds.items()}
+    medians = {each: round(statistics.median(own[warm:]) * 1000, 4) for each, own in seconds.items()}
+    return {"title": "A client's own CPU", "at": _now(), "calls": calls, **means, "medians": medians}
 
 
 def rush(embedded: EmbeddedServer, *, full: bool) -> dict[str, Any]:

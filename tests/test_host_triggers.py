@@ -270,12 +270,10 @@ OTHERS = {
     "inventory_reserve insert inventory_holds",
     "inventory_reserve update inventory_items",
     "inventory_set_many update inventory_items",
-    "inventory_set_many update inventory_slots",
     "inventory_split update inventory_items",
     "inventory_take update inventory_items",
     "inventory_take_split insert inventory_holds",
     "inventory_write_available update inventory_items",
-    "inventory_write_available update inventory_slots",
 }  # fmt: skip
 # Needs no row to be counted: the guard of converted carts refuses what has no permit, the steps of a move look for what
 # the one before wrote, the archive is of an earlier system, a probe is rolled back, and orders are counted whichever

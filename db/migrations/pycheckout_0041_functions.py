@@ -13,7 +13,7 @@ from yoyo import step
 __depends__ = {"pycheckout_0040_functions"}
 
 RELEASE = "0.1.1"
-FUNCTIONS_HASH = "27955c35f79d1cc511e19970d56ef4384031b967d6a7ddc9f23bd0236f8329a5"
+FUNCTIONS_HASH = "e2eb75b76ab82a24fa162a288fe536491de86c6198d52c3d381319b3f0545c83"
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 

@@ -9,7 +9,10 @@ set jit = off
 as $$
 declare
   v_wanted record;
-  v_product_id uuid;
+  v_locked record;
+  v_product_ids uuid[] := '{}'::uuid[];
+  v_slots integer[] := '{}'::integer[];
+  v_taken bigint[] := '{}'::bigint[];
   v_now timestamptz;
   v_rows bigint;
   v_expected bigint;
@@ -17,9 +20,14 @@ begin
   v_wanted := inventory_read_levels(inventory_set_many.levels);
 
   -- a loop, because each product must be locked before the next one is
-  foreach v_product_id in array v_wanted.product_ids loop
-    if (inventory_lock_product(v_product_id)).slots is null then   -- it has no row yet
-      perform inventory_lock_available(v_product_id);
+  for i in 1 .. cardinality(v_wanted.product_ids) loop
+    v_locked := inventory_lock_product(v_wanted.product_ids[i]);
+    if v_locked.slots is null then   -- it has no row yet
+      perform inventory_lock_available(v_wanted.product_ids[i]);
+    elsif v_locked.slots <> '{0}' then
+      v_product_ids := v_product_ids || array_fill(v_wanted.product_ids[i], array[cardinality(v_locked.slots)]);
+      v_slots := v_slots || v_locked.slots;
+      v_taken := v_taken || inventory_even_out(v_locked.available_qtys, v_wanted.available[i]);
     end if;
   end loop;
   v_now := clock_timestamp();
@@ -34,24 +42,7 @@ begin
     perform checkout_raise_rows(null, 'inventory_items', cardinality(v_wanted.product_ids), v_rows);
   end if;
 
-  -- as inventory_write_available spreads them
-  update inventory_slots as stock
-     set available_qty = item.available / item.slots + case when stock.slot <= item.available % item.slots then 1 else 0 end,
-         updated_at = v_now,
-         version = stock.version + 1
-    from (
-      select wanted.product_id, wanted.available, item.slots, numbered.slot,
-             (select newest.version from inventory_slots as newest
-              where newest.product_id = wanted.product_id and newest.slot = numbered.slot
-              order by newest.version desc
-              limit 1) as version
-        from unnest(v_wanted.product_ids, v_wanted.available) as wanted (product_id, available)
-        join inventory_items as item on item.product_id = wanted.product_id and item.slots > 1
-       cross join generate_series(1, item.slots) as numbered (slot)
-      offset 0   -- so that a row is looked for by its whole key
-    ) as item
-   where stock.product_id = item.product_id and stock.slot = item.slot and stock.version = item.version;
-  get diagnostics v_rows = row_count;
+  v_rows := inventory_write_slots(v_product_ids, v_slots, v_taken, array_fill(0::bigint, array[cardinality(v_slots)]), v_now);
   v_expected := (select coalesce(sum(item.slots), 0) from inventory_items as item
                   where item.product_id = any (v_wanted.product_ids) and item.slots > 1);
   if v_rows <> v_expected then

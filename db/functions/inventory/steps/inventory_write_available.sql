@@ -8,6 +8,7 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_slots integer;
+  v_locked record;
   v_rows bigint;
   v_level inventory_levels;
 begin
@@ -22,25 +23,14 @@ begin
       perform checkout_raise_rows(null, 'inventory_items', 1, v_rows);
     end if;
 
-    -- the first slots take what does not divide
-    update inventory_slots as stock
-       set available_qty = inventory_write_available.available / v_slots
-                           + case when stock.slot <= inventory_write_available.available % v_slots then 1 else 0 end,
-           updated_at = v_now,
-           version = stock.version + 1
-      from (
-        select numbered.slot,
-               (select newest.version from inventory_slots as newest
-                where newest.product_id = inventory_write_available.product_id and newest.slot = numbered.slot
-                order by newest.version desc
-                limit 1) as version
-          from generate_series(1, v_slots) as numbered (slot)
-        offset 0   -- so that a row is looked for by its whole key
-      ) as own
-     where stock.product_id = inventory_write_available.product_id and stock.slot = own.slot and stock.version = own.version;
-    get diagnostics v_rows = row_count;
-    if v_slots > 1 and v_rows <> v_slots then
-      perform checkout_raise_rows(null, 'inventory_slots', v_slots, v_rows);
+    if v_slots > 1 then
+      v_locked := inventory_lock_product(inventory_write_available.product_id);   -- it is locked: this says what is there
+      v_rows := inventory_write_slots(array_fill(inventory_write_available.product_id, array[v_slots]), v_locked.slots,
+                                      inventory_even_out(v_locked.available_qtys, inventory_write_available.available),
+                                      array_fill(0::bigint, array[v_slots]), v_now);
+      if v_rows <> v_slots then
+        perform checkout_raise_rows(null, 'inventory_slots', v_slots, v_rows);
+      end if;
     end if;
   exception when numeric_value_out_of_range then
     perform checkout_raise_invalid('available', format('would be %s units, more than its rows can hold', inventory_write_available.available));
