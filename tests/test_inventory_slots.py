@@ -183,7 +183,7 @@ def test_every_change_of_a_slot_counts_its_version_up(db, buy, slots):
     assert len(set(after.values())) == 1 and min(after.values()) > max(before.values())
 
 
-CHANGES = {
+CALLS = {
     "adjust": "select inventory_adjust(%s, -1)",
     "level": "select inventory_set(%s, 8)",
     "many levels": (
@@ -194,7 +194,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("planned", ["now", "while there was little"])
-@pytest.mark.parametrize("call", ["own slot", "another slot", "slot waited for", "all slots", "cancel", *CHANGES])
+@pytest.mark.parametrize("call", ["own slot", "another slot", "slot waited for", "all slots", "cancel", *CALLS])
 def test_dead_versions_that_a_held_snapshot_keeps_are_not_read(db, connect, add_cart, checkout_sql, call, planned):
     """Of 300 versions a slot, a call looks at those that are alive, in the index too.
 
@@ -206,8 +206,8 @@ def test_dead_versions_that_a_held_snapshot_keeps_are_not_read(db, connect, add_
         db.execute("vacuum analyze inventory_slots")
         checkout_sql(conn, add_cart(vendors=1, lines=1, products=[PRODUCT], stock=None))
         conn.execute("select vendor_order_cancel(id, 'no') from vendor_orders")
-        for change in CHANGES.values():
-            conn.execute(change, (PRODUCT,))
+        for each in CALLS.values():
+            conn.execute(each, (PRODUCT,))
         conn.execute("select pg_stat_force_next_flush()")
         conn.rollback()
     report = connect()
@@ -227,8 +227,8 @@ def test_dead_versions_that_a_held_snapshot_keeps_are_not_read(db, connect, add_
 
     if call == "cancel":
         conn.execute("select vendor_order_cancel(id, 'no') from vendor_orders")
-    elif call in CHANGES:
-        conn.execute(CHANGES[call], (PRODUCT,))
+    elif call in CALLS:
+        conn.execute(CALLS[call], (PRODUCT,))
     elif call == "slot waited for":
         with blocked(db, checkout_sql, conn, cart) as waiting:
             holder.rollback()
