@@ -298,10 +298,20 @@ class _translated:  # not made of a generator: every call goes through it
 
 def _borrowed(conn: Any, attempts: Attempts) -> AbstractContextManager[psycopg.Connection[Any]]:
     if isinstance(conn, psycopg.Connection):
-        attempts.ours = conn.autocommit and _is_free(conn)
-        return nullcontext(conn)
+        return _of_the_caller(conn, attempts)
     borrow = _frameworks.borrow(conn)
     return _from_pool(conn, attempts) if borrow is None else _from_framework(borrow, attempts)
+
+
+@contextmanager
+def _of_the_caller(connection: psycopg.Connection[Any], attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
+    attempts.ours = connection.autocommit and _is_free(connection)
+    try:
+        yield connection
+    except psycopg.OperationalError:
+        if attempts.ours:
+            _read_end(connection)
+        raise
 
 
 @contextmanager
@@ -325,6 +335,9 @@ def _from_pool(pool: Any, attempts: Attempts) -> Iterator[psycopg.Connection[Any
             connection.commit()  # if at all, here: after the pool's own commit nobody asks whether it was lost
         except psycopg.errors.ReadOnlySqlTransaction:
             connection.close()  # after a switch of roles a pool would hand it out again and again
+            raise
+        except psycopg.OperationalError:
+            _read_end(connection)
             raise
         finally:
             attempts.lost = connection.closed
@@ -436,6 +449,17 @@ def cut(connection: _AnyConnection) -> None:
     """Shut the socket: whoever waits for an answer there gets the error of a lost connection."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
+
+
+def _read_end(connection: psycopg.Connection[Any]) -> None:
+    """Let libpq find that a line was reset, so that the connection is `closed`.
+
+    Where psycopg's wait sees the reset first, it raises without reading, and the connection stays as one at work on
+    the statement. All that came before the reset was read by then. An event loop reads in any case.
+    """
+    if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        with suppress(psycopg.Error):
+            connection.pgconn.consume_input()
 
 
 def _can_autocommit(connection: _AnyConnection) -> bool:

@@ -5,9 +5,13 @@ looks the same. So each test pins what the server did at the cut, and then what 
 """
 
 import asyncio
+import fcntl
 import itertools
 import random
+import select
+import termios
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -267,6 +271,57 @@ def test_backends_terminated_between_calls_are_not_noticed(proxied, db, add_cart
             assert [left_by(db, cart) for cart in carts] == [ONCE] * 4
 
 
+class Hasty(psycopg.Connection):
+    """As psycopg behaves in the microseconds where a reset is known and not yet readable: it raises without reading."""
+
+    def wait(self, gen, *args, **kwargs):
+        return super().wait(self._raising(gen), *args, **kwargs)
+
+    def _raising(self, gen):
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if self._is_reset():
+                    raise psycopg.OperationalError("connection socket closed")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+    def _is_reset(self):
+        line = select.poll()
+        line.register(self.fileno(), 0)  # reports errors, and them alone
+        unread = fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4))
+        return line.poll(0) and not any(unread)
+
+
+def test_reset_that_psycopg_raises_without_reading_is_tried_again(proxied, proxy, db, add_cart, checkout, attempts):
+    def isolate(level, conn):
+        conn.isolation_level = level
+
+    cuts = [(None, Cut(point=Point.ANSWERED, passed=passed)) for passed in PASSED]
+    cuts += [(psycopg.IsolationLevel.REPEATABLE_READ, Cut(point=Point.ANSWERED, statement=b"COMMIT"))]
+    for level, cut in cuts:
+        cart = add_cart()
+        proxy.cut(cut)
+        settings = {"connection_class": Hasty, "configure": partial(isolate, level), "min_size": 1, "timeout": 10}
+        with ConnectionPool(proxied, open=True, **settings) as pool:
+            assert checkout(pool, cart).replayed is True
+
+        assert (attempts(), proxy.made) == (2, 1), cut
+        assert left_by(db, cart) == ONCE
+
+
+def test_reset_that_psycopg_raises_without_reading_closes_the_callers_connection(proxied, proxy, add_cart, checkout):
+    for passed in PASSED:
+        proxy.cut(Cut(point=Point.ANSWERED, passed=passed))
+        with closing(Hasty.connect(proxied, autocommit=True)) as conn:
+            with pytest.raises(Unavailable, match="connection socket closed") as caught:
+                checkout(conn, add_cart())
+            assert conn.closed, passed
+        assert (caught.value.outcome, caught.value.retryable) == ("unknown", True)
+
+
 # A connection of the caller: a typed error, and the same call again settles it
 
 
@@ -276,7 +331,7 @@ def test_lost_autocommit_connection_is_settled_by_the_same_call(proxy, proxied, 
         cart = add_cart()
         proxy.cut(replace(cut, reset=reset, when=while_left(db, cart, left)))
 
-        with psycopg.connect(proxied, autocommit=True) as conn:
+        with closing(psycopg.connect(proxied, autocommit=True)) as conn:
             with pytest.raises(Unavailable) as caught:
                 checkout(conn, cart)
             assert conn.closed
@@ -294,7 +349,7 @@ def test_statement_cut_in_the_callers_transaction_is_not_retried(proxy, proxied,
         cart = add_cart()
         proxy.cut(Cut(point=point, reset=reset, when=while_left(db, cart, NOTHING)))
 
-        with psycopg.connect(proxied) as conn:
+        with closing(psycopg.connect(proxied)) as conn:
             conn.execute("insert into diary values ('before')")
             with pytest.raises(Unavailable):
                 checkout(conn, cart)
@@ -313,7 +368,7 @@ def test_cut_of_the_callers_commit_is_settled_by_the_same_call(proxy, proxied, d
         cart = add_cart()
         proxy.cut(Cut(point=point, statement=b"COMMIT", reset=reset, when=while_left(db, cart, left)))
 
-        with psycopg.connect(proxied) as conn:
+        with closing(psycopg.connect(proxied)) as conn:
             answer = checkout(conn, cart)
             with pytest.raises(psycopg.OperationalError):
                 conn.commit()
@@ -330,7 +385,7 @@ def test_cut_while_the_callers_commit_runs_is_settled_by_the_same_call(proxy, pr
         holder = stop_in_commit(db, connect)
         again = connect(autocommit=True)
 
-        with psycopg.connect(proxied) as conn, ThreadPoolExecutor(1) as threads:
+        with closing(psycopg.connect(proxied)) as conn, ThreadPoolExecutor(1) as threads:
             stopped = partial(wait_until_waiting, db, "advisory")
             proxy.cut(Cut(point=Point.RUNNING, statement=b"COMMIT", reset=reset, when=stopped))
             answer = checkout(conn, cart)
@@ -354,7 +409,7 @@ def test_lost_answer_and_a_new_key_is_still_one_order(proxy, proxied, db, add_ca
     for passed, reset in itertools.product(PASSED, RESETS):
         cart = add_cart()
         proxy.cut(Cut(point=Point.ANSWERED, passed=passed, reset=reset))
-        with psycopg.connect(proxied, autocommit=True) as conn, pytest.raises(Unavailable):
+        with closing(psycopg.connect(proxied, autocommit=True)) as conn, pytest.raises(Unavailable):
             checkout(conn, cart, key="first")
         assert left_by(db, cart) == ONCE
 

@@ -444,7 +444,7 @@ class Move:
             try:
                 self._back.subscribe(self.options.target_address, kept["followed_from"])
             except psycopg.OperationalError as exc:
-                if self.source.conn.broken or self.target.conn.broken:
+                if exc.sqlstate is None or self.source.conn.broken or self.target.conn.broken:
                     raise
                 raise MoveUnfinished(
                     f"{self.source_place.name} cannot reach {self.target_place.name}, which has the market now, to"
