@@ -11,10 +11,10 @@ import hashlib
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -165,6 +165,9 @@ select remembered.role_name, remembered.scope
 """
 
 
+_Step: TypeAlias = Callable[[psycopg.Connection[Any]], None]
+
+
 class DeployError(Exception):
     """The functions cannot be deployed, or their hash not be recorded."""
 
@@ -232,6 +235,25 @@ def undeploy(conn: psycopg.Connection[Any]) -> None:
     _drop(cursor, _ours(cursor))
     cursor.execute("delete from checkout_functions")
     cursor.execute("delete from checkout_releases")
+
+
+def functions_steps(file: str) -> tuple[_Step, _Step]:
+    """What the functions migration in this file applies and rolls back."""
+
+    def apply(conn: psycopg.Connection[Any]) -> None:
+        # The newest of its kind does it: the functions may need what a migration between the two brings.
+        if functions_migration().name == Path(file).name:
+            deploy(conn)
+
+    def roll_back(conn: psycopg.Connection[Any]) -> None:
+        # Rolling this one back begins to take everything away, or all after a release. If a migration before it must
+        # refuse, then better now, while the functions still work.
+        conn.execute(
+            "select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))"
+        )
+        undeploy(conn)
+
+    return apply, roll_back
 
 
 class _Function(NamedTuple):

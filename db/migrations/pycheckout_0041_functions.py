@@ -17,20 +17,4 @@ FUNCTIONS_HASH = "e2eb75b76ab82a24fa162a288fe536491de86c6198d52c3d381319b3f0545c
 
 _deployment = runpy.run_path(str(Path(__file__).parents[1] / "deploy.py"))
 
-
-def _undeploy(conn):
-    # Rolling this one back begins to take everything away, or all after a release. If a migration before it must
-    # refuse, then better now, while the functions still work.
-    conn.execute(
-        "select checkout_migration_check(after => nullif(current_setting('pycheckout.rollback_to', true), ''))"
-    )
-    _deployment["undeploy"](conn)
-
-
-def _deploy(conn):
-    # The newest of its kind does it: the functions may need what a migration between the two brings.
-    if _deployment["functions_migration"]().name == Path(__file__).name:
-        _deployment["deploy"](conn)
-
-
-step(_deploy, _undeploy)
+step(*_deployment["functions_steps"](__file__))
