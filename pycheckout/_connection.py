@@ -306,10 +306,11 @@ def _borrowed(conn: Any, attempts: Attempts) -> AbstractContextManager[psycopg.C
 @contextmanager
 def _of_the_caller(connection: psycopg.Connection[Any], attempts: Attempts) -> Iterator[psycopg.Connection[Any]]:
     attempts.ours = connection.autocommit and _is_free(connection)
+    at_work = connection.pgconn.transaction_status == TransactionStatus.ACTIVE  # in another thread, which reads itself
     try:
         yield connection
     except psycopg.OperationalError:
-        if attempts.ours:
+        if not at_work:
             _read_end(connection)
         raise
 

@@ -313,12 +313,12 @@ def test_reset_that_psycopg_raises_without_reading_is_tried_again(proxied, proxy
 
 
 def test_reset_that_psycopg_raises_without_reading_closes_the_callers_connection(proxied, proxy, add_cart, checkout):
-    for passed in PASSED:
+    for passed, autocommit in itertools.product(PASSED, (True, False)):
         proxy.cut(Cut(point=Point.ANSWERED, passed=passed))
-        with closing(Hasty.connect(proxied, autocommit=True)) as conn:
+        with closing(Hasty.connect(proxied, autocommit=autocommit)) as conn:
             with pytest.raises(Unavailable, match="connection socket closed") as caught:
                 checkout(conn, add_cart())
-            assert conn.closed, passed
+            assert conn.closed, (passed, autocommit)
         assert (caught.value.outcome, caught.value.retryable) == ("unknown", True)
 
 
